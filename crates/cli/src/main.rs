@@ -1,0 +1,2 @@
+//! The `pmalloc` command.
+fn main() {}

@@ -1,0 +1,5 @@
+//! Mappings: where durable memory comes from.
+
+mod anon;
+
+pub use anon::Anon;

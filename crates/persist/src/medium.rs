@@ -1,0 +1,213 @@
+//! The seam: everything that touches durable memory goes through a [`Medium`].
+
+use std::{io, sync::Arc};
+
+use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset};
+
+/// Durable memory.
+///
+/// Production mappings, the tracer and the crash simulator implement this trait, and every structure built
+/// on it is generic over it: the code that is tested is the code that runs.
+///
+/// The model is that of x86 with write-back memory (Raad et al., Persistency semantics of the Intel-x86
+/// architecture, POPL 2020): a store becomes durable at any time after it is made, at the latest when a
+/// [`flush`](Medium::flush) of its line made after it is followed by a [`fence`](Medium::fence) of the same
+/// thread. Stores to one line become durable in the order in which they are made; between lines there is
+/// no order but that of flush and fence.
+pub trait Medium: Send + Sync {
+    /// The mapped range.
+    fn region(&self) -> &Region;
+
+    /// Bytes from the base on that may be touched: the present size of the file.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing that may be touched.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads `word` (acquire).
+    #[track_caller]
+    fn load(&self, word: &Word) -> u64;
+
+    /// Writes `word` (release).
+    #[track_caller]
+    fn store(&self, word: &Word, value: u64);
+
+    /// Replaces `current` by `new` atomically.
+    ///
+    /// # Errors
+    ///
+    /// The value found, if it is not `current`.
+    #[track_caller]
+    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64>;
+
+    /// Sets `bits` atomically and returns the word before.
+    #[track_caller]
+    fn fetch_or(&self, word: &Word, bits: u64) -> u64;
+
+    /// Keeps only `bits` atomically and returns the word before.
+    #[track_caller]
+    fn fetch_and(&self, word: &Word, bits: u64) -> u64;
+
+    /// Starts writing back every line that `span` touches.
+    ///
+    /// # Panics
+    ///
+    /// May panic if `span` lies outside the region.
+    #[track_caller]
+    fn flush(&self, span: Span);
+
+    /// Waits until all that this thread flushed is durable.
+    #[track_caller]
+    fn fence(&self);
+
+    /// Tells that the bytes of `span` were written by plain stores (an initialiser's), before they are
+    /// flushed. The hardware needs no telling; the simulator does.
+    #[track_caller]
+    fn stored(&self, span: Span) {
+        let _ = span;
+    }
+
+    /// Tells that the bytes of `span` are about to be read by plain loads. The hardware needs no telling;
+    /// the simulator does.
+    #[track_caller]
+    fn settle(&self, span: Span) {
+        let _ = span;
+    }
+
+    /// Gives every page that `span` touches memory of its own and makes the file reach to its end, so that
+    /// touching it can't fail; durable on return if the durability asks for that. Bytes that had no memory
+    /// read as zero, others keep their contents.
+    ///
+    /// # Errors
+    ///
+    /// The error of the file system, most often that it is full; nothing needs undoing then.
+    #[track_caller]
+    fn back(&self, span: Span) -> io::Result<()>;
+
+    /// Gives the memory of the whole pages in `span` back to the file system. They read as zero (or as
+    /// before, where the medium can't punch holes) and need [`back`](Medium::back) before the next write.
+    ///
+    /// # Errors
+    ///
+    /// The error of the file system; the pages are then as before.
+    #[track_caller]
+    fn punch(&self, span: Span) -> io::Result<()>;
+
+    /// Writes everything to stable storage, where that is more than flush and fence: `msync` and `fsync`
+    /// of a page-cache file.
+    ///
+    /// # Errors
+    ///
+    /// The error of the file system; nothing can be said about what reached the disk then.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Memory that the medium occupies now, in bytes: blocks of the file times 512.
+    ///
+    /// # Errors
+    ///
+    /// The error of the file system.
+    fn occupied_bytes(&self) -> io::Result<u64>;
+
+    /// The `T` at `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if it is misaligned or does not lie inside the region.
+    #[inline]
+    fn at<T: OnMedia>(&self, at: Offset<T>) -> Result<&T, OutOfBounds>
+    where
+        Self: Sized,
+    {
+        self.region().at(at)
+    }
+
+    /// Flushes the lines of `value`, a reference into this medium.
+    #[inline]
+    #[track_caller]
+    fn flush_of<T: OnMedia>(&self, value: &T)
+    where
+        Self: Sized,
+    {
+        self.flush(self.region().span_of(value));
+    }
+
+    /// Flushes `span` and fences.
+    #[inline]
+    #[track_caller]
+    fn persist(&self, span: Span) {
+        self.flush(span);
+        self.fence();
+    }
+}
+
+impl<M: Medium> Medium for Arc<M> {
+    #[inline]
+    fn region(&self) -> &Region {
+        (**self).region()
+    }
+    #[inline]
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    #[inline]
+    #[track_caller]
+    fn load(&self, word: &Word) -> u64 {
+        (**self).load(word)
+    }
+    #[inline]
+    #[track_caller]
+    fn store(&self, word: &Word, value: u64) {
+        (**self).store(word, value);
+    }
+    #[inline]
+    #[track_caller]
+    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
+        (**self).compare_exchange(word, current, new)
+    }
+    #[inline]
+    #[track_caller]
+    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
+        (**self).fetch_or(word, bits)
+    }
+    #[inline]
+    #[track_caller]
+    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
+        (**self).fetch_and(word, bits)
+    }
+    #[inline]
+    #[track_caller]
+    fn flush(&self, span: Span) {
+        (**self).flush(span);
+    }
+    #[inline]
+    #[track_caller]
+    fn fence(&self) {
+        (**self).fence();
+    }
+    #[inline]
+    #[track_caller]
+    fn stored(&self, span: Span) {
+        (**self).stored(span);
+    }
+    #[inline]
+    #[track_caller]
+    fn settle(&self, span: Span) {
+        (**self).settle(span);
+    }
+    #[track_caller]
+    fn back(&self, span: Span) -> io::Result<()> {
+        (**self).back(span)
+    }
+    #[track_caller]
+    fn punch(&self, span: Span) -> io::Result<()> {
+        (**self).punch(span)
+    }
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+    fn occupied_bytes(&self) -> io::Result<u64> {
+        (**self).occupied_bytes()
+    }
+}

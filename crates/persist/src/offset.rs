@@ -1,0 +1,143 @@
+//! Places and sizes on media: typed offsets, byte spans and cache lines.
+
+use core::{fmt, marker::PhantomData};
+
+/// Bytes per cache line: the unit of flushing and of [`Line`].
+pub const LINE_BYTES: u64 = 64;
+
+/// Bytes per page: the unit of backing and punching.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Offset of a `T` in bytes from the base of a region.
+///
+/// Offsets, never addresses, are stored on media and passed around: a heap may be mapped anywhere.
+pub struct Offset<T>(u64, PhantomData<fn() -> T>);
+
+impl<T> Offset<T> {
+    /// The offset `bytes` from the base.
+    #[must_use]
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes, PhantomData)
+    }
+
+    /// Bytes from the base.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// The `index`-th `T` of an array that starts here, or `None` on overflow.
+    #[must_use]
+    pub const fn nth(self, index: u64) -> Option<Self> {
+        match index.checked_mul(size_of::<T>() as u64) {
+            Some(distance) => match self.0.checked_add(distance) {
+                Some(bytes) => Some(Self::new(bytes)),
+                None => None,
+            },
+            None => None,
+        }
+    }
+}
+
+impl<T> Clone for Offset<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Offset<T> {}
+impl<T> PartialEq for Offset<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<T> Eq for Offset<T> {}
+impl<T> fmt::Debug for Offset<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{:#x}", self.0)
+    }
+}
+
+/// A run of bytes in a region.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// First byte, from the base of the region.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl Span {
+    /// The `len` bytes from `start` on.
+    #[must_use]
+    pub const fn new(start: u64, len: u64) -> Self {
+        Self { start, len }
+    }
+
+    /// The byte behind the last one; saturates.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
+    /// Whether the span has no bytes.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `other` lies wholly inside.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.end() <= self.end()
+    }
+
+    /// Whether the spans share a byte.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+
+    /// The lines that the span touches, in ascending order.
+    pub fn lines(self) -> impl Iterator<Item = Line> + Clone {
+        let first = self.start / LINE_BYTES;
+        let end = if self.is_empty() { first } else { self.end().div_ceil(LINE_BYTES) };
+        (first..end).map(Line)
+    }
+
+    /// The smallest span of whole pages that contains this one.
+    #[must_use]
+    pub const fn to_pages(self) -> Self {
+        let start = self.start / PAGE_BYTES * PAGE_BYTES;
+        Self { start, len: self.end().next_multiple_of(PAGE_BYTES) - start }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}+{:#x}", self.start, self.len)
+    }
+}
+
+/// Index of a cache line in a region.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line(pub u64);
+
+impl Line {
+    /// The line that holds byte `offset`.
+    #[must_use]
+    pub const fn of(offset: u64) -> Self {
+        Self(offset / LINE_BYTES)
+    }
+
+    /// The bytes of the line.
+    #[must_use]
+    pub const fn span(self) -> Span {
+        Span::new(self.0 * LINE_BYTES, LINE_BYTES)
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "L{}", self.0)
+    }
+}

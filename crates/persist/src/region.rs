@@ -1,0 +1,141 @@
+//! Bounds-checked typed views of a mapped range: the only place where media becomes references.
+
+use core::ptr::NonNull;
+
+use crate::{Offset, OnMedia, Span};
+
+/// A place that lies outside a region or is misaligned for the type asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{span:?} lies outside the {region_len:#x} bytes of the region, or is misaligned")]
+pub struct OutOfBounds {
+    /// The bytes asked for.
+    pub span: Span,
+    /// Length of the region in bytes.
+    pub region_len: u64,
+}
+
+/// A mapped range of memory.
+///
+/// A region does not own its memory: the [`Medium`](crate::Medium) that it belongs to does, and hands it
+/// out by reference, so no view outlives the mapping.
+#[derive(Debug)]
+pub struct Region {
+    base: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: a `Region` by itself only hands out shared references to atomics; the raw views are unsafe.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// A region of `len` bytes from `base` on.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base` is aligned to [`PAGE_BYTES`](crate::PAGE_BYTES) and points to `len` bytes of one
+    ///    allocation or mapping, readable and writable where backed, that outlive the region.
+    /// 2. Until the region is dropped those bytes are accessed by this process only through the region,
+    ///    through other regions over the same mapping, or by pointers derived from them.
+    #[must_use]
+    pub unsafe fn new(base: NonNull<u8>, len: u64) -> Self {
+        Self { base, len }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the region has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Address of the first byte.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The `T` at `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if `at` is misaligned for `T` or the `T` does not lie wholly inside.
+    #[inline]
+    pub fn at<T: OnMedia>(&self, at: Offset<T>) -> Result<&T, OutOfBounds> {
+        let start = self.check(Span::new(at.bytes(), size_of::<T>() as u64), align_of::<T>())?;
+        // SAFETY: `check` puts `start` inside the region.
+        let place = unsafe { self.base.add(start) };
+        // SAFETY:
+        // 1. in bounds and aligned (`check`; the base is page aligned);
+        // 2. every bit pattern is a valid `T`, and `T` is all atomics (`OnMedia`), so shared references
+        //    may be written through;
+        // 3. the memory outlives `self` (contract of `new`).
+        Ok(unsafe { place.cast::<T>().as_ref() })
+    }
+
+    /// The `count` values of type `T` from `at` on.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if `at` is misaligned for `T` or the array does not lie wholly inside.
+    pub fn array<T: OnMedia>(&self, at: Offset<T>, count: u64) -> Result<&[T], OutOfBounds> {
+        let len = count.saturating_mul(size_of::<T>() as u64);
+        let start = self.check(Span::new(at.bytes(), len), align_of::<T>())?;
+        let count = usize::try_from(count).expect("an array inside a region has a usize length");
+        // SAFETY: `check` puts `start` inside the region.
+        let place = unsafe { self.base.add(start) };
+        // SAFETY: as in `at`, for `count` consecutive values.
+        Ok(unsafe { core::slice::from_raw_parts(place.cast::<T>().as_ptr(), count) })
+    }
+
+    /// The bytes that `value`, a reference into this region, occupies.
+    ///
+    /// # Panics
+    ///
+    /// If `value` does not lie in this region: the caller mixed two heaps.
+    #[inline]
+    #[must_use]
+    pub fn span_of<T: OnMedia>(&self, value: &T) -> Span {
+        let start = (core::ptr::from_ref(value).addr()).wrapping_sub(self.base.addr().get()) as u64;
+        let span = Span::new(start, size_of::<T>() as u64);
+        assert!(start < self.len && span.end() <= self.len, "a view of another region");
+        span
+    }
+
+    /// Offset of the address `place`, or `None` if it lies outside the region.
+    #[inline]
+    #[must_use]
+    pub fn offset_of(&self, place: *const u8) -> Option<u64> {
+        let offset = place.addr().checked_sub(self.base.addr().get())? as u64;
+        (offset < self.len).then_some(offset)
+    }
+
+    /// Address of the first byte of `span`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if the span does not lie wholly inside.
+    #[inline]
+    pub fn pointer(&self, span: Span) -> Result<NonNull<u8>, OutOfBounds> {
+        let start = self.check(span, 1)?;
+        // SAFETY: `check` puts `start` inside the region.
+        Ok(unsafe { self.base.add(start) })
+    }
+
+    #[inline]
+    fn check(&self, span: Span, align: usize) -> Result<usize, OutOfBounds> {
+        let error = OutOfBounds { span, region_len: self.len };
+        let start = usize::try_from(span.start).map_err(|_| error)?;
+        let end = span.start.checked_add(span.len).ok_or(error)?;
+        if end > self.len || !start.is_multiple_of(align) {
+            return Err(error);
+        }
+        Ok(start)
+    }
+}

@@ -1,0 +1,2 @@
+//! A persistent heap.
+#![deny(unsafe_code)]
