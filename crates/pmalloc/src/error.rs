@@ -1,0 +1,151 @@
+//! Every way an operation can fail, told apart by what the caller can do about it.
+
+use std::io;
+
+use pmalloc_persist::OutOfBounds;
+
+/// Result of a heap operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed. An operation that fails changes nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A size, alignment, name or option that no heap accepts.
+    #[error("invalid {what}: {why}")]
+    Invalid {
+        /// Which argument.
+        what: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// The heap has no room: not even after its caches were given back.
+    #[error(
+        "no room for {requested_bytes} bytes in a heap of {capacity_bytes} bytes capacity: free blocks, \
+         or create a heap with a larger capacity"
+    )]
+    OutOfMemory {
+        /// Bytes asked for.
+        requested_bytes: u64,
+        /// Capacity of the heap in bytes.
+        capacity_bytes: u64,
+    },
+    /// The place is not the start of a live block.
+    #[error(
+        "{offset:#x} is not the start of a live block: it was freed before, or never allocated"
+    )]
+    NotLive {
+        /// The place.
+        offset: u64,
+    },
+    /// The slot owns a block already.
+    #[error("the slot at {slot:#x} owns a block already: free it first")]
+    SlotFull {
+        /// Offset of the slot.
+        slot: u64,
+    },
+    /// The slot owns no block.
+    #[error("the slot at {slot:#x} owns no block")]
+    SlotEmpty {
+        /// Offset of the slot.
+        slot: u64,
+    },
+    /// The slot lies neither in a live block of this heap nor in its root table.
+    #[error("the slot lies in no live block of this heap: use slots that `Heap::slots` returned")]
+    SlotForeign,
+    /// A fixed limit is reached.
+    #[error("no more than {limit} {what}")]
+    Limit {
+        /// Of what there are too many.
+        what: &'static str,
+        /// How many there can be.
+        limit: u64,
+    },
+    /// A root of this name exists with another kind or length.
+    #[error("the root {name:?} exists with {found}, not {expected}")]
+    RootMismatch {
+        /// The root's name.
+        name: String,
+        /// What was asked for.
+        expected: String,
+        /// What the heap holds.
+        found: String,
+    },
+    /// The heap was created for data of another layout.
+    #[error("the heap holds data of layout {found:?}, not {expected:?}")]
+    Layout {
+        /// The name asked for.
+        expected: String,
+        /// The name in the heap.
+        found: String,
+    },
+    /// The file is not a heap.
+    #[error("not a heap: {why}")]
+    NotAHeap {
+        /// What was found.
+        why: &'static str,
+    },
+    /// The heap was written by a program with another format.
+    #[error(
+        "the heap has format version {found}, this program knows version {supported}: open it with the \
+         program that wrote it"
+    )]
+    Version {
+        /// The version found, or the first required feature that is not known.
+        found: u64,
+        /// The version that this program knows.
+        supported: u64,
+    },
+    /// The heap contradicts itself.
+    #[error(
+        "the heap is corrupted at {offset:#x}: {what}; `pmalloc check` lists all that is wrong"
+    )]
+    Corrupted {
+        /// Where.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The machine lost power, or was reset, while a heap on a page-cache file was not synchronized.
+    #[error(
+        "the machine restarted since this heap was last written, and it was not synchronized: what the \
+         kernel wrote of it is a mixture; `pmalloc check` shows what is there"
+    )]
+    PowerLoss,
+    /// The process is a fork of the one that opened the heap.
+    #[error(
+        "this process is a fork of the one that opened the heap: open the heap in one of them only"
+    )]
+    Forked,
+    /// Other handles to the heap exist.
+    #[error("other handles to this heap exist: drop them first")]
+    HandlesRemain,
+    /// The operating system refused.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] that says what was being done.
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+
+    /// An [`Error::Corrupted`].
+    pub(crate) fn corrupted(offset: u64, what: &'static str) -> Self {
+        Self::Corrupted { offset, what }
+    }
+}
+
+impl From<OutOfBounds> for Error {
+    /// Metadata that names a place outside the heap is corrupted metadata.
+    fn from(error: OutOfBounds) -> Self {
+        Self::corrupted(error.span.start, "a place outside the heap is referred to")
+    }
+}

@@ -1,0 +1,237 @@
+//! Lanes: per-thread rings of records, and the marks that retire them.
+
+use pmalloc_persist::{Word, on_media};
+
+use super::slot::{BLOCK_UNIT_BYTES, Version};
+
+/// Bytes of a record.
+pub(crate) const RECORD_BYTES: u64 = 32;
+
+/// Lines of a lane's mark array; consecutive marks go to different ones.
+pub(crate) const MARK_LINES: u64 = 8;
+
+/// Largest operation number of a lane: 40 bits, more than a thread performs in a century.
+pub(crate) const NUMBER_MAX: u64 = (1 << 40) - 1;
+
+/// First word of a made lane.
+pub(crate) const LANE_MAGIC: u64 = u64::from_le_bytes(*b"PMALLANE");
+
+on_media! {
+    /// The first line of a lane.
+    pub(crate) struct LaneHeader: 64 {
+        /// Persistent: [`LANE_MAGIC`].
+        pub(crate) magic: Word,
+        /// Persistent: index of the lane in the directory.
+        pub(crate) index: Word,
+        /// Persistent: ring place, pass and count at the last clean close; zero under Eager, whose open
+        /// zeroes the rings and starts at place zero.
+        pub(crate) position: [Word; 3],
+        /// Unused, zero.
+        pub(crate) reserved: [Word; 2],
+        /// Persistent: CRC-32C of the words before.
+        pub(crate) checksum: Word,
+    }
+}
+
+on_media! {
+    /// One line of the mark array.
+    pub(crate) struct MarkLine: 64 {
+        /// Persistent: number of a retired operation, sealed.
+        pub(crate) mark: Word,
+        /// Unused, zero: consecutive marks must not share a line.
+        pub(crate) reserved: [Word; 7],
+    }
+}
+
+on_media! {
+    /// A record: four words, each with the record's tag in its top 16 bits.
+    pub(crate) struct RecordWords: 32 {
+        /// Persistent: block, operation, high bits of the page count, tag.
+        pub(crate) block: Word,
+        /// Persistent: slot, index in the group, tag.
+        pub(crate) slot: Word,
+        /// Persistent: operation number, group size, tag.
+        pub(crate) number: Word,
+        /// Persistent: slot version, low bits of the page count, tag.
+        pub(crate) version: Word,
+    }
+}
+
+/// What a record says was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// A block of a slab was given to the slot.
+    AllocSmall,
+    /// The slot's block went back to its slab.
+    FreeSmall,
+    /// An extent was given to the slot.
+    AllocLarge,
+    /// The slot's extent was freed.
+    FreeLarge,
+}
+
+impl Op {
+    const fn code(self) -> u64 {
+        match self {
+            Self::AllocSmall => 1,
+            Self::FreeSmall => 2,
+            Self::AllocLarge => 3,
+            Self::FreeLarge => 4,
+        }
+    }
+
+    const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::AllocSmall),
+            2 => Some(Self::FreeSmall),
+            3 => Some(Self::AllocLarge),
+            4 => Some(Self::FreeLarge),
+            _ => None,
+        }
+    }
+
+    /// Whether the operation makes a block live.
+    pub(crate) const fn is_alloc(self) -> bool {
+        matches!(self, Self::AllocSmall | Self::AllocLarge)
+    }
+}
+
+/// The tag of a record: the lane's record count folded into 16 bits, never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u16);
+
+impl Tag {
+    /// The tag of the lane's `count`-th record since its ring was zeroed.
+    pub(crate) const fn of_count(count: u64) -> Self {
+        #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 2^16")]
+        Self((count % 0xffff + 1) as u16)
+    }
+
+    /// The tag of the record after the one with this tag.
+    pub(crate) const fn next(self) -> Self {
+        if self.0 == 0xffff { Self(1) } else { Self(self.0 + 1) }
+    }
+}
+
+/// A decoded record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// What was done.
+    pub(crate) op: Op,
+    /// Byte offset of the block.
+    pub(crate) block: u64,
+    /// Byte offset of the slot.
+    pub(crate) slot: u64,
+    /// The version that the slot gets.
+    pub(crate) version: Version,
+    /// Operation number in its lane.
+    pub(crate) number: u64,
+    /// Index of this record in its group.
+    pub(crate) index: u8,
+    /// Records in the group.
+    pub(crate) count: u8,
+    /// Pages of a large block, zero for a small one.
+    pub(crate) pages: u32,
+}
+
+const TAG_SHIFT: u32 = 48;
+const BLOCK_BITS: u32 = 40;
+const OP_SHIFT: u32 = 40;
+const PAGES_HIGH_SHIFT: u32 = 44;
+const PAGES_LOW_BITS: u32 = 28;
+const SLOT_BITS: u32 = 41;
+const INDEX_SHIFT: u32 = 41;
+const COUNT_SHIFT: u32 = 40;
+const PAGES_LOW_SHIFT: u32 = 20;
+
+const fn bits(word: u64, shift: u32, width: u32) -> u64 {
+    (word >> shift) & ((1 << width) - 1)
+}
+
+impl Record {
+    /// The four words, each tagged.
+    pub(crate) fn encode(&self, tag: Tag) -> [u64; 4] {
+        let pages = u64::from(self.pages);
+        let (low, high) = (bits(pages, 0, PAGES_LOW_BITS), pages >> PAGES_LOW_BITS);
+        let tag = u64::from(tag.0) << TAG_SHIFT;
+        [
+            self.block / BLOCK_UNIT_BYTES
+                | self.op.code() << OP_SHIFT
+                | high << PAGES_HIGH_SHIFT
+                | tag,
+            self.slot / size_of::<Word>() as u64 | u64::from(self.index) << INDEX_SHIFT | tag,
+            self.number | u64::from(self.count) << COUNT_SHIFT | tag,
+            self.version.bits() | low << PAGES_LOW_SHIFT | tag,
+        ]
+    }
+
+    /// The record in `words` and its tag, or `None` if they are torn, never written or senseless.
+    pub(crate) fn decode(words: [u64; 4]) -> Option<(Self, Tag)> {
+        let tag = words[0] >> TAG_SHIFT;
+        if tag == 0 || words.iter().any(|word| word >> TAG_SHIFT != tag) {
+            return None;
+        }
+        let pages = bits(words[3], PAGES_LOW_SHIFT, PAGES_LOW_BITS)
+            | bits(words[0], PAGES_HIGH_SHIFT, 4) << PAGES_LOW_BITS;
+        let record = Self {
+            op: Op::from_code(bits(words[0], OP_SHIFT, 4))?,
+            block: bits(words[0], 0, BLOCK_BITS) * BLOCK_UNIT_BYTES,
+            slot: bits(words[1], 0, SLOT_BITS) * size_of::<Word>() as u64,
+            version: Version::from_bits(words[3]),
+            number: bits(words[2], 0, 40),
+            index: u8::try_from(bits(words[1], INDEX_SHIFT, 7)).ok()?,
+            count: u8::try_from(bits(words[2], COUNT_SHIFT, 8)).ok()?,
+            pages: u32::try_from(pages).ok()?,
+        };
+        let tag = Tag(u16::try_from(tag).ok()?);
+        (record.index < record.count && record.number != 0).then_some((record, tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        Record {
+            op: Op::AllocLarge,
+            block: (1 << 44) - 4096,
+            slot: (1 << 44) - 8,
+            version: Version::from_bits(0xf_fffe),
+            number: NUMBER_MAX,
+            index: 63,
+            count: 64,
+            pages: u32::MAX,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_encoding() {
+        let tag = Tag::of_count(0xfffe);
+        assert_eq!(Record::decode(sample().encode(tag)), Some((sample(), tag)));
+    }
+
+    #[test]
+    fn a_record_with_one_foreign_word_does_not_exist() {
+        let old = sample().encode(Tag::of_count(7));
+        let new = sample().encode(Tag::of_count(7).next());
+        for word in 0..4 {
+            let mut torn = new;
+            torn[word] = old[word];
+            assert_eq!(Record::decode(torn), None);
+            torn[word] = 0;
+            assert_eq!(Record::decode(torn), None);
+        }
+        assert_eq!(Record::decode([0; 4]), None);
+    }
+
+    #[test]
+    fn tags_skip_zero_and_follow_the_count() {
+        let mut tag = Tag::of_count(0);
+        for count in 1..200_000 {
+            tag = tag.next();
+            assert_eq!(tag, Tag::of_count(count));
+            assert_ne!(tag.0, 0);
+        }
+    }
+}

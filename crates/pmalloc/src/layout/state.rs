@@ -1,0 +1,104 @@
+//! What changes over a heap's life, on lines of their own.
+//!
+//! Each scalar is one sealed word: it is written by one atomic store and is valid by its own content.
+
+use pmalloc_persist::{Word, on_media};
+
+on_media! {
+    /// The state page's content.
+    pub(crate) struct State: 320 {
+        /// Persistent: [`Clean`], sealed.
+        pub(crate) clean: Word,
+        /// Unused, zero: the flag has a line of its own.
+        pub(crate) clean_line: [Word; 7],
+        /// Persistent: the durable epoch, sealed; stands still under the Eager policy.
+        pub(crate) durable_epoch: Word,
+        /// Persistent: [`Policy`], sealed.
+        pub(crate) policy: Word,
+        /// Unused, zero.
+        pub(crate) epoch_line: [Word; 6],
+        /// Persistent: pages of the data area that ever had memory, sealed. No extent lies beyond.
+        pub(crate) grown_pages: Word,
+        /// Unused, zero.
+        pub(crate) grown_line: [Word; 7],
+        /// Persistent: who wrote to the heap last.
+        pub(crate) owner: Owner,
+        /// Unused, zero.
+        pub(crate) reserved: [Word; 8],
+    }
+}
+
+on_media! {
+    /// The process that opened the heap last, checksummed.
+    pub(crate) struct Owner: 64 {
+        /// Persistent: the boot in which it ran, low and high half.
+        pub(crate) boot: [Word; 2],
+        /// Persistent: its process id.
+        pub(crate) pid: Word,
+        /// Persistent: its start time in clock ticks since boot.
+        pub(crate) start_time: Word,
+        /// Persistent: the durability it ran with.
+        pub(crate) durability: Word,
+        /// Unused, zero.
+        pub(crate) reserved: [Word; 2],
+        /// Persistent: CRC-32C of the words before.
+        pub(crate) checksum: Word,
+    }
+}
+
+/// How a heap was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clean {
+    /// Open, or not closed: recovery must run.
+    No,
+    /// Closed: nothing is in flight.
+    Closed,
+    /// Open, but everything up to now is on stable storage.
+    Synced,
+}
+
+impl Clean {
+    /// The number that stands on media.
+    pub(crate) const fn code(self) -> u64 {
+        match self {
+            Self::No => 1,
+            Self::Closed => 2,
+            Self::Synced => 3,
+        }
+    }
+
+    /// The state with this number.
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::No),
+            2 => Some(Self::Closed),
+            3 => Some(Self::Synced),
+            _ => None,
+        }
+    }
+}
+
+/// When the effects of an operation are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Before the operation returns: record, effects, retirement, a fence each.
+    Eager,
+}
+
+impl Policy {
+    /// The number that stands on media.
+    pub(crate) const fn code(self) -> u64 {
+        match self {
+            Self::Eager => 1,
+        }
+    }
+
+    /// The policy with this number.
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Eager),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the unit tests of several modules share.
+
+use crate::layout::geometry::Geometry;
+
+/// A geometry in which a full ring, chunk or slab is a few operations away.
+pub(crate) fn small_geometry() -> Geometry {
+    Geometry {
+        capacity_bytes: 256 << 10,
+        slab_bytes: 16 << 10,
+        ring_places: 8,
+        lanes: 2,
+        chunk_bytes: 256,
+        logs: 2,
+        roots: 8,
+        stripes: 3,
+    }
+}
