@@ -110,6 +110,12 @@ pub trait Medium: Send + Sync {
     /// The error of the file system.
     fn occupied_bytes(&self) -> io::Result<u64>;
 
+    /// Whether this process is a fork of the one that mapped the medium and so must not touch it.
+    #[inline]
+    fn forked(&self) -> bool {
+        false
+    }
+
     /// The `T` at `at`.
     ///
     /// # Errors
@@ -209,5 +215,9 @@ impl<M: Medium> Medium for Arc<M> {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         (**self).occupied_bytes()
+    }
+    #[inline]
+    fn forked(&self) -> bool {
+        (**self).forked()
     }
 }

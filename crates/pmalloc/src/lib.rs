@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod lane;
 mod layout;
 #[cfg(test)]
 mod tests;

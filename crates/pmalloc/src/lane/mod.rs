@@ -1,0 +1,180 @@
+//! Lanes: where a thread writes the records of its operations.
+//!
+//! A [`Lane`] is a small persistent ring of records with an array of marks that retire them. A session claims
+//! one at its first operation and keeps it; [`Lanes`] makes them on demand and hands them out. The last lane
+//! of the directory is never claimed: sessions that find no other share it under its lock.
+//!
+//! Persistent: directory, headers, marks, rings. Volatile, rebuilt at open: cursors, the claims.
+
+mod replay;
+mod ring;
+
+use pmalloc_persist::{
+    Medium, Offset, PAGE_BYTES, Span, Word,
+    sync::{Arc, Mutex, lock},
+};
+
+pub(crate) use replay::{LaneImage, replay, zero_rings};
+pub(crate) use ring::{Draft, Lane};
+
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::Geometry,
+        lane::{LANE_MAGIC, LaneHeader, NUMBER_MAX},
+        sealed::{checksum, seal},
+    },
+};
+
+/// A session's right to write records.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// A lane of its own.
+    Own(Lane),
+    /// The shared lane.
+    Shared(Arc<Mutex<Lane>>),
+}
+
+/// The lanes of a heap.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    geometry: Geometry,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    /// Volatile: lanes that no session holds.
+    free: Vec<Lane>,
+    /// Volatile: lanes `0..made` may have memory; those that have it and are not free are claimed.
+    unmade: Vec<u32>,
+    /// Volatile: the lane that is shared, once it was needed.
+    shared: Option<Arc<Mutex<Lane>>>,
+}
+
+impl Lanes {
+    /// The lanes of a heap whose directory was replayed as `images`, one per made lane.
+    pub(crate) fn new(geometry: Geometry, images: &[LaneImage]) -> Self {
+        let mut unmade: Vec<u32> = (0..geometry.lanes).rev().collect();
+        unmade.retain(|index| images.iter().all(|image| image.index != *index));
+        let lane = |image: &LaneImage| Lane::new(&geometry, image.index, image.newest_mark);
+        let mut free: Vec<Lane> = images.iter().rev().map(lane).collect();
+        let shared_index = geometry.lanes - 1;
+        let shared = free
+            .iter()
+            .position(|lane| lane.index() == shared_index)
+            .map(|at| Arc::new(Mutex::new(free.remove(at))));
+        Self { geometry, pool: Mutex::new(Pool { free, unmade, shared }) }
+    }
+
+    /// Claims a lane, making it first if none is free.
+    pub(crate) fn claim<M: Medium>(&self, m: &M) -> Result<Claim> {
+        let mut pool = lock(&self.pool);
+        if let Some(lane) = pool.free.pop() {
+            return Ok(Claim::Own(lane));
+        }
+        let shared_index = self.geometry.lanes - 1;
+        if let Some(&index) = pool.unmade.last()
+            && index != shared_index
+        {
+            make(m, &self.geometry, index)?;
+            pool.unmade.pop();
+            return Ok(Claim::Own(Lane::new(&self.geometry, index, 0)));
+        }
+        self.share(m, &mut pool)
+    }
+
+    fn share<M: Medium>(&self, m: &M, pool: &mut Pool) -> Result<Claim> {
+        if let Some(shared) = &pool.shared {
+            return Ok(Claim::Shared(Arc::clone(shared)));
+        }
+        let index = self.geometry.lanes - 1;
+        make(m, &self.geometry, index)?;
+        pool.unmade.retain(|unmade| *unmade != index);
+        let shared = Arc::new(Mutex::new(Lane::new(&self.geometry, index, 0)));
+        pool.shared = Some(Arc::clone(&shared));
+        Ok(Claim::Shared(shared))
+    }
+
+    /// Takes a lane back as it is: its number and place go on with the next session.
+    pub(crate) fn release(&self, claim: Claim) {
+        if let Claim::Own(lane) = claim {
+            lock(&self.pool).free.push(lane);
+        }
+    }
+}
+
+impl Claim {
+    /// Runs `operation` with the lane, holding its lock if it is shared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the lane has used up its operation numbers.
+    #[inline]
+    pub(crate) fn with<T>(&mut self, operation: impl FnOnce(&mut Lane) -> T) -> Result<T> {
+        let mut run = |lane: &mut Lane| {
+            if lane.number() > NUMBER_MAX {
+                return Err(Error::Limit { what: "operations of one lane", limit: NUMBER_MAX });
+            }
+            Ok(operation(lane))
+        };
+        match self {
+            Self::Own(lane) => run(lane),
+            Self::Shared(lane) => run(&mut lock(lane)),
+        }
+    }
+}
+
+/// The directory word of lane `index`.
+pub(super) fn directory_word(geometry: &Geometry, index: u32) -> Offset<Word> {
+    geometry.directory().nth(u64::from(index)).expect("the directory lies inside the heap")
+}
+
+/// What the directory word of a made lane holds.
+pub(super) fn directory_value(geometry: &Geometry, index: u32) -> u64 {
+    seal(geometry.lane_span(index).start / PAGE_BYTES)
+}
+
+/// Makes lane `index`: memory, zeros, header, and only then its directory word.
+fn make<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<()> {
+    let span = geometry.lane_span(index);
+    m.back(span).map_err(Error::io("backing a lane"))?;
+    zero(m, span)?;
+    let header: &LaneHeader = m.at(Offset::new(span.start))?;
+    m.store(&header.magic, LANE_MAGIC);
+    m.store(&header.index, u64::from(index));
+    m.store(&header.checksum, header_checksum(m, header, span.start));
+    // CRASH: until the fence any part of header and zeros may be durable. The directory word is not written
+    // yet, so the lane does not exist, and the next making starts over.
+    m.persist(span);
+    let word = m.at(directory_word(geometry, index))?;
+    m.store(word, directory_value(geometry, index));
+    // CRASH: the word is one atomic store: the lane exists, whole and empty, or not at all.
+    m.flush_of(word);
+    m.fence();
+    Ok(())
+}
+
+/// Checksum of a lane header that stands at byte `place`.
+pub(super) fn header_checksum<M: Medium>(m: &M, header: &LaneHeader, place: u64) -> u64 {
+    let words = [
+        m.load(&header.magic),
+        m.load(&header.index),
+        m.load(&header.position[0]),
+        m.load(&header.position[1]),
+        m.load(&header.position[2]),
+        m.load(&header.reserved[0]),
+        m.load(&header.reserved[1]),
+    ];
+    checksum(&words, place)
+}
+
+/// Stores zero into every word of `span` that is not zero, without flushing.
+fn zero<M: Medium>(m: &M, span: Span) -> Result<()> {
+    for word in m.region().array::<Word>(Offset::new(span.start), span.len / 8)? {
+        if m.load(word) != 0 {
+            m.store(word, 0);
+        }
+    }
+    Ok(())
+}

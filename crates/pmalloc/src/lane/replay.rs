@@ -1,0 +1,156 @@
+//! What recovery reads from a lane, and how it wipes the rings afterwards.
+
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
+
+use super::{
+    directory_value, directory_word, header_checksum,
+    ring::{marks_offset, place_offset, ring_offset},
+};
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::Geometry,
+        lane::{LANE_MAGIC, LaneHeader, MARK_LINES, MarkLine, NUMBER_MAX, Record, RecordWords},
+        sealed::unseal,
+    },
+};
+
+/// What a made lane holds.
+#[derive(Debug)]
+pub(crate) struct LaneImage {
+    /// Index in the directory.
+    pub(crate) index: u32,
+    /// Newest retired operation number, zero if there is none.
+    pub(crate) newest_mark: u64,
+    /// The records of the operation in flight, in group order; empty if there was none.
+    pub(crate) live: Vec<Record>,
+}
+
+/// Reads every made lane.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`] for anything that no crash can leave behind.
+pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry) -> Result<Vec<LaneImage>> {
+    let mut images = Vec::new();
+    for index in 0..geometry.lanes {
+        let at = directory_word(geometry, index);
+        match m.load(m.at(at)?) {
+            0 => {}
+            word if word == directory_value(geometry, index) => {
+                images.push(replay_lane(m, geometry, index)?);
+            }
+            _ => return Err(Error::corrupted(at.bytes(), "a lane directory word is damaged")),
+        }
+    }
+    Ok(images)
+}
+
+fn replay_lane<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<LaneImage> {
+    let start = geometry.lane_span(index).start;
+    let header: &LaneHeader = m.at(Offset::new(start))?;
+    let valid = m.load(&header.magic) == LANE_MAGIC
+        && m.load(&header.index) == u64::from(index)
+        && m.load(&header.checksum) == header_checksum(m, header, start);
+    if !valid {
+        return Err(Error::corrupted(start, "a lane header is damaged"));
+    }
+    let newest_mark = newest_mark(m, start)?;
+    let live = live_group(m, geometry, start, newest_mark)?;
+    Ok(LaneImage { index, newest_mark, live })
+}
+
+fn newest_mark<M: Medium>(m: &M, lane: u64) -> Result<u64> {
+    let mut newest = 0;
+    for residue in 0..MARK_LINES {
+        let at = Offset::<MarkLine>::new(marks_offset(lane) + residue * LINE_BYTES);
+        let word = m.load(&m.at(at)?.mark);
+        if word == 0 {
+            continue;
+        }
+        match unseal(word) {
+            Some(number) if number <= NUMBER_MAX && number % MARK_LINES == residue => {
+                newest = newest.max(number);
+            }
+            _ => return Err(Error::corrupted(at.bytes(), "a lane mark is damaged")),
+        }
+    }
+    Ok(newest)
+}
+
+/// The records of the one operation that is recorded and not retired, if its group is whole.
+///
+/// A lane writes the next record only when the mark of the one before is durable, so an operation in flight
+/// has the number after the newest mark.
+fn live_group<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    lane: u64,
+    newest: u64,
+) -> Result<Vec<Record>> {
+    let mut group = Vec::new();
+    for place in 0..geometry.ring_places {
+        let at = place_offset(ring_offset(lane), geometry.ring_places, place);
+        let Some((record, _)) = Record::decode(words_at(m, at)?) else { continue };
+        if record.number > newest + 1 {
+            return Err(Error::corrupted(at, "a record is newer than its lane"));
+        }
+        if record.number > newest {
+            group.push(record);
+        }
+    }
+    group.sort_by_key(|record| record.index);
+    let whole = group.iter().enumerate().all(|(at, record)| {
+        usize::from(record.index) == at && usize::from(record.count) == group.len()
+    });
+    // A group with a torn member was not decided: none of it happened.
+    if !whole {
+        group.clear();
+    }
+    Ok(group)
+}
+
+fn words_at<M: Medium>(m: &M, at: u64) -> Result<[u64; 4]> {
+    let words: &RecordWords = m.at(Offset::new(at))?;
+    Ok([&words.block, &words.slot, &words.number, &words.version].map(|word| m.load(word)))
+}
+
+/// Zeroes the rings of the lanes in `images` and flushes what changed, without fencing.
+///
+/// # Errors
+///
+/// None for lanes that [`replay`] accepted.
+///
+/// # Crash consistency
+///
+/// The effects of all live records are durable before this runs. A partly zeroed ring holds retired records
+/// and, until its words are gone, the live ones, which are redone to no effect.
+pub(crate) fn zero_rings<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    images: &[LaneImage],
+) -> Result<()> {
+    for image in images {
+        let ring = ring_offset(geometry.lane_span(image.index).start);
+        for line in 0..u64::from(geometry.ring_places / 2) {
+            zero_line(m, Offset::new(ring + line * LINE_BYTES))?;
+        }
+    }
+    Ok(())
+}
+
+fn zero_line<M: Medium>(m: &M, line: Offset<[Word; 8]>) -> Result<()> {
+    let words = m.at(line)?;
+    let mut changed = false;
+    for word in words {
+        if m.load(word) != 0 {
+            // CRASH: any subset of the words may be zero: see `zero_rings`.
+            m.store(word, 0);
+            changed = true;
+        }
+    }
+    if changed {
+        m.flush_of(words);
+    }
+    Ok(())
+}

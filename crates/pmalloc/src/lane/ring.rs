@@ -1,0 +1,148 @@
+//! A lane: record, then retire.
+
+use pmalloc_persist::{LINE_BYTES, Medium, Offset};
+
+use crate::layout::{
+    geometry::Geometry,
+    lane::{LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag},
+    sealed::seal,
+    slot::Version,
+};
+
+/// A record before it has a number and a place in a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft {
+    /// What is done.
+    pub(crate) op: Op,
+    /// Byte offset of the block.
+    pub(crate) block: u64,
+    /// Pages of a large block, zero for a small one.
+    pub(crate) pages: u32,
+    /// Byte offset of the slot.
+    pub(crate) slot: u64,
+    /// The version that the slot gets.
+    pub(crate) version: Version,
+}
+
+/// The volatile cursor of a lane; whoever holds it is the lane's only writer.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    index: u32,
+    /// First byte of the mark array.
+    marks: u64,
+    /// First byte of the ring.
+    ring: u64,
+    /// Places of the ring.
+    places: u32,
+    /// Place of the next record.
+    place: u32,
+    /// Tag of the next record.
+    tag: Tag,
+    /// Number of the next operation.
+    number: u64,
+}
+
+impl Lane {
+    /// The cursor of lane `index`, whose ring is zero and whose newest mark is `newest_mark`.
+    pub(crate) fn new(geometry: &Geometry, index: u32, newest_mark: u64) -> Self {
+        let span = geometry.lane_span(index);
+        Self {
+            index,
+            marks: marks_offset(span.start),
+            ring: ring_offset(span.start),
+            places: geometry.ring_places,
+            place: 0,
+            tag: Tag::of_count(0),
+            number: newest_mark + 1,
+        }
+    }
+
+    /// Index in the directory.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Number of the next operation.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Writes and flushes the record of the next operation, without fencing.
+    ///
+    /// The caller fences, makes the effects durable and then calls [`Lane::retire`]; nothing in between may
+    /// fail.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn record<M: Medium>(&mut self, m: &M, draft: Draft) {
+        let Draft { op, block, pages, slot, version } = draft;
+        let number = self.number;
+        let record = Record { op, block, slot, version, number, index: 0, count: 1, pages };
+        let at = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));
+        let words = m.at(at).expect("a lane lies inside its heap");
+        let [w0, w1, w2, w3] = record.encode(self.tag);
+        m.store(&words.block, w0);
+        m.store(&words.slot, w1);
+        m.store(&words.number, w2);
+        m.store(&words.version, w3);
+        // CRASH: the place held zeros or a retired record with another tag. While any word of this record is
+        // missing, the tags differ and no record is there: the operation did not happen. Once all four are
+        // durable, recovery finishes the operation.
+        m.flush_of(words);
+        self.place = (self.place + 1) % self.places;
+        self.tag = self.tag.next();
+    }
+
+    /// Writes and flushes the mark of the operation recorded last, without fencing.
+    ///
+    /// The effects of the operation must be durable: a crash before the mark is durable replays it, a crash
+    /// after that does not.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn retire<M: Medium>(&mut self, m: &M) {
+        let line = self.marks + self.number % MARK_LINES * LINE_BYTES;
+        let line = m.at(Offset::<MarkLine>::new(line)).expect("a lane lies inside its heap");
+        m.store(&line.mark, seal(self.number));
+        // CRASH: one atomic store. Without it recovery redoes effects that are durable already, which changes
+        // nothing; the slot is still locked and the freed memory not reused, so nothing newer is undone.
+        m.flush_of(line);
+        self.number += 1;
+    }
+}
+
+/// First byte of the mark array of the lane at byte `lane`.
+pub(super) fn marks_offset(lane: u64) -> u64 {
+    lane + size_of::<LaneHeader>() as u64
+}
+
+/// First byte of the ring of the lane at byte `lane`.
+pub(super) fn ring_offset(lane: u64) -> u64 {
+    marks_offset(lane) + MARK_LINES * LINE_BYTES
+}
+
+/// Byte of `place`: successive places lie in different lines, and a line's second half comes half a ring
+/// after its first, so that no line is flushed again within a few flushes (mechanism R1).
+#[inline]
+pub(super) fn place_offset(ring: u64, places: u32, place: u32) -> u64 {
+    let lines = places / 2;
+    let (half, line) = if place < lines { (0, place) } else { (1, place - lines) };
+    ring + u64::from(line) * LINE_BYTES + half * RECORD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn places_cover_the_ring_once_and_alternate_lines() {
+        let offsets: Vec<u64> = (0..512).map(|place| place_offset(0, 512, place)).collect();
+        let distinct: HashSet<&u64> = offsets.iter().collect();
+        assert_eq!(distinct.len(), 512);
+        assert_eq!(offsets.iter().max(), Some(&(512 * 32 - 32)));
+        for window in offsets.windows(200) {
+            let lines: HashSet<u64> = window.iter().map(|offset| offset / LINE_BYTES).collect();
+            assert_eq!(lines.len(), 200);
+        }
+    }
+}
