@@ -1,0 +1,28 @@
+//! Chores of this repository, run as `cargo xtask NAME`.
+//!
+//! A chore is a subcommand when it is more than one line of shell: it reads the sources, starts other
+//! programs or renders a document. Nothing here is shipped.
+
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask NAME
+
+  tidy    check the house rules that neither rustc nor clippy knows";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match names.as_slice() {
+        ["tidy"] => tidy::run(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The order of the allocator's modules: a module uses only what stands to its right.
+//!
+//! `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map, size_class -> layout`,
+//! then the crate `pmalloc-persist`, where the compiler keeps the order. Modules of one step do not know
+//! each other. Code under `#[cfg(test)]` may build what it tests from above. Paths inside a macro's
+//! arguments are not seen.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::Span;
+use syn::{
+    UseTree,
+    visit::{self, Visit},
+};
+
+use super::{Violation, source::Repository};
+
+/// The modules, from the one that may use all to the one that may use none.
+const LAYERS: &[&[&str]] = &[
+    &["heap"],
+    &["recovery", "tcache"],
+    &["arena"],
+    &["slab"],
+    &["extent"],
+    &["lane", "book"],
+    &["page_map", "size_class"],
+    &["layout"],
+    // Every module reports errors; this one uses no other.
+    &["error"],
+];
+
+const CRATE: &str = "crates/pmalloc/src/";
+const CRATE_ROOT: &str = "crates/pmalloc/src/lib.rs";
+
+/// Finds uses of a module by one that stands beside it or to its right.
+pub(super) fn check(repository: &Repository) -> Vec<Violation> {
+    let exports = exports(repository);
+    let mut violations = Vec::new();
+    for (file, syntax) in repository.parsed() {
+        let Some(module) = module_of(&file.path) else { continue };
+        let Some(layer) = module.first().filter(|name| rank(name).is_some()) else {
+            let what = "the module has no place in the layer order: xtask/src/tidy/layers.rs";
+            violations.push(Violation::new(&file.path, 1, what));
+            continue;
+        };
+        let layer = layer.clone();
+        let path = &file.path;
+        let mut uses = Uses { path, layer, module, exports: &exports, violations: &mut violations };
+        uses.visit_file(syntax);
+    }
+    violations
+}
+
+/// How far right a module stands, `None` if it has no place.
+fn rank(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+/// The module that a file of the crate is, or `None` for the root, for tests and for other crates.
+fn module_of(path: &str) -> Option<Vec<String>> {
+    let inner = path.strip_prefix(CRATE)?.strip_suffix(".rs")?;
+    let mut names: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    if names.last().is_some_and(|name| name == "mod") {
+        names.pop();
+    }
+    let is_code = path != CRATE_ROOT && !names.iter().any(|name| name == "tests");
+    is_code.then_some(names)
+}
+
+/// What the crate's root re-exports: the name there, and the module or crate that it comes from.
+fn exports(repository: &Repository) -> BTreeMap<String, String> {
+    let root = repository.find(CRATE_ROOT).and_then(|file| file.syntax.as_ref());
+    let mut exports = BTreeMap::new();
+    for item in root.iter().flat_map(|root| &root.items) {
+        let syn::Item::Use(item) = item else { continue };
+        for path in flatten(&item.tree) {
+            let from = path.iter().find(|name| !["crate", "self"].contains(&name.as_str()));
+            if let (Some(from), Some(name)) = (from, path.last()) {
+                exports.insert(name.clone(), from.clone());
+            }
+        }
+    }
+    exports
+}
+
+/// The paths that a `use` names; a renamed one ends with its new name.
+fn flatten(tree: &UseTree) -> Vec<Vec<String>> {
+    match tree {
+        UseTree::Path(path) => {
+            let mut paths = flatten(&path.tree);
+            paths.iter_mut().for_each(|tail| tail.insert(0, path.ident.to_string()));
+            paths
+        }
+        UseTree::Name(name) => vec![vec![name.ident.to_string()]],
+        UseTree::Rename(name) => vec![vec![name.ident.to_string(), name.rename.to_string()]],
+        UseTree::Glob(_) => vec![Vec::new()],
+        UseTree::Group(group) => group.items.iter().flat_map(flatten).collect(),
+    }
+}
+
+struct Uses<'a> {
+    path: &'a str,
+    layer: String,
+    /// The module around the item being visited, inline modules included.
+    module: Vec<String>,
+    exports: &'a BTreeMap<String, String>,
+    violations: &'a mut Vec<Violation>,
+}
+
+impl Uses<'_> {
+    fn check(&mut self, names: &[String], span: Span) {
+        let Some(absolute) = self.absolute(names) else { return };
+        if let Some(what) = self.objection(absolute.first()) {
+            self.violations.push(Violation::new(self.path, span.start().line, what));
+        }
+    }
+
+    /// The path from the crate's root, `None` if it names a child, a local or another crate.
+    fn absolute(&self, names: &[String]) -> Option<Vec<String>> {
+        let supers = names.iter().take_while(|name| *name == "super").count();
+        let (base, tail) = match names.first()?.as_str() {
+            "crate" => (&[][..], &names[1..]),
+            "super" => (&self.module[..self.module.len().checked_sub(supers)?], &names[supers..]),
+            _ => return None,
+        };
+        Some(base.iter().chain(tail).cloned().collect())
+    }
+
+    /// Why this layer may not use `name` of the crate's root.
+    fn objection(&self, name: Option<&String>) -> Option<String> {
+        let user = &self.layer;
+        let Some(name) = name else {
+            return Some(format!("`{user}` uses the whole crate: name the module"));
+        };
+        let used = if rank(name).is_some() { name } else { self.exports.get(name).unwrap_or(name) };
+        match rank(used) {
+            Some(_) if used == user => None,
+            Some(right) if Some(right) > rank(user) => None,
+            Some(_) => Some(format!("`{user}` uses `{used}`, which does not stand to its right")),
+            None if self.exports.contains_key(name) => None, // Another crate's.
+            None => Some(format!("`{user}` uses `crate::{name}`, which is in no layer")),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Uses<'_> {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if !module.attrs.iter().any(is_test_only) {
+            self.module.push(module.ident.to_string());
+            visit::visit_item_mod(self, module);
+            self.module.pop();
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !item.attrs.iter().any(is_test_only) {
+            for path in flatten(&item.tree) {
+                self.check(&path, item.use_token.span);
+            }
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        self.check(&names, path.segments[0].ident.span());
+        visit::visit_path(self, path);
+    }
+
+    // `pub(crate)` and `pub(super)` say who may look in, not what is used.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+}
+
+fn is_test_only(attribute: &syn::Attribute) -> bool {
+    let is_test = |arguments: syn::Path| arguments.is_ident("test");
+    attribute.path().is_ident("cfg") && attribute.parse_args().is_ok_and(is_test)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIB: (&str, &str) = (
+        CRATE_ROOT,
+        "//! Root.\nmod heap; mod slab;\npub use heap::{Heap, raw::Raw as Bare};\n\
+         pub use pmalloc_persist::Word;\n",
+    );
+
+    /// What is said of `text` as `crates/pmalloc/src/` + `name`.
+    fn said(name: &str, text: &str) -> Vec<String> {
+        let path = format!("{CRATE}{name}");
+        let found = check(&Repository::of(&[LIB, (&path, text)]));
+        found.into_iter().map(|violation| violation.what).collect()
+    }
+
+    fn assert_rejected(name: &str, text: &str) {
+        assert_eq!(said(name, text).len(), 1, "{name}: {text}");
+    }
+
+    fn assert_accepted(name: &str, text: &str) {
+        assert_eq!(said(name, text), [""; 0], "{name}: {text}");
+    }
+
+    #[test]
+    fn a_use_to_the_right_is_accepted() {
+        assert_accepted("heap/mod.rs", "use crate::{arena::Arena, layout::Superblock};");
+        assert_accepted("slab/mod.rs", "use crate::slab::bitmap::Bitmap; use super::error::Error;");
+        assert_accepted(
+            "slab/morph.rs",
+            "use super::bitmap::Bitmap; use bitmap::Bit; use std::io;",
+        );
+        assert_accepted("layout/mod.rs", "pub(crate) use crate::{error::Corrupted, Word};");
+        assert_accepted("slab/mod.rs", "pub(in crate::heap) fn f(self) -> u8 { local::f(self.0) }");
+    }
+
+    #[test]
+    fn a_use_to_the_left_or_beside_is_found() {
+        assert_rejected("slab/mod.rs", "use crate::arena::Arena;");
+        assert_rejected("slab/bitmap.rs", "use crate::{layout::Bits, heap};");
+        assert_rejected("lane/mod.rs", "use crate::book::Book;");
+        assert_rejected("tcache.rs", "use crate::recovery::Mark;");
+        assert_rejected("error.rs", "use crate::layout::Superblock;");
+    }
+
+    #[test]
+    fn a_use_is_found_however_it_is_written() {
+        assert_rejected("slab/mod.rs", "use super::arena::Arena;");
+        assert_rejected("slab/bitmap.rs", "use super::super::arena::Arena;");
+        assert_rejected("slab/mod.rs", "mod inner { use super::super::arena::Arena; }");
+        assert_rejected("slab/mod.rs", "fn f() { crate::arena::g(); }");
+        assert_rejected("slab/mod.rs", "fn f(a: &crate::arena::Arena) {}");
+        assert_rejected("slab/mod.rs", "use crate::arena as below;");
+    }
+
+    #[test]
+    fn a_re_export_is_traced_to_its_module() {
+        assert_rejected("slab/mod.rs", "use crate::Heap;");
+        assert_rejected("slab/mod.rs", "use crate::*;");
+        assert_rejected("slab/mod.rs", "use crate::Unheard;");
+        assert_eq!(said("slab/mod.rs", "use crate::Bare;").len(), 1);
+    }
+
+    #[test]
+    fn tests_may_look_up() {
+        assert_accepted("slab/mod.rs", "#[cfg(test)] mod tests { use crate::heap::Heap; }");
+        assert_accepted("slab/tests.rs", "use crate::heap::Heap;");
+        assert_rejected("slab/mod.rs", "#[cfg(unix)] mod code { use crate::heap::Heap; }");
+    }
+
+    #[test]
+    fn a_module_without_a_place_is_found() {
+        assert_rejected("util.rs", "//! Odds and ends.");
+        assert_eq!(check(&Repository::of(&[("crates/cli/src/util.rs", "use crate::heap;")])), []);
+    }
+}
