@@ -86,8 +86,10 @@ impl Region {
     /// [`OutOfBounds`] if `at` is misaligned for `T` or the array does not lie wholly inside.
     pub fn array<T: OnMedia>(&self, at: Offset<T>, count: u64) -> Result<&[T], OutOfBounds> {
         let len = count.saturating_mul(size_of::<T>() as u64);
-        let start = self.check(Span::new(at.bytes(), len), align_of::<T>())?;
-        let count = usize::try_from(count).expect("an array inside a region has a usize length");
+        let span = Span::new(at.bytes(), len);
+        let start = self.check(span, align_of::<T>())?;
+        let error = OutOfBounds { span, region_len: self.len };
+        let count = usize::try_from(count).map_err(|_| error)?;
         // SAFETY: `check` puts `start` inside the region.
         let place = unsafe { self.base.add(start) };
         // SAFETY: as in `at`, for `count` consecutive values.
