@@ -1,5 +1,24 @@
 //! Mappings: where durable memory comes from.
+//!
+//! A [`MediaFile`] is created (and later published) or opened, and becomes a [`Mapped`] medium; [`Anon`] is
+//! memory without a file. [`LazyTable`] and [`ForkMark`] are volatile companions of a mapping.
 
 mod anon;
+mod draft;
+mod error;
+mod file;
+mod fork;
+mod grow;
+mod lazy_table;
+mod mapped;
+mod options;
+mod place;
+mod reservation;
 
 pub use anon::Anon;
+pub use error::MapError;
+pub use file::{Access, MediaFile, Owner};
+pub use fork::ForkMark;
+pub use lazy_table::LazyTable;
+pub use mapped::{Mapped, Storage};
+pub use options::MapOptions;

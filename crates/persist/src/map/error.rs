@@ -1,0 +1,201 @@
+//! What can go wrong between a path and a mapping, and what to do about it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
+
+use crate::{Access, Durability};
+
+/// An error of creating, opening, mapping or publishing a media file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// Another process (or another mapping of this one) has the file open for writing or is creating it.
+    #[error(
+        "{} is in use: close the program that has it open, or open it with read-only access", path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the name to create is already there.
+    #[error("{} already exists: open it, remove it, or choose another name", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such file, or no such directory on the way to it.
+    #[error("{} does not exist: check the path, or create it first", path.display())]
+    NotFound {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The name is that of a directory, a FIFO, a socket or a device.
+    #[error("{} is {kind}, not a regular file: give the path of a file", path.display())]
+    NotRegularFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// The name is that of a symbolic link, which is never followed.
+    #[error("{} is a symbolic link, which is not followed: give the path it points to", path.display())]
+    Symlink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The file belongs to another user.
+    #[error(
+        "{} belongs to user {owner}, not to user {user}: run as its owner, or ask for any owner explicitly",
+        path.display()
+    )]
+    ForeignOwner {
+        /// The file.
+        path: PathBuf,
+        /// The user that it belongs to.
+        owner: u32,
+        /// The user that this process acts for.
+        user: u32,
+    },
+    /// Permissions, or a read-only file system, forbid the access asked for.
+    #[error(
+        "{} does not permit {access} access: change its permissions, or ask for less", path.display()
+    )]
+    NotPermitted {
+        /// The file.
+        path: PathBuf,
+        /// The access asked for.
+        access: Access,
+    },
+    /// The file was opened with less access than the mapping asks for.
+    #[error(
+        "{} was opened with {opened} access and can't be mapped with {asked} access: open it with that",
+        path.display()
+    )]
+    AccessTooLow {
+        /// The file.
+        path: PathBuf,
+        /// The access it was opened with.
+        opened: Access,
+        /// The access asked for.
+        asked: Access,
+    },
+    /// Power safety was asked for on memory that doesn't have it.
+    #[error(
+        "{} is not {asked}-safe memory (it offers {offered}): put it on a DAX file system, choose the \
+         durability auto or process, or force it with unsafe_force_durability, knowing that a loss of \
+         power then destroys it", path.display()
+    )]
+    NotPowerSafe {
+        /// The file.
+        path: PathBuf,
+        /// The durability asked for.
+        asked: Durability,
+        /// The durability that the mapping has.
+        offered: Durability,
+    },
+    /// The address range to reserve is empty, smaller than the file, or larger than a file may be.
+    #[error(
+        "{} bytes can't be reserved for {}, which has {} bytes: reserve at least its length and at most \
+         {} bytes", reserve_len, path.display(), file_len, MAX_RESERVE_BYTES
+    )]
+    BadReserve {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that should have been reserved.
+        reserve_len: u64,
+        /// Present length of the file in bytes.
+        file_len: u64,
+    },
+    /// The system refused something else.
+    #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+}
+
+/// The longest range that may be reserved: half of what user space has on 4-level page tables.
+pub(super) const MAX_RESERVE_BYTES: u64 = 1 << 46;
+
+impl MapError {
+    /// The error `errno` of doing `op` to `path`.
+    pub(super) fn of(op: &'static str, path: &Path, errno: Errno) -> Self {
+        let path = path.to_owned();
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::NotFound { path },
+            Errno::LOOP => Self::Symlink { path },
+            _ => Self::Io { op, path, source: errno.into() },
+        }
+    }
+}
+
+/// What to do about an error that has no variant of its own.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "free space on its file system, or raise the quota",
+        Some(Errno::FBIG) => {
+            "raise the limit on file sizes (ulimit -f), or choose a smaller capacity"
+        }
+        Some(Errno::NOMEM) => {
+            "raise the limit on address space (ulimit -v), or choose a smaller capacity"
+        }
+        Some(Errno::MFILE | Errno::NFILE) => "raise the limit on open files (ulimit -n)",
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+            "check the permissions of the file, its directory and its file system"
+        }
+        Some(Errno::NAMETOOLONG) => "choose a shorter name",
+        Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            "put it on a local file system that supports locks and mappings"
+        }
+        Some(Errno::IO) => "check the device: what was written last may be lost",
+        _ => "check the file and its file system",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_names_the_file_and_says_what_to_do() {
+        let path = || PathBuf::from("/pool/a");
+        let errors = [
+            MapError::InUse { path: path() },
+            MapError::Exists { path: path() },
+            MapError::of("open", &path(), Errno::NOENT),
+            MapError::NotRegularFile { path: path(), kind: "a directory" },
+            MapError::of("open", &path(), Errno::LOOP),
+            MapError::ForeignOwner { path: path(), owner: 1, user: 2 },
+            MapError::NotPermitted { path: path(), access: Access::Shared },
+            MapError::AccessTooLow {
+                path: path(),
+                opened: Access::ReadOnly,
+                asked: Access::Shared,
+            },
+            MapError::NotPowerSafe {
+                path: path(),
+                asked: Durability::PowerFail,
+                offered: Durability::ProcessCrash,
+            },
+            MapError::BadReserve { path: path(), reserve_len: 0, file_len: 1 },
+            MapError::of("map", &path(), Errno::NOMEM),
+            MapError::of("map", &path(), Errno::INVAL),
+        ];
+        let actions =
+            ["open", "close", "check", "give", "run as", "change", "put", "reserve", "raise"];
+        for error in errors {
+            let message = error.to_string();
+            assert!(message.contains("/pool/a"), "{message}");
+            let (_, advice) = message.rsplit_once([':', ';']).expect("a part that advises");
+            assert!(actions.iter().any(|action| advice.contains(action)), "{message}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Media files: created privately and published atomically, or opened with every distrust.
+
+use std::{
+    fmt, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, Stat},
+    io::Errno,
+};
+
+use super::{MapError, draft::Draft, place::require_regular};
+use crate::sync::{Mutex, lock};
+
+/// What may be done to a file and its mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Looks at the file while others may write it: takes no lock, changes nothing.
+    ReadOnly,
+    /// Reads the file and writes a copy that only this mapping sees: keeps writers out.
+    PrivateCopy,
+    /// Reads and writes the file: keeps everybody out who asks for a lock.
+    Shared,
+}
+
+impl Access {
+    fn lock(self) -> Option<FlockOperation> {
+        match self {
+            Self::ReadOnly => None,
+            Self::PrivateCopy => Some(FlockOperation::NonBlockingLockShared),
+            Self::Shared => Some(FlockOperation::NonBlockingLockExclusive),
+        }
+    }
+
+    fn open_flags(self) -> OFlags {
+        let mode = if self == Self::Shared { OFlags::RDWR } else { OFlags::RDONLY };
+        mode | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "read-only",
+            Self::PrivateCopy => "private-copy",
+            Self::Shared => "shared",
+        })
+    }
+}
+
+/// Which files an open accepts by their owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Owner {
+    /// Only those of the user that this process acts for.
+    #[default]
+    Own,
+    /// Those of every user: their contents are read with the same distrust, but they are their owner's to
+    /// change.
+    Any,
+}
+
+/// An open regular file that holds media, locked as its [`Access`] asks.
+///
+/// The lock is that of the open file (`flock`): it goes with the value, or with the process, however that
+/// ends. A child that the process forks shares it until it closes its copy or executes another program.
+///
+/// # Examples
+///
+/// ```no_run
+/// use pmalloc_persist::{Access, MapOptions, MediaFile};
+///
+/// let file = MediaFile::open("/mnt/pmem/pool".as_ref(), Access::Shared)?;
+/// let mapped = file.map(&MapOptions::new(1 << 30))?;
+/// println!("survives {}", mapped.durability().survives());
+/// # Ok::<(), pmalloc_persist::MapError>(())
+/// ```
+#[derive(Debug)]
+pub struct MediaFile {
+    // Before the file: the temporary name is removed while the lock is held.
+    draft: Mutex<Option<Draft>>,
+    pub(super) file: OwnedFd,
+    path: PathBuf,
+    access: Access,
+}
+
+impl MediaFile {
+    /// Creates an empty file with a temporary name in the directory of `path`, readable and writable only
+    /// by its owner whatever the umask is.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Exists`] if `path` exists already, [`MapError::InUse`] if another process is creating
+    /// it, [`MapError::NotFound`] if there is no such directory.
+    ///
+    /// # Crash consistency
+    ///
+    /// Nothing has the name `path` before [`publish`](Self::publish). What a crash leaves under the
+    /// temporary name is removed by the next creation of `path`.
+    pub fn create(path: &Path) -> Result<Self, MapError> {
+        let (file, draft) = Draft::create(path)?;
+        let draft = Mutex::new(Some(draft));
+        Ok(Self { draft, file, path: path.to_owned(), access: Access::Shared })
+    }
+
+    /// Opens the file `path`, which this process's user must own.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::InUse`] if others hold it with an access that excludes this one;
+    /// [`MapError::NotFound`], [`MapError::Symlink`], [`MapError::NotRegularFile`],
+    /// [`MapError::ForeignOwner`] and [`MapError::NotPermitted`] for what their names say.
+    pub fn open(path: &Path, access: Access) -> Result<Self, MapError> {
+        Self::open_owned_by(path, access, Owner::Own)
+    }
+
+    /// Opens the file `path` if `owner` accepts it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_owned_by(path: &Path, access: Access, owner: Owner) -> Result<Self, MapError> {
+        // Merely opening some devices has effects, so the kind is looked at before; it is the look at the
+        // open file that counts.
+        let before = fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| MapError::of("look up", path, errno))?;
+        require_regular(path, &before)?;
+        let file = fs::open(path, access.open_flags(), Mode::empty())
+            .map_err(|errno| open_error(path, access, errno))?;
+        let stat = stat_of(&file, path)?;
+        require_regular(path, &stat)?;
+        require_owner(path, &stat, owner)?;
+        lock_file(&file, path, access)?;
+        Ok(Self { draft: Mutex::new(None), file, path: path.to_owned(), access })
+    }
+
+    /// Makes the file durable and gives it its name; does nothing if it has that already.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Exists`] if something took the name meanwhile. On any error the temporary file is
+    /// removed, and the value is of no further use.
+    ///
+    /// # Panics
+    ///
+    /// If another thread panicked while it published.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash there is no file of this name, or all that was written before is in it.
+    pub fn publish(&self) -> Result<(), MapError> {
+        match lock(&self.draft).take() {
+            Some(draft) => draft.publish(&self.file),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills `buffer` from the bytes at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before the buffer is full; else that of the file
+    /// system.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let place = offset.checked_add(done as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+            match rustix::io::pread(&self.file, &mut buffer[done..], place) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Present length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn len(&self) -> Result<u64, MapError> {
+        Ok(len_of(&self.stat()?))
+    }
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn is_empty(&self) -> Result<bool, MapError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The access that the file was opened with.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The path that the file was opened with, or will be published under.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn stat(&self) -> Result<Stat, MapError> {
+        stat_of(&self.file, &self.path)
+    }
+}
+
+/// Length in bytes; the kernel reports no negative ones.
+pub(super) fn len_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn stat_of(file: &OwnedFd, path: &Path) -> Result<Stat, MapError> {
+    fs::fstat(file).map_err(|errno| MapError::of("look at", path, errno))
+}
+
+fn open_error(path: &Path, access: Access, errno: Errno) -> MapError {
+    match errno {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY => {
+            MapError::NotPermitted { path: path.to_owned(), access }
+        }
+        _ => MapError::of("open", path, errno),
+    }
+}
+
+fn require_owner(path: &Path, stat: &Stat, owner: Owner) -> Result<(), MapError> {
+    let user = rustix::process::geteuid().as_raw();
+    if owner == Owner::Any || stat.st_uid == user {
+        return Ok(());
+    }
+    Err(MapError::ForeignOwner { path: path.to_owned(), owner: stat.st_uid, user })
+}
+
+fn lock_file(file: &OwnedFd, path: &Path, access: Access) -> Result<(), MapError> {
+    let Some(operation) = access.lock() else { return Ok(()) };
+    match fs::flock(file, operation) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(MapError::InUse { path: path.to_owned() }),
+        Err(errno) => Err(MapError::of("lock", path, errno)),
+    }
+}

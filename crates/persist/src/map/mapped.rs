@@ -1,0 +1,416 @@
+//! A file mapped as a medium: what production heaps live on.
+//!
+//! The whole reserved range is mapped at once, however short the file is, so that growth never moves
+//! anything. Touching what lies behind the end of the file is a bus error, which
+//! [`back`](Medium::back) prevents by allocating blocks first. The bytes of a shared mapping are
+//! persistent; everything in the value itself is volatile.
+
+use std::{io, path::Path};
+
+use rustix::fs::{self, Stat};
+
+use super::{
+    ForkMark, MapError, MapOptions, MediaFile,
+    error::MAX_RESERVE_BYTES,
+    file::len_of,
+    grow::{self, Allocated},
+    options::Granted,
+    reservation::{Reservation, Sharing, is_dax},
+};
+use crate::{
+    Access, Durability, FlushInstruction, Medium, PAGE_BYTES, Region, Span, Word, domain,
+    flush::Flusher,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+};
+
+/// Type number that the kernel reports for a tmpfs.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// Bytes per block in what the kernel reports, whatever the file system's own block is.
+const REPORTED_BLOCK_BYTES: u64 = 512;
+
+/// Where the bytes of a mapped file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Storage {
+    /// Persistent memory, mapped directly.
+    Dax,
+    /// Memory of the kernel: gone when the machine restarts.
+    Tmpfs,
+    /// The page cache, which the kernel writes to a disk when it likes.
+    PageCache,
+}
+
+impl core::fmt::Display for Storage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Dax => "dax",
+            Self::Tmpfs => "tmpfs",
+            Self::PageCache => "page cache",
+        })
+    }
+}
+
+/// A mapped [`MediaFile`].
+///
+/// A forked child does not inherit the memory: touching it there is a segmentation fault. Ask
+/// [`forked`](Self::forked) first where a child might call.
+#[derive(Debug)]
+pub struct Mapped {
+    region: Region,
+    flusher: Flusher,
+    /// Volatile: bytes that may be touched. In a shared mapping it never exceeds the length of the file.
+    len: AtomicU64,
+    fork: ForkMark,
+    access: Access,
+    granted: Granted,
+    storage: Storage,
+    /// Volatile: bytes at the start that are pages of the file; behind them a private mapping has anonymous
+    /// ones.
+    file_pages_len: u64,
+    /// Volatile: held while the file grows, and while holes are filled by hand.
+    growth: Mutex<()>,
+    range: Reservation,
+    file: MediaFile,
+}
+
+impl MediaFile {
+    /// Maps the file.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotPowerSafe`] if a durability was asked for that the memory doesn't have,
+    /// [`MapError::AccessTooLow`] if the file was opened with less access than the mapping asks for,
+    /// [`MapError::BadReserve`] if the range to reserve is empty, too large, or shorter than the file.
+    pub fn map(self, options: &MapOptions) -> Result<Mapped, MapError> {
+        let access = self.granted_access(options)?;
+        let stat = self.stat()?;
+        let reserve_len = self.reserve_len(options, &stat)?;
+        let storage = self.storage()?;
+        let granted = self.granted_durability(options, storage, &stat)?;
+        let file_len = len_of(&stat);
+        let sharing = match (access, storage) {
+            (Access::Shared, Storage::Dax) => Sharing::Synchronous,
+            (Access::Shared, _) => Sharing::Shared,
+            (Access::PrivateCopy | Access::ReadOnly, _) => Sharing::Private,
+        };
+        let range = self.map_range(reserve_len, file_len, sharing)?;
+        // SAFETY:
+        // 1. the range is page aligned, mapped readable and writable, and unmapped only when the `Mapped`
+        //    that owns both it and the region is dropped;
+        // 2. the reservation keeps everything else in this process out of it.
+        let region = unsafe { Region::new(range.base(), reserve_len as u64) };
+        let durable = access == Access::Shared;
+        Ok(Mapped {
+            region,
+            flusher: if durable { Flusher::new(granted.durability) } else { Flusher::NONE },
+            len: AtomicU64::new(file_len),
+            fork: ForkMark::new().map_err(|source| self.map_error(source))?,
+            access,
+            granted,
+            storage,
+            file_pages_len: file_len.next_multiple_of(system_page_bytes()),
+            growth: Mutex::new(()),
+            range,
+            file: self,
+        })
+    }
+
+    fn granted_access(&self, options: &MapOptions) -> Result<Access, MapError> {
+        let opened = self.access();
+        let asked = options.access.unwrap_or(opened);
+        if asked <= opened {
+            return Ok(asked);
+        }
+        Err(MapError::AccessTooLow { path: self.path().to_owned(), opened, asked })
+    }
+
+    fn reserve_len(&self, options: &MapOptions, stat: &Stat) -> Result<usize, MapError> {
+        let (reserve_len, file_len) = (options.reserve_len, len_of(stat));
+        if reserve_len > 0 && (file_len..=MAX_RESERVE_BYTES).contains(&reserve_len) {
+            let whole_pages = reserve_len.next_multiple_of(system_page_bytes());
+            return Ok(to_usize(whole_pages));
+        }
+        Err(MapError::BadReserve { path: self.path().to_owned(), reserve_len, file_len })
+    }
+
+    fn storage(&self) -> Result<Storage, MapError> {
+        if is_dax(&self.file) {
+            return Ok(Storage::Dax);
+        }
+        let stat = fs::fstatfs(&self.file)
+            .map_err(|errno| MapError::of("look at the file system of", self.path(), errno))?;
+        let is_tmpfs = u64::try_from(stat.f_type) == Ok(TMPFS_MAGIC);
+        Ok(if is_tmpfs { Storage::Tmpfs } else { Storage::PageCache })
+    }
+
+    fn granted_durability(
+        &self,
+        options: &MapOptions,
+        storage: Storage,
+        stat: &Stat,
+    ) -> Result<Granted, MapError> {
+        let offered = domain::offered(storage == Storage::Dax, stat.st_dev);
+        let path = || self.path().to_owned();
+        options.grant(offered).map_err(|asked| MapError::NotPowerSafe {
+            path: path(),
+            asked,
+            offered,
+        })
+    }
+
+    /// Shared: the file over the whole range, whatever its length. Private: anonymous memory, and the file
+    /// over as much of it as the file has pages, so that growth needs neither file nor mapping.
+    fn map_range(&self, len: usize, file_len: u64, how: Sharing) -> Result<Reservation, MapError> {
+        let map = || {
+            let range = Reservation::new(len)?;
+            if how == Sharing::Private {
+                range.map_anonymous()?;
+                range.map_file(&self.file, to_usize(file_len), how)?;
+            } else {
+                range.map_file(&self.file, len, how)?;
+            }
+            range.seal()?;
+            Ok(range)
+        };
+        map().map_err(|errno| MapError::of("map", self.path(), errno))
+    }
+
+    fn map_error(&self, source: io::Error) -> MapError {
+        MapError::Io { op: "map", path: self.path().to_owned(), source }
+    }
+}
+
+impl Mapped {
+    /// What a durable store survives.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.granted.durability
+    }
+
+    /// Whether the durability was forced and the memory doesn't have it.
+    #[must_use]
+    pub fn durability_is_forced(&self) -> bool {
+        self.granted.is_forced
+    }
+
+    /// Where the bytes of the file are.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// The instruction that a flush executes, if one is needed.
+    #[must_use]
+    pub fn flush_instruction(&self) -> Option<FlushInstruction> {
+        self.flusher.instruction()
+    }
+
+    /// What may be done to the mapping.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The path that the file was opened with, or will be published under.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn file(&self) -> &MediaFile {
+        &self.file
+    }
+
+    /// Numbers of the device and of the inode: equal for two paths of the same file.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn identity(&self) -> Result<(u64, u64), MapError> {
+        let stat = self.file.stat()?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether this process is a forked child of the one that mapped, and must not touch the memory.
+    #[inline]
+    #[must_use]
+    pub fn forked(&self) -> bool {
+        self.fork.forked()
+    }
+
+    /// Makes all that was stored durable and gives a created file its name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`MediaFile::publish`].
+    ///
+    /// # Panics
+    ///
+    /// If another thread panicked while it published.
+    ///
+    /// # Crash consistency
+    ///
+    /// As for [`MediaFile::publish`].
+    pub fn publish(&self) -> Result<(), MapError> {
+        self.file.publish()
+    }
+
+    /// Allocates the pages of `span` in the file; makes that durable where flushes are.
+    fn back_file(&self, span: Span) -> io::Result<()> {
+        let grows = span.end() > self.len.load(Ordering::Acquire);
+        let growth = grows.then(|| lock(&self.growth));
+        let result = match grow::allocate(&self.file.file, span) {
+            Ok(Allocated::Yes) => Ok(()),
+            Ok(Allocated::Unsupported) => {
+                let _growth = growth.is_none().then(|| lock(&self.growth));
+                grow::fill_holes(&self.file.file, span)
+            }
+            Err(error) => Err(error),
+        };
+        if result.is_err() && growth.is_some() {
+            self.give_back_growth();
+        }
+        result?;
+        // CRASH: before the sync the file may be shorter, or lack blocks; nothing refers to them yet, since
+        // this function hasn't returned.
+        if self.granted.durability.is_power_safe() {
+            grow::retry(|| fs::fsync(&self.file.file))?;
+        }
+        // Release: whoever sees the length (Acquire in `len`) may touch the bytes.
+        self.len.fetch_max(span.end(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Cuts off what a growth that failed halfway left behind the end. Called with the growth lock held, so
+    /// that the length is that of all growths that succeeded, and nobody has touched what lies behind it.
+    fn give_back_growth(&self) {
+        let len = self.len.load(Ordering::Acquire);
+        // A file that stays too long only wastes space until the next growth.
+        let _ = grow::retry(|| fs::ftruncate(&self.file.file, len));
+    }
+
+    /// Gives back the anonymous pages of a private mapping. Pages of the file stay: dropping their copies
+    /// would bring the file's bytes back.
+    fn punch_private(&self, span: Span) -> io::Result<()> {
+        let page = system_page_bytes();
+        let start = span.start.max(self.file_pages_len).next_multiple_of(page);
+        let end = span.end() / page * page;
+        if start < end {
+            self.range.discard(to_usize(start), to_usize(end - start))?;
+        }
+        Ok(())
+    }
+
+    /// The error if `span` does not lie inside the reserved range.
+    fn require_inside(&self, span: Span) -> io::Result<()> {
+        if span.end() > self.region.len() {
+            let message = format!(
+                "{span:?} ends behind the {:#x} bytes that were reserved: choose a larger capacity",
+                self.region.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if self.forked() {
+            self.range.forget();
+        }
+    }
+}
+
+impl Medium for Mapped {
+    #[inline]
+    fn region(&self) -> &Region {
+        &self.region
+    }
+    #[inline]
+    fn len(&self) -> u64 {
+        // Acquire: pairs with the Release in `back`.
+        self.len.load(Ordering::Acquire)
+    }
+    #[inline]
+    fn load(&self, word: &Word) -> u64 {
+        word.get()
+    }
+    #[inline]
+    fn store(&self, word: &Word, value: u64) {
+        word.set(value);
+    }
+    #[inline]
+    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
+        word.compare_exchange(current, new)
+    }
+    #[inline]
+    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
+        word.fetch_or(bits)
+    }
+    #[inline]
+    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
+        word.fetch_and(bits)
+    }
+    #[inline]
+    #[track_caller]
+    fn flush(&self, span: Span) {
+        self.flusher.flush(&self.region, span);
+    }
+    #[inline]
+    fn fence(&self) {
+        self.flusher.fence();
+    }
+
+    fn back(&self, span: Span) -> io::Result<()> {
+        self.require_inside(span)?;
+        match self.access {
+            Access::ReadOnly => Err(io::ErrorKind::PermissionDenied.into()),
+            _ if span.is_empty() => Ok(()),
+            Access::PrivateCopy => {
+                self.len.fetch_max(span.to_pages().end(), Ordering::Release);
+                Ok(())
+            }
+            Access::Shared => self.back_file(span.to_pages()),
+        }
+    }
+
+    fn punch(&self, span: Span) -> io::Result<()> {
+        self.require_inside(span)?;
+        let start = span.start.next_multiple_of(PAGE_BYTES);
+        let whole = Span::new(start, (span.end() / PAGE_BYTES * PAGE_BYTES).saturating_sub(start));
+        match self.access {
+            Access::ReadOnly => Err(io::ErrorKind::PermissionDenied.into()),
+            _ if whole.is_empty() => Ok(()),
+            Access::PrivateCopy => self.punch_private(whole),
+            Access::Shared => grow::punch(&self.file.file, whole),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.access != Access::Shared {
+            return Ok(());
+        }
+        self.range.sync(to_usize(self.len()))?;
+        grow::retry(|| fs::fsync(&self.file.file))?;
+        Ok(())
+    }
+
+    fn occupied_bytes(&self) -> io::Result<u64> {
+        let stat = fs::fstat(&self.file.file)?;
+        Ok(u64::try_from(stat.st_blocks).unwrap_or(0) * REPORTED_BLOCK_BYTES)
+    }
+}
+
+/// Bytes per page of the machine, which may be larger than [`PAGE_BYTES`].
+fn system_page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+/// `bytes` inside the address space, which all callers checked against the reservation.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a length inside the reservation")
+}

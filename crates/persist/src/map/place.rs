@@ -1,0 +1,137 @@
+//! A name in an open directory: what creating and publishing a file act on.
+//!
+//! The directory is opened once, so that neither a change of the working directory nor a rename of the
+//! directory itself can make two steps of one operation act on different places.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
+    io::Errno,
+};
+
+use super::MapError;
+
+/// A directory and the path it was reached by.
+#[derive(Debug)]
+pub(super) struct Place {
+    directory: OwnedFd,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Place {
+    /// The place that `path` names.
+    pub(super) fn of(path: &Path) -> Result<Self, MapError> {
+        let Some(name) = path.file_name() else {
+            return Err(MapError::NotRegularFile { path: path.to_owned(), kind: "a directory" });
+        };
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = fs::open(parent, flags, Mode::empty())
+            .map_err(|errno| MapError::of("open the directory", parent, errno))?;
+        Ok(Self { directory, name: name.to_owned(), path: path.to_owned() })
+    }
+
+    /// The path as the caller gave it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of the file that is to be published here. It is hidden, and there is one per place, so that
+    /// whoever creates next finds what an interrupted creation left.
+    pub(super) fn temporary_name(&self) -> OsString {
+        let mut name = OsString::from(".");
+        name.push(&self.name);
+        name.push(".unpublished");
+        name
+    }
+
+    /// Whether something has the final name.
+    pub(super) fn is_taken(&self) -> Result<bool, MapError> {
+        Ok(self.stat(&self.name)?.is_some())
+    }
+
+    /// What has the name `name` in the directory, if anything; links are not followed.
+    pub(super) fn stat(&self, name: &OsStr) -> Result<Option<Stat>, MapError> {
+        match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(MapError::of("look up", &self.path, errno)),
+        }
+    }
+
+    /// Opens `name` in the directory.
+    pub(super) fn open(&self, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let always = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        fs::openat(&self.directory, name, flags | always, mode)
+    }
+
+    /// Removes `name` from the directory; it is no error if it isn't there.
+    pub(super) fn remove(&self, name: &OsStr) -> Result<(), MapError> {
+        match fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(MapError::of("remove the temporary file of", &self.path, errno)),
+        }
+    }
+
+    /// Gives the file `from` the final name, unless that is taken.
+    pub(super) fn rename(&self, from: &OsStr) -> Result<(), MapError> {
+        let directory = &self.directory;
+        match fs::renameat_with(directory, from, directory, &self.name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => Err(MapError::Exists { path: self.path.clone() }),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_and_remove(from),
+            Err(errno) => Err(MapError::of("publish", &self.path, errno)),
+        }
+    }
+
+    /// [`rename`](Self::rename) for file systems that only rename over what is there: a hard link never
+    /// replaces anything either.
+    pub(super) fn link_and_remove(&self, from: &OsStr) -> Result<(), MapError> {
+        let directory = &self.directory;
+        match fs::linkat(directory, from, directory, &self.name, AtFlags::empty()) {
+            // CRASH: between the two steps the file has both names; the temporary one is removed by the
+            // next creation.
+            Ok(()) => self.remove(from),
+            Err(Errno::EXIST) => Err(MapError::Exists { path: self.path.clone() }),
+            Err(errno) => Err(MapError::of("publish", &self.path, errno)),
+        }
+    }
+
+    /// Makes the names in the directory durable.
+    pub(super) fn sync(&self) -> Result<(), MapError> {
+        match fs::fsync(&self.directory) {
+            // Some file systems have nothing to write for a directory and say so.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => Err(MapError::of("write the directory of", &self.path, errno)),
+        }
+    }
+}
+
+/// The error if `stat` is not that of a regular file.
+pub(super) fn require_regular(path: &Path, stat: &Stat) -> Result<(), MapError> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Symlink => return Err(MapError::Symlink { path: path.to_owned() }),
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "something unknown",
+    };
+    Err(MapError::NotRegularFile { path: path.to_owned(), kind })
+}
+
+/// Whether both describe the same file.
+pub(super) fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
