@@ -19,7 +19,8 @@ use crate::sync::{Mutex, lock};
 pub enum Access {
     /// Looks at the file while others may write it: takes no lock, changes nothing.
     ReadOnly,
-    /// Reads the file and writes a copy that only this mapping sees: keeps writers out.
+    /// Reads the file and writes a copy that only this mapping sees: keeps writers out. (A tmpfs may
+    /// allocate zeroed blocks for holes that are read.)
     PrivateCopy,
     /// Reads and writes the file: keeps everybody out who asks for a lock.
     Shared,
@@ -64,7 +65,8 @@ pub enum Owner {
 /// An open regular file that holds media, locked as its [`Access`] asks.
 ///
 /// The lock is that of the open file (`flock`): it goes with the value, or with the process, however that
-/// ends. A child that the process forks shares it until it closes its copy or executes another program.
+/// ends. A forked child that outlives a killed parent keeps the lock until it ends or executes another
+/// program. Locks of network file systems are not to be relied on.
 ///
 /// # Examples
 ///
@@ -78,11 +80,12 @@ pub enum Owner {
 /// ```
 #[derive(Debug)]
 pub struct MediaFile {
-    // Before the file: the temporary name is removed while the lock is held.
     draft: Mutex<Option<Draft>>,
     pub(super) file: OwnedFd,
     path: PathBuf,
     access: Access,
+    /// Volatile: the process that holds the lock. A child that inherits this value must not give it up.
+    holder: u32,
 }
 
 impl MediaFile {
@@ -100,8 +103,7 @@ impl MediaFile {
     /// temporary name is removed by the next creation of `path`.
     pub fn create(path: &Path) -> Result<Self, MapError> {
         let (file, draft) = Draft::create(path)?;
-        let draft = Mutex::new(Some(draft));
-        Ok(Self { draft, file, path: path.to_owned(), access: Access::Shared })
+        Ok(Self::new(file, path, Access::Shared, Some(draft)))
     }
 
     /// Opens the file `path`, which this process's user must own.
@@ -132,7 +134,12 @@ impl MediaFile {
         require_regular(path, &stat)?;
         require_owner(path, &stat, owner)?;
         lock_file(&file, path, access)?;
-        Ok(Self { draft: Mutex::new(None), file, path: path.to_owned(), access })
+        Ok(Self::new(file, path, access, None))
+    }
+
+    fn new(file: OwnedFd, path: &Path, access: Access, draft: Option<Draft>) -> Self {
+        let holder = std::process::id();
+        Self { draft: Mutex::new(draft), file, path: path.to_owned(), access, holder }
     }
 
     /// Makes the file durable and gives it its name; does nothing if it has that already.
@@ -208,6 +215,17 @@ impl MediaFile {
 
     pub(super) fn stat(&self) -> Result<Stat, MapError> {
         stat_of(&self.file, &self.path)
+    }
+}
+
+impl Drop for MediaFile {
+    fn drop(&mut self) {
+        // The temporary name goes while the lock is held, or another creation might take its place.
+        drop(lock(&self.draft).take());
+        // Closing alone would leave the lock with a child that some thread is just spawning.
+        if self.holder == std::process::id() {
+            let _ = fs::flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }
 
