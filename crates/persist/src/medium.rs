@@ -189,6 +189,11 @@ impl<M: Medium> Medium for Arc<M> {
     }
     #[inline]
     #[track_caller]
+    fn flush_of<T: OnMedia>(&self, value: &T) {
+        (**self).flush_of(value);
+    }
+    #[inline]
+    #[track_caller]
     fn fence(&self) {
         (**self).fence();
     }

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::PoisonError,
 };
 
 use rustix::{
@@ -221,7 +222,8 @@ impl MediaFile {
 impl Drop for MediaFile {
     fn drop(&mut self) {
         // The temporary name goes while the lock is held, or another creation might take its place.
-        drop(lock(&self.draft).take());
+        let draft = self.draft.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(draft.take());
         // Closing alone would leave the lock with a child that some thread is just spawning.
         if self.holder == std::process::id() {
             let _ = fs::flock(&self.file, FlockOperation::Unlock);

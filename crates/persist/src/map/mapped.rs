@@ -18,7 +18,7 @@ use super::{
     reservation::{Reservation, Sharing, is_dax},
 };
 use crate::{
-    Access, Durability, FlushInstruction, Medium, PAGE_BYTES, Region, Span, Word, domain,
+    Access, Durability, FlushInstruction, Medium, OnMedia, PAGE_BYTES, Region, Span, Word, domain,
     flush::Flusher,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -359,6 +359,14 @@ impl Medium for Mapped {
     #[track_caller]
     fn flush(&self, span: Span) {
         self.flusher.flush(&self.region, span);
+    }
+    #[inline]
+    #[track_caller]
+    fn flush_of<T: OnMedia>(&self, value: &T) {
+        // Where nothing is flushed, not even the place is computed: this is on every hot path.
+        if self.flusher.instruction().is_some() {
+            self.flusher.flush(&self.region, self.region.span_of(value));
+        }
     }
     #[inline]
     fn fence(&self) {

@@ -135,3 +135,27 @@ pub(super) fn require_regular(path: &Path, stat: &Stat) -> Result<(), MapError> 
 pub(super) fn is_same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_rename_that_spares_others_a_link_publishes_just_as_carefully() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let place = Place::of(&directory.path().join("pool")).expect("a directory");
+        let temporary = place.temporary_name();
+        let write = |name: &OsStr, text: &str| {
+            std::fs::write(directory.path().join(name), text).expect("written");
+        };
+        write(&temporary, "new");
+        place.link_and_remove(&temporary).expect("a free name");
+        assert!(place.is_taken().expect("a directory"));
+        assert!(place.stat(&temporary).expect("a directory").is_none());
+
+        write(&temporary, "newer");
+        let error = place.link_and_remove(&temporary).expect_err("taken");
+        assert!(matches!(error, MapError::Exists { .. }), "{error}");
+        assert_eq!(std::fs::read(place.path()).expect("a file"), b"new");
+    }
+}
