@@ -1,0 +1,204 @@
+//! Arenas: where thread caches get blocks and give them back.
+//!
+//! An [`Arena`] owns the slabs that its bookkeeping log holds. A session refills its caches from one arena and
+//! gives its own blocks back there; a block of another arena goes through that arena's *remote queue*, which
+//! the owner empties at its next refill, so that a free never waits for another thread's slabs.
+//!
+//! Everything here is volatile but for what [`slab`](crate::slab) and [`book`](crate::book) make durable: a
+//! block in a cache, a queue or a slab's inventory has no bit set, and a crash gives it back.
+//!
+//! # Lock order
+//!
+//! roots -> slot locks in address order -> shared lane -> limbo -> arena state -> remote queue ->
+//! log -> chunk pool -> extents. A lock is taken only while locks to its left are held.
+
+mod space;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pmalloc_persist::{
+    Medium,
+    sync::{Mutex, lock},
+};
+
+pub(crate) use space::{Space, Target};
+
+use crate::{
+    book::LogId,
+    error::{Error, Result},
+    layout::geometry::Page,
+    size_class::SizeClass,
+    slab::Inventory,
+};
+
+/// Blocks in a remote queue at which the thread that adds one empties it itself.
+const REMOTE_MAX: usize = 256;
+
+/// A set of slabs with their own bookkeeping log.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    log: LogId,
+    state: Mutex<Slabs>,
+    /// Volatile: offsets of blocks that sessions of other arenas freed.
+    remote: Mutex<Vec<u64>>,
+}
+
+/// The slabs of an arena.
+#[derive(Debug)]
+struct Slabs {
+    /// Volatile: every slab, by its first page.
+    all: BTreeMap<Page, Inventory>,
+    /// Volatile: per class, the slabs with free blocks; the lowest address is used first, so that the others
+    /// run empty.
+    partial: Vec<BTreeSet<Page>>,
+    /// Volatile: per class, how many slabs there are.
+    counts: Vec<u32>,
+}
+
+impl Slabs {
+    fn new() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            partial: vec![BTreeSet::new(); SizeClass::COUNT],
+            counts: vec![0; SizeClass::COUNT],
+        }
+    }
+
+    fn add(&mut self, inventory: Inventory) {
+        let (page, class) = (inventory.descriptor().range().start, inventory.descriptor().class());
+        self.counts[class.index()] += 1;
+        if inventory.free_count() > 0 {
+            self.partial[class.index()].insert(page);
+        }
+        self.all.insert(page, inventory);
+    }
+
+    fn remove(&mut self, page: Page) -> Option<Inventory> {
+        let inventory = self.all.remove(&page)?;
+        let class = inventory.descriptor().class().index();
+        self.counts[class] -= 1;
+        self.partial[class].remove(&page);
+        Some(inventory)
+    }
+}
+
+impl Arena {
+    /// The arena of `log` with the slabs in `inventories`.
+    pub(crate) fn new(log: LogId, inventories: Vec<Inventory>) -> Self {
+        let mut slabs = Slabs::new();
+        inventories.into_iter().for_each(|inventory| slabs.add(inventory));
+        Self { log, state: Mutex::new(slabs), remote: Mutex::new(Vec::new()) }
+    }
+
+    /// The arena's bookkeeping log.
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// Hands up to `want` free blocks of `class` to `take` as (offset, index in slab); at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] or [`Error::Io`] if there is none and no slab can be made.
+    pub(crate) fn refill<M: Medium>(
+        &self,
+        space: &Space<M>,
+        class: SizeClass,
+        want: u32,
+        mut take: impl FnMut(u64, u32),
+    ) -> Result<()> {
+        let mut slabs = lock(&self.state);
+        self.drain_remote(space, &mut slabs);
+        let mut missing = want;
+        while missing > 0 {
+            let Some(&page) = slabs.partial[class.index()].first() else {
+                if missing < want {
+                    break;
+                }
+                let count = slabs.counts[class.index()];
+                slabs.add(Inventory::empty(space.create_slab(self.log, class, count)?));
+                continue;
+            };
+            let inventory = slabs.all.get_mut(&page).expect("a partial slab is a slab");
+            let slab = *inventory.descriptor();
+            missing -= inventory.take(missing, |block| take(slab.block_offset(block), block));
+            if inventory.free_count() == 0 {
+                slabs.partial[class.index()].remove(&page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes free blocks of this arena back; slabs that run empty go back to the extents.
+    pub(crate) fn give_back<M: Medium>(
+        &self,
+        space: &Space<M>,
+        blocks: impl IntoIterator<Item = u64>,
+    ) {
+        let mut slabs = lock(&self.state);
+        for block in blocks {
+            self.put(space, &mut slabs, block);
+        }
+    }
+
+    /// Takes a free block of this arena from a session of another one.
+    pub(crate) fn give_back_remote<M: Medium>(&self, space: &Space<M>, block: u64) {
+        let queued = {
+            let mut remote = lock(&self.remote);
+            remote.push(block);
+            remote.len()
+        };
+        if queued >= REMOTE_MAX {
+            self.drain_remote(space, &mut lock(&self.state));
+        }
+    }
+
+    /// Gives every slab without a live or cached block back to the extents.
+    pub(crate) fn reclaim<M: Medium>(&self, space: &Space<M>) {
+        let mut slabs = lock(&self.state);
+        self.drain_remote(space, &mut slabs);
+        let whole = |(page, inventory): (&Page, &Inventory)| inventory.is_whole().then_some(*page);
+        let empty: Vec<Page> = slabs.all.iter().filter_map(whole).collect();
+        for page in empty {
+            self.retire_slab(space, &mut slabs, page);
+        }
+    }
+
+    /// Calls `visit` with each slab's inventory.
+    pub(crate) fn for_each_slab(&self, mut visit: impl FnMut(&Inventory)) {
+        lock(&self.state).all.values().for_each(&mut visit);
+    }
+
+    fn drain_remote<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs) {
+        let blocks = std::mem::take(&mut *lock(&self.remote));
+        for block in blocks {
+            self.put(space, slabs, block);
+        }
+    }
+
+    fn put<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs, block: u64) {
+        let page = space.slab_start(block);
+        let inventory = slabs.all.get_mut(&page).expect("a block goes back to the arena of its slab");
+        let slab = *inventory.descriptor();
+        inventory.put(slab.block_at(block).expect("a block starts where its slab says"));
+        let whole = inventory.is_whole();
+        let partial = &mut slabs.partial[slab.class().index()];
+        partial.insert(page);
+        // One empty slab may stay where it is the only one with room: the next refill would make it again.
+        if whole && partial.len() > 1 {
+            self.retire_slab(space, slabs, page);
+        }
+    }
+
+    /// Returns an empty slab to the extents; it stays if the log has no room to say so.
+    fn retire_slab<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs, page: Page) {
+        let range = slabs.all[&page].descriptor().range();
+        match space.free_extent(self.log, range.start) {
+            Ok(()) => {
+                slabs.remove(page);
+            }
+            Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
+            Err(error) => unreachable!("freeing an empty slab can only fail for want of room: {error}"),
+        }
+    }
+}

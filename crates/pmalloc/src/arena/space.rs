@@ -1,0 +1,187 @@
+//! The space that arenas share: the medium, the pages and who uses them.
+
+use pmalloc_persist::{LINE_BYTES, Medium, PAGE_BYTES, sync::{Mutex, lock}};
+use std::collections::HashSet;
+
+use crate::{
+    book::{Book, Extent, LogId},
+    error::{Error, Result},
+    extent::Extents,
+    layout::{
+        book::ExtentKind,
+        geometry::{Geometry, Page, PageRange},
+    },
+    page_map::{PageMap, Use},
+    size_class::SizeClass,
+    slab::{Descriptor, LiveBit},
+};
+
+/// Medium, geometry, page map, extents and book of one heap.
+#[derive(Debug)]
+pub(crate) struct Space<M> {
+    /// Where everything persistent is.
+    pub(crate) medium: M,
+    /// The sizes it was created with.
+    pub(crate) geometry: Geometry,
+    /// Volatile: page -> use.
+    pub(crate) page_map: PageMap,
+    /// Volatile: the free pages.
+    pub(crate) extents: Extents,
+    /// The bookkeeping logs and their mirrors.
+    pub(crate) book: Book,
+    /// Volatile: descriptor pages that have memory.
+    backed_descriptors: Mutex<HashSet<u64>>,
+}
+
+/// What a byte offset refers to, if it is the start of a live block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    /// A block of a slab.
+    Small {
+        /// The slab.
+        slab: Descriptor,
+        /// The arena that owns it.
+        arena: LogId,
+        /// Index of the block.
+        block: u32,
+        /// Its live bit.
+        bit: LiveBit,
+    },
+    /// An extent.
+    Large {
+        /// First page.
+        start: Page,
+        /// The log that holds it.
+        log: LogId,
+    },
+}
+
+impl<M: Medium> Space<M> {
+    /// The space of a heap whose parts have been read.
+    pub(crate) fn new(
+        medium: M,
+        geometry: Geometry,
+        page_map: PageMap,
+        extents: Extents,
+        book: Book,
+    ) -> Self {
+        let backed_descriptors = Mutex::new(HashSet::new());
+        Self { medium, geometry, page_map, extents, book, backed_descriptors }
+    }
+
+    /// The live block that starts at byte `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLive`] if none does.
+    #[inline]
+    pub(crate) fn target(&self, offset: u64) -> Result<Target> {
+        let not_live = Error::NotLive { offset };
+        let Some(page) = self.geometry.page_at(offset) else { return Err(not_live) };
+        match self.page_map.get(page) {
+            Use::Slab { first, pages, class, tag, log } => {
+                let range = PageRange::new(first, pages);
+                let slab = Descriptor::new(&self.geometry, range, class, tag);
+                let Some(block) = slab.block_at(offset) else { return Err(not_live) };
+                let bit = slab.live_bit(block);
+                if !bit.is_set(&self.medium) {
+                    return Err(not_live);
+                }
+                Ok(Target::Small { slab, arena: log, block, bit })
+            }
+            Use::LargeStart { log, .. } if offset.is_multiple_of(PAGE_BYTES) => {
+                Ok(Target::Large { start: page, log })
+            }
+            _ => Err(not_live),
+        }
+    }
+
+    /// Whether the eight bytes at `offset` lie in a live block.
+    #[inline]
+    pub(crate) fn is_inside_live_block(&self, offset: u64) -> bool {
+        let Some(page) = self.geometry.page_at(offset) else { return false };
+        match self.page_map.get(page) {
+            Use::Slab { first, pages, class, tag, .. } => {
+                let slab = Descriptor::new(&self.geometry, PageRange::new(first, pages), class, tag);
+                let block = slab.block_around(offset);
+                block.is_some_and(|block| slab.live_bit(block).is_set(&self.medium))
+            }
+            Use::LargeStart { .. } | Use::LargeInside { .. } => true,
+            Use::Free => false,
+        }
+    }
+
+    /// First page of the slab that holds the block at byte `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If no slab does: only blocks that came from a slab are asked for.
+    pub(crate) fn slab_start(&self, offset: u64) -> Page {
+        let page = self.geometry.page_at(offset).expect("a block lies in the data area");
+        match self.page_map.get(page) {
+            Use::Slab { first, .. } => first,
+            other => unreachable!("a small block lies in a slab, not in {other:?}"),
+        }
+    }
+
+    /// Makes a slab of `class`, the arena's `count`-th of that class, and logs it.
+    ///
+    /// # Crash consistency
+    ///
+    /// Memory, then header and bitmap, then the log entry, each durable before the next: a slab that the log
+    /// names is always whole. A crash before the entry leaves free pages.
+    pub(crate) fn create_slab(&self, log: LogId, class: SizeClass, count: u32) -> Result<Descriptor> {
+        let pages_max = u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
+        let range = self.extents.allocate(&self.medium, class.slab_pages(count, pages_max))?;
+        let slab = Descriptor::new(&self.geometry, range, class, 0);
+        let made = self
+            .back_descriptor(range)
+            .and_then(|()| slab.create(&self.medium))
+            .and_then(|()| self.log_extent(log, range, ExtentKind::Slab));
+        if let Err(error) = made {
+            self.extents.release(&self.medium, range);
+            return Err(error);
+        }
+        self.page_map.set_slab(range, class, slab.tag(), log);
+        Ok(slab)
+    }
+
+    /// Frees the extent of the slab at `start`: durably in the log, then in the page map and the extents.
+    pub(crate) fn free_extent(&self, log: LogId, start: Page) -> Result<()> {
+        let (append, extent) = self
+            .book
+            .reserve_free(&self.medium, log, start)?
+            .ok_or(Error::NotLive { offset: self.geometry.page_offset(start) })?;
+        self.book.write(&self.medium, &append);
+        // CRASH: without the entry the slab is still there, empty; with it, its pages are free.
+        self.medium.fence();
+        self.book.commit(append);
+        self.page_map.clear(extent.range);
+        self.extents.release(&self.medium, extent.range);
+        Ok(())
+    }
+
+    fn log_extent(&self, log: LogId, range: PageRange, kind: ExtentKind) -> Result<()> {
+        let append = self.book.reserve_alloc(&self.medium, log, Extent { range, kind, tag: 0 })?;
+        self.book.write(&self.medium, &append);
+        // CRASH: without the entry the pages are free; with it, there is an empty slab.
+        self.medium.fence();
+        self.book.commit(append);
+        Ok(())
+    }
+
+    fn back_descriptor(&self, range: PageRange) -> Result<()> {
+        let span = self.geometry.descriptor_of(range).to_pages();
+        let mut backed = lock(&self.backed_descriptors);
+        for page in (span.start..span.end()).step_by(PAGE_BYTES as usize) {
+            if !backed.contains(&page) {
+                let page_span = pmalloc_persist::Span::new(page, PAGE_BYTES);
+                self.medium.back(page_span).map_err(Error::io("backing slab descriptors"))?;
+                backed.insert(page);
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(PAGE_BYTES.is_multiple_of(LINE_BYTES));

@@ -1,0 +1,249 @@
+//! Appending: reserve, write, and, behind the caller's fence, commit.
+
+use core::cell::Cell;
+
+use pmalloc_persist::{
+    Medium, Offset,
+    sync::{MutexGuard, Ordering, lock},
+};
+
+use super::{
+    Book, Extent, LogId,
+    chunk::ChunkIndex,
+    log::{Hold, Log},
+};
+use crate::{
+    Error, Result,
+    layout::{
+        book::{Entry, EntryOp, EntryWords},
+        geometry::Page,
+    },
+};
+
+/// An entry on its way: its place and its sequence number are taken.
+///
+/// Ends in [`Book::commit`] or [`Book::cancel`]. One that is merely dropped is a mistake, which debug
+/// builds report; it is harmless to the media, but its log is never copied again in this run.
+#[must_use = "an append is written, fenced and committed, or cancelled"]
+#[derive(Debug)]
+pub(crate) struct Append {
+    log: LogId,
+    pub(super) place: Offset<EntryWords>,
+    pub(super) entry: Entry,
+    extent: Extent,
+    /// Whether words of the entry may be on media.
+    written: Cell<bool>,
+    /// Whether the append ended.
+    ended: bool,
+}
+
+impl Append {
+    /// The log that the entry goes to.
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// The extent that the entry allocates or frees.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
+    }
+}
+
+impl Drop for Append {
+    fn drop(&mut self) {
+        debug_assert!(
+            self.ended || std::thread::panicking(),
+            "an append was dropped, neither committed nor cancelled"
+        );
+    }
+}
+
+/// How much of the book an append may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thrift {
+    /// Leave what the collectors need to copy the live entries.
+    LeaveRoomToCopy,
+    /// Take the last chunk: a free makes the live entries fewer.
+    TakeTheLast,
+}
+
+impl Book {
+    /// Takes a place in `log` for the allocation of `extent`. From here on nothing can fail.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if the book is full, also after collecting; [`Error::Io`] if the file system
+    /// is. Nothing changed then.
+    pub(crate) fn reserve_alloc<M: Medium>(
+        &self,
+        m: &M,
+        log: LogId,
+        extent: Extent,
+    ) -> Result<Append> {
+        let mut mirror = self.room(m, lock(self.log(log)), Thrift::LeaveRoomToCopy)?;
+        Ok(self.take(&mut mirror, EntryOp::Alloc(extent.kind), extent))
+    }
+
+    /// Takes a place in `log` for the free of the extent from `start` on, and says which extent that is;
+    /// `None` if the log holds none there, or somebody is freeing it. From here on nothing can fail, and a
+    /// second free of the extent finds none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reserve_alloc`].
+    pub(crate) fn reserve_free<M: Medium>(
+        &self,
+        m: &M,
+        log: LogId,
+        start: Page,
+    ) -> Result<Option<(Append, Extent)>> {
+        let mirror = lock(self.log(log));
+        if !mirror.holds_firmly(start) {
+            return Ok(None);
+        }
+        let mut mirror = self.room(m, mirror, Thrift::TakeTheLast)?;
+        // Making room may have let go of the lock.
+        let Some(live) = mirror.live.get_mut(&start).filter(|live| live.hold == Hold::Firm) else {
+            return Ok(None);
+        };
+        live.hold = Hold::Freeing;
+        let extent = live.extent;
+        Ok(Some((self.take(&mut mirror, EntryOp::Free, extent), extent)))
+    }
+
+    /// Stores the entry and flushes its line; needs no lock.
+    ///
+    /// # Crash consistency
+    ///
+    /// Before the caller's fence any of the words may be on media: the entry is there, or the place is
+    /// empty, or it is torn and stays a hole for ever. Behind the fence the entry is there.
+    pub(crate) fn write<M: Medium>(&self, m: &M, append: &Append) {
+        append.written.set(true);
+        debug_assert_eq!(
+            self.area.load(m, append.place),
+            [0; 4],
+            "a place is written once, until its chunk is made anew"
+        );
+        // CRASH: as above; the checksum, stored last, covers the other words, so a torn entry is none.
+        self.area.store(m, append.place, &append.entry);
+        self.area.flush_entry(m, append.place);
+    }
+
+    /// Counts an entry that was written and then fenced.
+    ///
+    /// # Panics
+    ///
+    /// If the entry was not written, or allocates a start that the log holds already.
+    pub(crate) fn commit(&self, mut append: Append) {
+        assert!(append.written.get(), "an entry is committed only when it was written");
+        append.ended = true;
+        let mut log = lock(self.log(append.log));
+        log.land(append.entry.sequence);
+        match append.entry.op {
+            EntryOp::Alloc(_) => {
+                let first = log.count_alloc(append.entry.sequence, append.extent);
+                assert!(first, "{:?} is allocated twice", append.extent);
+                // Pairs with nothing: `live` only sizes a reserve.
+                self.live.fetch_add(1, Ordering::Relaxed);
+            }
+            EntryOp::Free => {
+                log.count_free(append.entry.sequence, append.extent.range.start);
+                self.live.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Gives an append up. Its place stays empty; an extent that was to be freed may be freed again.
+    ///
+    /// # Panics
+    ///
+    /// If the entry was written: what is on media can't be taken back.
+    pub(crate) fn cancel(&self, mut append: Append) {
+        assert!(!append.written.get(), "an entry that was written can't be cancelled");
+        append.ended = true;
+        let mut log = lock(self.log(append.log));
+        log.land(append.entry.sequence);
+        if append.entry.op == EntryOp::Free {
+            let live = log.live.get_mut(&append.extent.range.start);
+            live.expect("an extent is held until its free counts").hold = Hold::Firm;
+        }
+    }
+
+    /// Takes the next place of a log that has room.
+    fn take(&self, log: &mut Log, op: EntryOp, extent: Extent) -> Append {
+        let place = log.take();
+        let entry = Entry {
+            op,
+            start_page: extent.range.start.0,
+            pages: extent.range.pages,
+            tag: extent.tag,
+            sequence: place.sequence,
+        };
+        Append {
+            log: log.id,
+            place: self.area.place(place.chunk, place.nth),
+            entry,
+            extent,
+            written: Cell::new(false),
+            ended: false,
+        }
+    }
+
+    /// Collects if that is due, and sees to it that the log has room for one entry. May let go of the lock
+    /// in between.
+    fn room<'a, M: Medium>(
+        &'a self,
+        m: &M,
+        mut log: MutexGuard<'a, Log>,
+        thrift: Thrift,
+    ) -> Result<MutexGuard<'a, Log>> {
+        self.collect_if_due(m, &mut log);
+        if log.has_room() || self.extend(m, &mut log, Thrift::LeaveRoomToCopy)? {
+            return Ok(log);
+        }
+        let id = log.id;
+        drop(log);
+        self.collect_all(m);
+        let mut log = lock(self.log(id));
+        if log.has_room() || self.extend(m, &mut log, thrift)? {
+            return Ok(log);
+        }
+        Err(self.full())
+    }
+
+    /// Appends a chunk to the log, and says whether there was one.
+    #[cold]
+    fn extend<M: Medium>(&self, m: &M, log: &mut Log, thrift: Thrift) -> Result<bool> {
+        let spare = match thrift {
+            Thrift::LeaveRoomToCopy => self.chunks_for(self.live.load(Ordering::Relaxed) + 1),
+            Thrift::TakeTheLast => 0,
+        };
+        let Some(index) = lock(&self.pool).take(spare) else { return Ok(false) };
+        self.made(self.area.make(m, index, log.id, log.next), &[index])?;
+        // CRASH: before this fence the chunk is any mixture, and nothing links it; behind it, it is an empty
+        // chunk. The link is durable before the first entry is written: appends of other threads to this
+        // chunk fence only their own lines.
+        m.flush(self.area.span_of(index));
+        m.fence();
+        self.area.set_link(m, log.end(), index);
+        log.extend(index);
+        Ok(true)
+    }
+
+    /// Gives `chunks` back if making one of them failed.
+    pub(super) fn made(&self, result: Result<()>, chunks: &[ChunkIndex]) -> Result<()> {
+        if result.is_err() {
+            let mut pool = lock(&self.pool);
+            chunks.iter().for_each(|&index| pool.give(index));
+        }
+        result
+    }
+
+    /// The error of a book without a free chunk.
+    pub(super) fn full(&self) -> Error {
+        Error::OutOfMemory {
+            requested_bytes: self.geometry.chunk_bytes,
+            capacity_bytes: self.geometry.capacity_bytes,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Every crash of every short sequence of operations, on every image that it can leave.
+//!
+//! The oracle: replay finds the extents of before the operation, with any subset of its effects, since an
+//! operation's entries are written behind one fence. What recovery then does is what the heap does: it
+//! appends the missing effects, as for a live record, and copies logs with torn places. Its own crashes are
+//! explored, too. At last the recovered book must work.
+
+use std::sync::{Arc, Mutex};
+
+use pmalloc_persist::{
+    Span,
+    sim::{
+        BackFault, Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions, SiteCount,
+        SiteKind,
+    },
+};
+
+use super::*;
+
+/// What happens to the book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The lowest free page is allocated in the first log.
+    Alloc,
+    /// The same in the second log.
+    AllocOther,
+    /// The extent of the lowest page is freed.
+    FreeLowest,
+    /// The extent of the highest page is freed.
+    FreeHighest,
+    /// The extent of the lowest page is freed and a page is allocated, behind one fence.
+    Replace,
+    /// A place is taken and given up.
+    Cancel,
+    /// Empty chunks are unlinked.
+    Fast,
+    /// The live entries are copied.
+    Slow,
+}
+
+const STEPS: [Step; 8] = [
+    Step::Alloc,
+    Step::AllocOther,
+    Step::FreeLowest,
+    Step::FreeHighest,
+    Step::Replace,
+    Step::Cancel,
+    Step::Fast,
+    Step::Slow,
+];
+
+/// What the book has been through before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing.
+    Fresh,
+    /// The last chunk has one place left.
+    AlmostFull,
+    /// Of four chunks the first is empty; the second lives; the third frees what the first allocated.
+    Collectable,
+    /// The next append finds a log that is to be copied.
+    Sparse,
+    /// The last chunk is full, and the next one was in use before.
+    Recycled,
+}
+
+const STARTS: [Start; 5] =
+    [Start::Fresh, Start::AlmostFull, Start::Collectable, Start::Sparse, Start::Recycled];
+
+/// What recovery does beyond replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// Nothing: the operation had no live record.
+    AsFound,
+    /// What the heap does.
+    Redo,
+    /// That, and it collects, torn places or not.
+    RedoAndCollect,
+    /// What the heap does, but with the planted mistake of going on behind the last entry that is valid.
+    GoOnBehindLastValid,
+}
+
+/// Mistakes that the driver can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mistake {
+    /// None.
+    None,
+    /// Free entries are dropped although their allocations are linked.
+    DropFreesEarly,
+    /// An entry counts before its fence: what it freed is allocated again.
+    ReuseBeforeFence,
+}
+
+type Extents = BTreeMap<u32, Held>;
+
+/// What the check may find.
+#[derive(Debug, Clone, Default)]
+struct Expect {
+    before: Extents,
+    after: Extents,
+}
+
+impl Expect {
+    /// Whether `found` is the state before with some of the effects.
+    fn allows(&self, found: &Extents) -> bool {
+        let all = self.before.keys().chain(self.after.keys()).chain(found.keys());
+        all.into_iter().all(|start| {
+            let found = found.get(start);
+            found == self.before.get(start) || found == self.after.get(start)
+        })
+    }
+}
+
+fn as_map(held: &[Held]) -> Extents {
+    held.iter().map(|held| (held.extent.range.start.0, *held)).collect()
+}
+
+/// Recovers the book on `sim` and judges it.
+fn check(sim: &Sim, expect: &Expect, recovery: Recovery) -> Result<Digest, String> {
+    let geometry = small_geometry();
+    let replay = || Book::replay(sim, &geometry).map_err(|error| error.to_string());
+    let (book, held) = replay()?;
+    let found = as_map(&held);
+    if !expect.allows(&found) {
+        return Err(format!("found {found:?}, expected {expect:?}"));
+    }
+    if recovery == Recovery::GoOnBehindLastValid {
+        forget_torn_tails(&book, sim);
+    }
+    if recovery != Recovery::AsFound {
+        recover(sim, &book, &found, expect, recovery)?;
+    }
+    sim.recovered();
+    let (book, held) = replay()?;
+    if recovery != Recovery::AsFound && as_map(&held) != expect.after {
+        return Err(format!("recovered {held:?}, not {:?}", expect.after));
+    }
+    works(sim, &book, &held)?;
+    Ok(Digest::of(&format!("{found:?}")))
+}
+
+/// Appends the effects that are missing, allocations first, and copies what has holes.
+fn recover(
+    sim: &Sim,
+    book: &Book,
+    found: &Extents,
+    expect: &Expect,
+    recovery: Recovery,
+) -> Result<(), String> {
+    let mut appends = Vec::new();
+    for (start, held) in expect.after.iter().filter(|(start, _)| !found.contains_key(start)) {
+        assert!(!expect.before.contains_key(start));
+        let append = book.reserve_alloc(sim, held.log, held.extent);
+        appends.push(append.map_err(|error| error.to_string())?);
+    }
+    for (start, held) in found.iter().filter(|(start, _)| !expect.after.contains_key(start)) {
+        let append = book.reserve_free(sim, held.log, Page(*start));
+        let (append, _) = append.map_err(|error| error.to_string())?.ok_or("not held")?;
+        appends.push(append);
+    }
+    appends.iter().for_each(|append| book.write(sim, append));
+    sim.fence();
+    appends.into_iter().for_each(|append| book.commit(append));
+    let torn = book.stats().torn > 0;
+    for log in [LOG, OTHER] {
+        if recovery == Recovery::RedoAndCollect {
+            book.collect_fast(sim, &mut lock(book.log(log)));
+        }
+        if torn || recovery == Recovery::RedoAndCollect {
+            book.compact(sim, log).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// The planted mistake: each log goes on behind the last entry that is valid.
+fn forget_torn_tails(book: &Book, sim: &Sim) {
+    for log in [LOG, OTHER] {
+        let mut log = lock(book.log(log));
+        let Some((&base, tail)) = log.chunks.last_key_value() else { continue };
+        let index = tail.index;
+        while log.next > base {
+            let place = book.area.place(index, log.next - 1 - base);
+            if Entry::decode(book.area.load(sim, place), place.bytes()).is_some() {
+                break;
+            }
+            log.next -= 1;
+        }
+    }
+}
+
+/// Frees all, allocates anew in both logs, and replays.
+fn works(sim: &Sim, book: &Book, held: &[Held]) -> Result<(), String> {
+    let mut appends = Vec::new();
+    for held in held {
+        let append = book.reserve_free(sim, held.log, held.extent.range.start);
+        let (append, extent) = append.map_err(|error| error.to_string())?.ok_or("not held")?;
+        assert_eq!(extent, held.extent);
+        appends.push(append);
+    }
+    for (log, start) in [(LOG, 62), (OTHER, 63)] {
+        let append = book.reserve_alloc(sim, log, extent(start, 1));
+        appends.push(append.map_err(|error| error.to_string())?);
+    }
+    appends.iter().for_each(|append| book.write(sim, append));
+    sim.fence();
+    appends.into_iter().for_each(|append| book.commit(append));
+    let (_, held) =
+        Book::replay(sim, &small_geometry()).map_err(|error| format!("at last: {error}"))?;
+    let starts: Vec<u32> = held.iter().map(|held| held.extent.range.start.0).collect();
+    if starts == [62, 63] { Ok(()) } else { Err(format!("at last {held:?}")) }
+}
+
+/// A book on a simulated medium, beside what it holds.
+struct Driver {
+    sim: Sim,
+    book: Book,
+    now: Extents,
+    expect: Arc<Mutex<Expect>>,
+    mistake: Mistake,
+}
+
+impl Driver {
+    fn new(domain: Domain, start: Start) -> Self {
+        let geometry = small_geometry();
+        let len_bytes = geometry.book_span().end();
+        let sim = Sim::new(SimOptions { len_bytes, domain });
+        sim.back(Span::new(0, 4 * 4096)).unwrap();
+        Book::format(&sim, &geometry);
+        sim.fence();
+        let mut driver = Self {
+            sim,
+            book: Book::new(&geometry),
+            now: Extents::new(),
+            expect: Arc::default(),
+            mistake: Mistake::None,
+        };
+        driver.prepare(start);
+        driver.expect(driver.now.clone());
+        driver
+    }
+
+    fn prepare(&mut self, start: Start) {
+        let all = |step: Step, count: u32| (0..count).map(move |_| step);
+        let steps: Vec<Step> = match start {
+            Start::Fresh => Vec::new(),
+            Start::AlmostFull => all(Step::Alloc, ENTRIES - 1).collect(),
+            Start::Collectable => all(Step::Alloc, ENTRIES - 1)
+                .chain(all(Step::Cancel, 1))
+                .chain(all(Step::Alloc, ENTRIES))
+                .chain(all(Step::FreeLowest, ENTRIES - 1))
+                .chain(all(Step::Cancel, 1))
+                .chain(all(Step::Alloc, 1))
+                .collect(),
+            Start::Sparse => all(Step::Alloc, 1)
+                .chain((0..ENTRIES).flat_map(|_| [Step::Alloc, Step::FreeHighest]))
+                .collect(),
+            Start::Recycled => all(Step::Alloc, 2 * ENTRIES)
+                .chain(all(Step::FreeHighest, ENTRIES - 1))
+                .chain(all(Step::FreeLowest, 1))
+                .chain(all(Step::Slow, 1))
+                .collect(),
+        };
+        steps.into_iter().for_each(|step| self.step(step));
+        let chunks = self.book.stats().chunks;
+        let wanted = match start {
+            Start::Fresh => 0,
+            Start::AlmostFull | Start::Recycled => 1,
+            Start::Collectable => 4,
+            Start::Sparse => 3,
+        };
+        assert_eq!(chunks, wanted, "{start:?} is not what its name says");
+    }
+
+    /// Expects the extents that there are now and the effects that make them `after`.
+    fn expect(&self, after: Extents) {
+        *self.expect.lock().unwrap() = Expect { before: self.now.clone(), after };
+    }
+
+    fn step(&mut self, step: Step) {
+        let used = |page: &u32| self.now.contains_key(page);
+        let page = (0..60).step_by(2).find(|page| !used(page)).unwrap();
+        let lowest = self.now.keys().next().copied();
+        let highest = self.now.keys().next_back().copied();
+        match step {
+            Step::Alloc => self.operate(&[], &[(LOG, page)]),
+            Step::AllocOther => self.operate(&[], &[(OTHER, page)]),
+            Step::FreeLowest => self.operate(lowest.as_slice(), &[]),
+            Step::FreeHighest => self.operate(highest.as_slice(), &[]),
+            Step::Replace => self.operate(lowest.as_slice(), &[(LOG, page)]),
+            Step::Cancel => {
+                let append = self.book.reserve_alloc(&self.sim, LOG, extent(page, 1));
+                self.book.cancel(append.unwrap());
+            }
+            Step::Fast => {
+                let mut log = lock(self.book.log(LOG));
+                if self.mistake == Mistake::DropFreesEarly {
+                    log.chunks.values_mut().for_each(|chunk| chunk.needed = 0);
+                    log.chunks.values_mut().for_each(|chunk| chunk.frees.clear());
+                }
+                self.book.collect_fast(&self.sim, &mut log);
+            }
+            Step::Slow => {
+                assert_eq!(self.book.compact(&self.sim, LOG).unwrap(), Compacted::Done);
+            }
+        }
+    }
+
+    /// Frees and allocates behind one fence.
+    fn operate(&mut self, frees: &[u32], allocs: &[(LogId, u32)]) {
+        let mut after = self.now.clone();
+        frees.iter().for_each(|start| drop(after.remove(start)));
+        for &(log, start) in allocs {
+            after.insert(start, Held { extent: extent(start, 1 + start / 2 % 2), log });
+        }
+        // What is reserved leaves nothing on media that replay tells.
+        let mut appends = Vec::new();
+        for start in frees {
+            let log = self.now[start].log;
+            let (append, _) =
+                self.book.reserve_free(&self.sim, log, Page(*start)).unwrap().unwrap();
+            appends.push(append);
+        }
+        for (log, start) in allocs {
+            let extent = after[start].extent;
+            appends.push(self.book.reserve_alloc(&self.sim, *log, extent).unwrap());
+        }
+        self.expect(after.clone());
+        appends.iter().for_each(|append| self.book.write(&self.sim, append));
+        if self.mistake != Mistake::ReuseBeforeFence {
+            self.sim.fence();
+        }
+        appends.into_iter().for_each(|append| self.book.commit(append));
+        self.now = after;
+        self.expect(self.now.clone());
+    }
+
+    /// Explores the crashes of the last of `steps`.
+    fn explore(mut self, steps: &[Step], recovery: Recovery, options: ExploreOptions) -> Report {
+        let expect = self.expect.clone();
+        let (last, prefix) = steps.split_last().expect("a sequence has steps");
+        prefix.iter().for_each(|&step| self.step(step));
+        let explorer = Explorer::watch(&self.sim, options, move |sim| {
+            let expect = expect.lock().unwrap().clone();
+            check(sim, &expect, recovery)
+        });
+        self.step(*last);
+        explorer.crash_point("the operation returned");
+        explorer.finish()
+    }
+}
+
+/// All sequences of `length` steps.
+fn sequences(length: u32) -> Vec<Vec<Step>> {
+    (0..length).fold(vec![Vec::new()], |shorter, _| {
+        let longer = |steps: &Vec<Step>| {
+            let steps = steps.clone();
+            STEPS.map(move |step| [steps.as_slice(), &[step]].concat())
+        };
+        shorter.iter().flat_map(longer).collect()
+    })
+}
+
+fn explore_all(domain: Domain, lengths: &[u32], nesting: u32, recoveries: &[Recovery]) -> Report {
+    let mut total = Report::default();
+    let options = ExploreOptions { nesting, ..ExploreOptions::default() };
+    for start in STARTS {
+        for steps in lengths.iter().flat_map(|&length| sequences(length)) {
+            for &recovery in recoveries {
+                let report = Driver::new(domain, start).explore(&steps, recovery, options.clone());
+                assert!(report.violations.is_empty(), "{start:?} {steps:?} {recovery:?} {report}");
+                total.merge(report);
+            }
+        }
+    }
+    println!("{domain:?}: {total}");
+    total
+}
+
+#[test]
+fn measure() {
+    for domain in [Domain::Line64, Domain::Word8, Domain::Eadr] {
+        for nesting in [0, 1, 2] {
+            for recovery in [Recovery::AsFound, Recovery::Redo, Recovery::RedoAndCollect] {
+                let t = std::time::Instant::now();
+                explore_all(domain, &[1], nesting, &[recovery]);
+                println!("nest {nesting} {recovery:?} {:?}", t.elapsed());
+            }
+        }
+    }
+}

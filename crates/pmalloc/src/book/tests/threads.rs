@@ -1,0 +1,35 @@
+//! Real threads on one log: nothing is lost, and what they leave replays.
+
+use std::thread;
+
+use super::*;
+
+#[test]
+fn threads_append_to_one_log() {
+    let fixture = Fixture::new();
+    let (m, book) = (&fixture.m, &fixture.book);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..500 {
+                    let start = thread * 16 + round % 16;
+                    let alloc = book.reserve_alloc(m, LOG, extent(start, 1)).unwrap();
+                    book.write(m, &alloc);
+                    m.fence();
+                    book.commit(alloc);
+                    if round < 495 {
+                        let free = book.reserve_free(m, LOG, Page(start)).unwrap();
+                        let (free, _) = free.expect("this thread's own extent");
+                        book.write(m, &free);
+                        m.fence();
+                        book.commit(free);
+                    }
+                }
+            });
+        }
+    });
+    let (replayed, held) = fixture.replayed();
+    assert_eq!(held.len(), 20);
+    assert_eq!(mirrors(&replayed), mirrors(book));
+    assert!(book.stats().fast_gc > 0);
+}

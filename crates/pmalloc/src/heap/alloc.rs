@@ -1,0 +1,314 @@
+//! `alloc_to`: reserve, initialise, record, apply, retire.
+
+use std::alloc::Layout;
+
+use pmalloc_persist::{Medium, PAGE_BYTES, Span};
+
+use super::{
+    core::Core,
+    raw,
+    session::{Access, SessionState},
+    slot::Slot,
+};
+use crate::{
+    book::{Extent, LogId},
+    error::{Error, Result},
+    lane::Draft,
+    layout::{
+        book::ExtentKind,
+        geometry::PageRange,
+        lane::Op,
+        slot::{SlotWord, Version},
+    },
+    size_class::SizeClass,
+    slab::Descriptor,
+};
+
+/// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reserved {
+    /// A block of a slab.
+    Small {
+        /// The slab.
+        slab: Descriptor,
+        /// Index in the slab.
+        block: u32,
+        /// Byte offset.
+        offset: u64,
+    },
+    /// An extent.
+    Large {
+        /// Its pages.
+        range: PageRange,
+        /// Byte offset.
+        offset: u64,
+    },
+}
+
+impl Reserved {
+    fn offset(&self) -> u64 {
+        match self {
+            Self::Small { offset, .. } | Self::Large { offset, .. } => *offset,
+        }
+    }
+}
+
+/// Allocates an uninitialised block into `slot`.
+pub(super) fn alloc_bare<M: Medium>(
+    core: &Core<M>,
+    access: &mut impl Access<M>,
+    slot: &Slot,
+    layout: Layout,
+) -> Result<()> {
+    access.with(|state| {
+        let reserved = reserve(core, state, layout)?;
+        publish(core, state, slot, reserved).inspect_err(|_| cancel(core, state, reserved))
+    })
+}
+
+/// Allocates a block into `slot` whose first `layout.size()` bytes `init` has written.
+pub(super) fn alloc_init<M: Medium>(
+    core: &Core<M>,
+    access: &mut impl Access<M>,
+    slot: &Slot,
+    layout: Layout,
+    init: impl FnOnce(&mut [u8]),
+) -> Result<()> {
+    let reserved = access.with(|state| reserve(core, state, layout))?;
+    let mut reservation = Reservation { core, access, reserved: Some(reserved) };
+    let span = Span::new(reserved.offset(), layout.size() as u64);
+    // The session is not borrowed here: the initialiser may use the heap itself, or panic.
+    raw::initialise(core, span, init);
+    let m = core.medium();
+    m.stored(span);
+    // CRASH: the contents are durable before the record that makes them reachable can be (rule 10).
+    m.persist(span);
+    reservation.publish(slot)
+}
+
+/// A reserved block that goes back if it is dropped unpublished.
+struct Reservation<'a, M: Medium, A: Access<M>> {
+    core: &'a Core<M>,
+    access: &'a mut A,
+    reserved: Option<Reserved>,
+}
+
+impl<M: Medium, A: Access<M>> Reservation<'_, M, A> {
+    fn publish(&mut self, slot: &Slot) -> Result<()> {
+        let reserved = self.reserved.expect("published once");
+        self.access.with(|state| publish(self.core, state, slot, reserved))?;
+        self.reserved = None;
+        Ok(())
+    }
+}
+
+impl<M: Medium, A: Access<M>> Drop for Reservation<'_, M, A> {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.access.with(|state| cancel(self.core, state, reserved));
+        }
+    }
+}
+
+/// Takes a block for `layout` out of the heap's free memory. Volatile.
+#[inline]
+fn reserve<M: Medium>(core: &Core<M>, state: &mut SessionState, layout: Layout) -> Result<Reserved> {
+    check(core, layout)?;
+    core.prepare(state)?;
+    match reserve_once(core, state, layout) {
+        Err(Error::OutOfMemory { .. }) => {
+            core.reclaim(state);
+            reserve_once(core, state, layout)
+        }
+        result => result,
+    }
+}
+
+fn check<M: Medium>(core: &Core<M>, layout: Layout) -> Result<()> {
+    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() });
+    if layout.size() == 0 {
+        return invalid("size", "zero; a block has at least one byte");
+    }
+    if layout.align() as u64 > PAGE_BYTES {
+        return invalid("alignment", "over 4096 bytes; blocks are aligned to a page at most");
+    }
+    let capacity_bytes = core.header.geometry.capacity_bytes;
+    let requested_bytes = layout.size() as u64;
+    if requested_bytes > capacity_bytes {
+        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes });
+    }
+    Ok(())
+}
+
+#[inline]
+fn reserve_once<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    layout: Layout,
+) -> Result<Reserved> {
+    let Some(class) = SizeClass::of(layout.size(), layout.align()) else {
+        return reserve_large(core, layout);
+    };
+    let arena = &core.arenas[state.arena];
+    let offset = state.cache.take(&core.space, arena, class)?;
+    let slab = core.space.slab_of(offset);
+    let block = slab.block_at(offset).expect("a cached block starts where its slab says");
+    Ok(Reserved::Small { slab, block, offset })
+}
+
+fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> {
+    let pages = (layout.size() as u64).div_ceil(PAGE_BYTES);
+    let pages = u32::try_from(pages)
+        .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
+    let range = core.space.extents.allocate(core.medium(), pages)?;
+    Ok(Reserved::Large { range, offset: core.space.geometry.page_offset(range.start) })
+}
+
+/// Gives a reserved block back. Volatile.
+fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserved: Reserved) {
+    match reserved {
+        Reserved::Small { slab, block, offset } => {
+            let arena = &core.arenas[state.arena];
+            state.cache.put(&core.space, arena, slab.class(), (offset, block));
+        }
+        Reserved::Large { range, .. } => core.space.extents.release(core.medium(), range),
+    }
+}
+
+/// Makes a reserved block live and gives it to `slot`, atomically and durably.
+///
+/// # Crash consistency
+///
+/// Before the record is durable, nothing happened. From then on recovery finishes the operation: live bit or
+/// log entry, and slot. The retirement is durable before the slot's lock is released, so no later operation on
+/// the slot or the block can be undone by this record (rule 18).
+#[inline]
+fn publish<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    slot: &Slot,
+    reserved: Reserved,
+) -> Result<()> {
+    let place = core.slot_place(slot)?;
+    publish_at(core, state, slot, place, reserved)
+}
+
+/// As [`publish`], for a slot at byte `place` that is known to be the heap's.
+#[inline]
+pub(super) fn publish_at<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    slot: &Slot,
+    place: u64,
+    reserved: Reserved,
+) -> Result<()> {
+    let _owned = core.slot_locks.lock(place);
+    let found = slot.read(core.medium());
+    if found.place().is_some() {
+        return Err(Error::SlotFull { slot: place });
+    }
+    let target = SlotTarget { slot, place, version: found.version().next() };
+    match reserved {
+        Reserved::Small { slab, block, offset } => {
+            commit_small(core, state, target, (slab, block), offset)
+        }
+        Reserved::Large { range, offset } => commit_large(core, state, target, range, offset),
+    }
+}
+
+/// A slot that the operation owns, and the version it is to get.
+#[derive(Clone, Copy)]
+struct SlotTarget<'a> {
+    slot: &'a Slot,
+    place: u64,
+    version: Version,
+}
+
+#[inline]
+fn commit_small<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    SlotTarget { slot, place, version }: SlotTarget<'_>,
+    (slab, block): (Descriptor, u32),
+    offset: u64,
+) -> Result<()> {
+    let m = core.medium();
+    let claim = state.claim.as_mut().expect("prepared with a lane");
+    claim.with(|lane| {
+        lane.record(m, Draft { op: Op::AllocSmall, block: offset, pages: 0, slot: place, version });
+        // CRASH: the operation is decided by this fence.
+        m.fence();
+        slab.live_bit(block).set(m);
+        slot.write(m, SlotWord::owning(offset, version));
+        // CRASH: the effects are durable before the mark that stops their being redone.
+        m.fence();
+        lane.retire(m);
+        // CRASH: the mark is durable before the slot is released and the operation returns.
+        m.fence();
+    })
+}
+
+fn commit_large<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    SlotTarget { slot, place, version }: SlotTarget<'_>,
+    range: PageRange,
+    offset: u64,
+) -> Result<()> {
+    let m = core.medium();
+    let space = &core.space;
+    let log = core.arenas[state.arena].log();
+    let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+    let claim = state.claim.as_mut().expect("prepared with a lane");
+    // The place in the log is the last thing that may fail: it is taken inside the lane's critical section,
+    // whose own refusal comes first.
+    claim.with(|lane| {
+        let append = space.book.reserve_alloc(m, log, extent)?;
+        let pages = range.pages;
+        lane.record(m, Draft { op: Op::AllocLarge, block: offset, pages, slot: place, version });
+        // CRASH: the operation is decided by this fence.
+        m.fence();
+        space.book.write(m, &append);
+        space.page_map.set_large(range, log, 0);
+        slot.write(m, SlotWord::owning(offset, version));
+        // CRASH: the effects are durable before the mark that stops their being redone.
+        m.fence();
+        space.book.commit(append);
+        lane.retire(m);
+        // CRASH: the mark is durable before the slot is released and the operation returns.
+        m.fence();
+        Ok(())
+    })?
+}
+
+/// Allocates `bytes` zero bytes, aligned to a line, into the root slot at byte `place`.
+pub(super) fn alloc_zeroed_root<M: Medium>(
+    core: &Core<M>,
+    access: &mut impl Access<M>,
+    slot: &Slot,
+    place: u64,
+    bytes: u64,
+) -> Result<()> {
+    let invalid = |_| Error::Invalid { what: "root size", why: format!("{bytes} bytes are too many") };
+    let size = usize::try_from(bytes).map_err(|_| Error::Invalid {
+        what: "root size",
+        why: format!("{bytes} bytes are too many"),
+    })?;
+    let layout = Layout::from_size_align(size, 16).map_err(invalid)?;
+    access.with(|state| {
+        let reserved = reserve(core, state, layout)?;
+        let span = Span::new(reserved.offset(), bytes);
+        raw::initialise(core, span, |block| block.fill(0));
+        let m = core.medium();
+        m.stored(span);
+        // CRASH: zeros are durable before the record that makes them slots.
+        m.persist(span);
+        publish_at(core, state, slot, place, reserved)
+            .inspect_err(|_| cancel(core, state, reserved))
+    })
+}
+
+/// The log of the session's arena.
+pub(super) fn log_of<M: Medium>(core: &Core<M>, state: &SessionState) -> LogId {
+    core.arenas[state.arena].log()
+}

@@ -1,0 +1,188 @@
+//! Is a heap whole? Reads everything, changes nothing.
+
+use std::{collections::BTreeMap, path::Path};
+
+use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset};
+
+use super::{core::Core, options, root_table, roots, slot::Slot, stats};
+use crate::{
+    error::{Error, Result},
+    layout::geometry::Geometry,
+    recovery::recover,
+};
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Everything that is wrong; empty for a whole heap.
+    pub problems: Vec<Problem>,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// Live blocks that neither the root table nor a slot of a root array owns. They may be owned by slots in
+    /// other blocks, which an untyped heap can't tell.
+    pub unowned_blocks: u64,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// Of what kind.
+    pub kind: ProblemKind,
+    /// Where, as a byte offset from the base of the heap.
+    pub offset: u64,
+    /// In words.
+    pub text: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// Metadata does not match its checksum or contradicts other metadata.
+    Damaged,
+    /// A slot owns a place that is not the start of a live block.
+    Dangling,
+    /// Two slots own one block.
+    SharedBlock,
+    /// A bitmap and the volatile state disagree about free blocks.
+    Miscounted,
+}
+
+impl ProblemKind {
+    /// A word for reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Dangling => "dangling",
+            Self::SharedBlock => "shared-block",
+            Self::Miscounted => "miscounted",
+        }
+    }
+}
+
+/// Checks the heap in the file at `path`. A heap that was not closed is recovered in a private copy; the file is
+/// not touched.
+///
+/// # Errors
+///
+/// [`Error::Map`] if the file can't be opened or is in use, [`Error::NotAHeap`], [`Error::Version`]; damage is in
+/// the report.
+pub fn check_file(path: impl AsRef<Path>) -> Result<CheckReport> {
+    let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+    let header = match options::read_header(&file) {
+        Err(Error::Corrupted { offset, what }) => return Ok(damaged(offset, what)),
+        header => header?,
+    };
+    let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
+    match recover(mapped, header.geometry) {
+        Ok(recovered) => check(&Core::new(header, recovered, 0)),
+        Err(Error::Corrupted { offset, what }) => Ok(damaged(offset, what)),
+        Err(error) => Err(error),
+    }
+}
+
+fn damaged(offset: u64, what: &'static str) -> CheckReport {
+    let problem = Problem { kind: ProblemKind::Damaged, offset, text: what.into() };
+    CheckReport { problems: vec![problem], blocks: 0, live_bytes: 0, unowned_blocks: 0 }
+}
+
+/// Checks an open heap on which no operation runs.
+pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
+    let mut checker = Checker { core, problems: Vec::new(), owners: BTreeMap::new() };
+    let (mut blocks, mut live_bytes) = (0, 0);
+    stats::for_each_block(core, |block| {
+        blocks += 1;
+        live_bytes += block.usable_bytes;
+        checker.owners.insert(block.offset, None);
+    });
+    checker.check_roots()?;
+    checker.check_slabs();
+    let unowned = checker.owners.values().filter(|owner| owner.is_none()).count() as u64;
+    Ok(CheckReport { problems: checker.problems, blocks, live_bytes, unowned_blocks: unowned })
+}
+
+struct Checker<'a, M> {
+    core: &'a Core<M>,
+    problems: Vec<Problem>,
+    /// Live blocks and the slot that owns each, as far as it was seen.
+    owners: BTreeMap<u64, Option<u64>>,
+}
+
+impl<M: Medium> Checker<'_, M> {
+    fn report(&mut self, kind: ProblemKind, offset: u64, text: String) {
+        self.problems.push(Problem { kind, offset, text });
+    }
+
+    fn check_roots(&mut self) -> Result<()> {
+        let geometry = self.core.header.geometry;
+        for index in 0..geometry.roots {
+            let entry = root_table(self.core.medium(), &geometry, index)?;
+            match roots::read(self.core.medium(), entry) {
+                Ok(roots::Entry::Pristine) => break,
+                Ok(roots::Entry::Dead) => {}
+                Ok(roots::Entry::Live(root)) => self.check_root(index, &root),
+                Err(Error::Corrupted { offset, what }) => {
+                    self.report(ProblemKind::Damaged, offset, what.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_root(&mut self, index: u32, root: &roots::Root) {
+        let entry = Geometry::root_table().nth(u64::from(index));
+        let place = entry.expect("the root table lies inside the heap").bytes();
+        self.claim(place, root.block);
+        let bytes = root.length.saturating_mul(8);
+        if self.core.block_span(root.block).is_none_or(|span| span.len < bytes) {
+            let text = format!("the root {:?} lies in no live block of its size", root.name);
+            self.report(ProblemKind::Dangling, place, text);
+            return;
+        }
+        let region = self.core.medium().region();
+        let Ok(slots) = region.array::<Slot>(Offset::new(root.block), root.length) else { return };
+        for slot in slots {
+            if let Some(block) = slot.read(self.core.medium()).place() {
+                self.claim(region.span_of(slot).start, block);
+            }
+        }
+    }
+
+    /// Notes that the slot at byte `slot` owns the block at byte `block`.
+    fn claim(&mut self, slot: u64, block: u64) {
+        match self.owners.get_mut(&block) {
+            None => {
+                let text = format!("the slot at {slot:#x} owns {block:#x}, where no live block starts");
+                self.report(ProblemKind::Dangling, slot, text);
+            }
+            Some(owner @ None) => *owner = Some(slot),
+            Some(Some(other)) => {
+                let text = format!("the slots at {other:#x} and {slot:#x} both own {block:#x}");
+                self.report(ProblemKind::SharedBlock, slot, text);
+            }
+        }
+    }
+
+    /// A block that is free in an inventory must not be live on media.
+    fn check_slabs(&mut self) {
+        let core = self.core;
+        let mut wrong = Vec::new();
+        for arena in &core.arenas {
+            arena.for_each_slab(|inventory| {
+                if inventory.contradicts(core.medium()) {
+                    wrong.push(inventory.descriptor().block_offset(0));
+                }
+            });
+        }
+        for offset in wrong {
+            let text = "a slab counts live blocks as free".into();
+            self.report(ProblemKind::Miscounted, offset, text);
+        }
+    }
+}

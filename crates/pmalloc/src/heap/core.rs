@@ -1,0 +1,211 @@
+//! The heap itself, shared by its handles and by the sessions of its threads.
+
+use std::collections::VecDeque;
+
+use pmalloc_persist::{
+    Medium,
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock},
+};
+
+use super::{
+    guard::{Freed, Guards},
+    session::SessionState,
+    slot_locks::SlotLocks,
+};
+use crate::{
+    arena::{Arena, Space},
+    error::{Error, Result},
+    lane::{Claim, Lanes},
+    layout::{state::Clean, superblock::Header},
+    recovery::{Recovered, state},
+};
+
+/// Identities of open heaps in this process.
+static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+/// An open heap.
+#[derive(Debug)]
+pub(crate) struct Core<M> {
+    /// Identity among the heaps that this process opened.
+    pub(super) id: u64,
+    /// Pages and their uses.
+    pub(super) space: Space<M>,
+    /// One per log.
+    pub(super) arenas: Vec<Arena>,
+    /// What the superblock says.
+    pub(super) header: Header,
+    /// Volatile: who may change which slot.
+    pub(super) slot_locks: SlotLocks,
+    /// Volatile: who may still read freed memory.
+    pub(super) guards: Guards,
+    /// Volatile: held while a named root is looked up or made.
+    pub(super) roots: Mutex<()>,
+    /// Nanoseconds that opening took, and records that it redid.
+    pub(super) recovery: RecoveryFigures,
+    /// Volatile: most bytes that the medium was seen to occupy.
+    pub(super) peak_bytes: AtomicU64,
+    lanes: Lanes,
+    next_arena: AtomicUsize,
+    /// Volatile: the state page says `Synced`, and the next operation must take that back.
+    synced: AtomicBool,
+    /// Volatile: whether the heap is closed; held while a session ends or the heap closes.
+    closed: Mutex<bool>,
+}
+
+/// What opening cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RecoveryFigures {
+    /// Nanoseconds from reading the superblock to serving.
+    pub(super) elapsed_ns: u64,
+    /// Records that were redone.
+    pub(super) replayed: u64,
+}
+
+impl<M: Medium> Core<M> {
+    /// A heap that was recovered and marked as open.
+    pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
+        let Recovered { space, arenas, lanes, replayed } = recovered;
+        let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self {
+            id,
+            space,
+            arenas,
+            header,
+            slot_locks: SlotLocks::new(),
+            guards: Guards::new(),
+            roots: Mutex::new(()),
+            recovery: RecoveryFigures { elapsed_ns, replayed },
+            peak_bytes: AtomicU64::new(0),
+            lanes,
+            next_arena: AtomicUsize::new(0),
+            synced: AtomicBool::new(false),
+            closed: Mutex::new(false),
+        }
+    }
+
+    /// The medium.
+    #[inline]
+    pub(super) fn medium(&self) -> &M {
+        &self.space.medium
+    }
+
+    /// The state of a new session: the next arena in turn, nothing cached, no lane yet.
+    pub(super) fn begin_session(&self) -> SessionState {
+        // Relaxed: only the distribution over arenas depends on it.
+        let arena = self.next_arena.fetch_add(1, Ordering::Relaxed) % self.arenas.len();
+        SessionState::new(self.header.geometry.stripes, arena)
+    }
+
+    /// Takes back what a session holds: its cached blocks and its lane.
+    pub(super) fn end_session(&self, state: &mut SessionState) {
+        let closed = lock(&self.closed);
+        if *closed || self.medium().forked() {
+            return;
+        }
+        state.cache.drain(&self.space, &self.arenas[state.arena]);
+        if let Some(claim) = state.claim.take() {
+            self.lanes.release(claim);
+        }
+    }
+
+    /// Makes sure that `state` has a lane and that the heap may be changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`] in a child process; [`Error::Io`] if a lane must be made and can't be.
+    #[inline]
+    pub(super) fn prepare(&self, state: &mut SessionState) -> Result<()> {
+        if self.medium().forked() {
+            return Err(Error::Forked);
+        }
+        // Relaxed: a sync that runs beside an operation promises nothing for it.
+        if self.synced.load(Ordering::Relaxed) {
+            self.take_back_synced()?;
+        }
+        if state.claim.is_none() {
+            state.claim = Some(self.claim_lane()?);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn claim_lane(&self) -> Result<Claim> {
+        self.lanes.claim(self.medium())
+    }
+
+    #[cold]
+    fn take_back_synced(&self) -> Result<()> {
+        let _closed = lock(&self.closed);
+        if self.synced.load(Ordering::Relaxed) {
+            state::set_clean(self.medium(), Clean::No)?;
+            self.medium().sync().map_err(Error::io("synchronizing the heap"))?;
+            self.synced.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Writes everything to stable storage and says so on the state page.
+    pub(super) fn sync(&self) -> Result<()> {
+        if self.medium().forked() {
+            return Err(Error::Forked);
+        }
+        let closed = lock(&self.closed);
+        if *closed {
+            return Ok(());
+        }
+        self.write_back(Clean::Synced)?;
+        self.synced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
+    pub(super) fn close(&self) -> Result<()> {
+        if self.medium().forked() {
+            return Ok(());
+        }
+        let mut closed = lock(&self.closed);
+        if *closed {
+            return Ok(());
+        }
+        *closed = true;
+        self.write_back(Clean::Closed)
+    }
+
+    /// # Crash consistency
+    ///
+    /// The contents reach stable storage before the flag that vouches for them.
+    fn write_back(&self, clean: Clean) -> Result<()> {
+        self.medium().sync().map_err(Error::io("synchronizing the heap"))?;
+        state::set_clean(self.medium(), clean)?;
+        self.medium().sync().map_err(Error::io("synchronizing the heap"))
+    }
+
+    /// Makes freed memory that no guard can see any more usable again.
+    pub(super) fn collect(&self) {
+        let freed: VecDeque<Freed> = self.guards.collect();
+        for freed in freed {
+            self.recycle(freed);
+        }
+    }
+
+    /// Hands freed memory that no guard can see back to where it came from.
+    pub(super) fn recycle(&self, freed: Freed) {
+        match freed {
+            Freed::Small { arena, offset } => {
+                self.arenas[arena.0 as usize].give_back_remote(&self.space, offset);
+            }
+            Freed::Large(range) => self.space.extents.release(self.medium(), range),
+        }
+    }
+
+    /// Gives back all memory that is cached for later: freed blocks that guards have left, the caches of
+    /// `state`, and empty slabs.
+    #[cold]
+    pub(super) fn reclaim(&self, state: &mut SessionState) {
+        self.collect();
+        state.cache.drain(&self.space, &self.arenas[state.arena]);
+        for arena in &self.arenas {
+            arena.reclaim(&self.space);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Guards: while one lives, memory that it may still see is not reused.
+//!
+//! Two counters of live guards, one per parity of a volatile epoch, decide when freed memory is safe: memory
+//! freed in epoch `e` is reusable in epoch `e + 2`, and the epoch moves only when no guard of the epoch
+//! before the present one lives. While no guard lives at all, nothing waits.
+
+use std::{collections::VecDeque, fmt};
+
+use pmalloc_persist::{
+    Medium,
+    sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock},
+};
+
+use super::core::Core;
+use crate::{book::LogId, layout::geometry::PageRange};
+
+/// Memory that was freed while guards lived.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Freed {
+    /// A block of a slab of `arena`.
+    Small {
+        /// The owner of the slab.
+        arena: LogId,
+        /// The block.
+        offset: u64,
+    },
+    /// An extent.
+    Large(PageRange),
+}
+
+/// The guards of a heap, and the memory that waits for them.
+#[derive(Debug)]
+pub(super) struct Guards {
+    epoch: AtomicU64,
+    /// Live guards of even and odd epochs.
+    live: [AtomicU64; 2],
+    /// Freed memory with the epoch of its free, oldest first.
+    limbo: Mutex<VecDeque<(u64, Freed)>>,
+    /// Length of `limbo`, read without its lock.
+    waiting: AtomicUsize,
+}
+
+impl Guards {
+    /// No guard, nothing waiting.
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: AtomicU64::new(0),
+            live: [AtomicU64::new(0), AtomicU64::new(0)],
+            limbo: Mutex::new(VecDeque::new()),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Registers a guard and returns its epoch.
+    fn enter(&self) -> u64 {
+        loop {
+            // SeqCst throughout: the count must be visible before the guard's first slot load, and a free
+            // that does not see the count must have emptied its slot before. Pairs with `quiescent`.
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            self.counter(epoch).fetch_add(1, Ordering::SeqCst);
+            if self.epoch.load(Ordering::SeqCst) == epoch {
+                return epoch;
+            }
+            self.counter(epoch).fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn leave(&self, epoch: u64) {
+        self.counter(epoch).fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn counter(&self, epoch: u64) -> &AtomicU64 {
+        &self.live[usize::from(epoch % 2 == 1)]
+    }
+
+    /// Whether no guard lives that could see what was unlinked before this call. Pairs with `enter`.
+    #[inline]
+    pub(super) fn quiescent(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Whether freed memory waits for guards.
+    #[inline]
+    pub(super) fn has_waiting(&self) -> bool {
+        // Relaxed: a hint; who misses an entry leaves it for the next.
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Keeps `freed` until no guard that lives now lives any more.
+    #[cold]
+    pub(super) fn defer(&self, freed: Freed) {
+        let mut limbo = lock(&self.limbo);
+        limbo.push_back((self.epoch.load(Ordering::SeqCst), freed));
+        self.waiting.store(limbo.len(), Ordering::Relaxed);
+    }
+
+    /// Moves the epoch as far as the live guards allow and returns what nobody can see any more.
+    #[cold]
+    pub(super) fn collect(&self) -> VecDeque<Freed> {
+        let mut limbo = lock(&self.limbo);
+        for _ in 0..2 {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            // The other parity holds the guards of the epoch before, and is the one that the next epoch uses.
+            if self.counter(epoch + 1).load(Ordering::SeqCst) != 0 {
+                break;
+            }
+            self.epoch.store(epoch + 1, Ordering::SeqCst);
+        }
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        let safe = limbo.iter().take_while(|(freed_in, _)| freed_in + 2 <= epoch).count();
+        let freed = limbo.drain(..safe).map(|(_, freed)| freed).collect();
+        self.waiting.store(limbo.len(), Ordering::Relaxed);
+        freed
+    }
+}
+
+/// While it lives, memory that slots owned when it was made, or later, is not reused, not given back to the
+/// system and not changed by the heap.
+///
+/// Made by [`Heap::pin`](super::Heap::pin). Guards nest. A guard that is kept for long keeps all memory
+/// freed meanwhile from being reused.
+pub struct Guard<'h, M: Medium> {
+    core: &'h Core<M>,
+    epoch: u64,
+}
+
+impl<'h, M: Medium> Guard<'h, M> {
+    pub(super) fn new(core: &'h Core<M>) -> Self {
+        Self { epoch: core.guards.enter(), core }
+    }
+
+    pub(super) fn core(&self) -> &'h Core<M> {
+        self.core
+    }
+}
+
+impl<M: Medium> Drop for Guard<'_, M> {
+    fn drop(&mut self) {
+        self.core.guards.leave(self.epoch);
+        if self.core.guards.has_waiting() && !self.core.medium().forked() {
+            self.core.collect();
+        }
+    }
+}
+
+impl<M: Medium> fmt::Debug for Guard<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn freed() -> Freed {
+        Freed::Small { arena: LogId(0), offset: 16 }
+    }
+
+    #[test]
+    fn what_is_freed_under_a_guard_waits_for_it_and_not_for_later_ones() {
+        let guards = Guards::new();
+        assert!(guards.quiescent());
+        let old = guards.enter();
+        assert!(!guards.quiescent());
+        guards.defer(freed());
+        assert!(guards.collect().is_empty());
+        let young = guards.enter();
+        guards.leave(old);
+        assert!(guards.collect().len() <= 1);
+        guards.leave(young);
+        guards.collect();
+        assert!(!guards.has_waiting());
+    }
+
+    #[test]
+    fn a_guard_made_after_a_free_does_not_hold_it_for_ever() {
+        let guards = Guards::new();
+        let old = guards.enter();
+        guards.defer(freed());
+        guards.collect();
+        let mut next = guards.enter();
+        guards.leave(old);
+        // Overlapping guards without end: each is made before the one before it is dropped.
+        for _ in 0..4 {
+            guards.collect();
+            let after = guards.enter();
+            guards.leave(next);
+            next = after;
+        }
+        assert!(!guards.has_waiting());
+        guards.leave(next);
+    }
+}

@@ -1,0 +1,334 @@
+//! The public heap.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`options`] | create and open, on a file or on any medium |
+//! | [`format`] | writes an empty heap |
+//! | [`core`] | the heap itself, shared by handles and sessions |
+//! | [`session`] | what a thread holds: a lane and caches |
+//! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
+//! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
+//! | [`slot_locks`], [`guard`] | who may change a slot, who may still read freed memory |
+//! | [`roots`] | named arrays of slots |
+//! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
+//! | [`raw`] | blocks as bytes: the one file with unsafe code |
+
+mod alloc;
+mod check;
+pub(crate) mod core;
+mod format;
+mod free;
+mod guard;
+mod info;
+mod options;
+mod pptr;
+mod raw;
+mod roots;
+mod session;
+mod slot;
+mod slot_locks;
+mod stats;
+
+use std::{alloc::Layout, fmt, path::Path};
+
+use pmalloc_persist::{Mapped, Medium, Span, sync::Arc};
+
+use self::{core::Core, session::Implicit};
+pub use self::{
+    check::{CheckReport, Problem, ProblemKind, check_file},
+    guard::Guard,
+    info::{Info, info},
+    options::HeapOptions,
+    pptr::PPtr,
+    session::Session,
+    slot::Slot,
+    stats::{Block, ClassStats, LogStats, Stats},
+};
+use crate::{
+    arena::Target,
+    error::{Error, Result},
+    layout::{geometry::Geometry, root::RootEntry},
+};
+
+/// A persistent heap.
+///
+/// Memory that is allocated here outlives the program: after a crash at any instruction the heap reopens,
+/// every operation that had returned is there, and every one that had not is there wholly or not at all.
+///
+/// A `Heap` is a handle: clones are cheap and share one heap, which is closed when the last handle is dropped
+/// or [`close`](Heap::close)d. All methods may be called from any thread. None may be called from a signal
+/// handler, and none in a forked child ([`Error::Forked`]).
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("heap");
+/// use std::alloc::Layout;
+/// use pmalloc::Heap;
+///
+/// let heap = Heap::create(&path)?;
+/// let slots = heap.slots("greetings", 8)?;
+/// heap.alloc_init(&slots[0], Layout::new::<[u8; 5]>(), |bytes| bytes.copy_from_slice(b"hello"))?;
+/// heap.close()?;
+///
+/// let heap = Heap::open(&path)?;
+/// let slots = heap.slots("greetings", 8)?;
+/// assert_eq!(&slots[0].get(&heap.pin()).expect("it was returned, so it is there")[..5], b"hello");
+/// heap.free_from(&slots[0])?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Heap<M: Medium + 'static = Mapped>(Arc<Handle<M>>);
+
+/// What the handles of a heap share; dropping it closes the heap.
+struct Handle<M: Medium + 'static>(Arc<Core<M>>);
+
+impl<M: Medium + 'static> Drop for Handle<M> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.close() {
+            // The last handle has nobody to return the error to.
+            eprintln!("pmalloc: closing a heap failed: {error}");
+        }
+    }
+}
+
+impl Heap {
+    /// Options for creating and opening heaps, all at their defaults.
+    #[must_use]
+    pub fn options() -> HeapOptions {
+        HeapOptions::new()
+    }
+
+    /// Creates a heap in a new file at `path` with default options.
+    ///
+    /// # Errors
+    ///
+    /// As [`HeapOptions::create`].
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().create(path)
+    }
+
+    /// Opens the heap in the file at `path` with default options.
+    ///
+    /// # Errors
+    ///
+    /// As [`HeapOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(path)
+    }
+}
+
+impl<M: Medium + 'static> Heap<M> {
+    fn new(core: Core<M>) -> Self {
+        Self(Arc::new(Handle(Arc::new(core))))
+    }
+
+    fn core(&self) -> &Arc<Core<M>> {
+        &self.0.0
+    }
+
+    /// The medium that the heap lies on.
+    #[must_use]
+    pub fn medium(&self) -> &M {
+        self.core().medium()
+    }
+
+    /// The `count` slots of the root array `name`, creating it with empty slots if there is none.
+    ///
+    /// A name has at most 63 bytes. The slots live as long as the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMismatch`] if the array exists with another length, [`Error::Invalid`] for a bad name or
+    /// length zero, [`Error::Limit`] if the root table is full, [`Error::OutOfMemory`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash the array exists whole, with empty slots, or not at all.
+    pub fn slots(&self, name: &str, count: u64) -> Result<&[Slot]> {
+        roots::slots(self.core(), &mut Implicit(self.core()), name, count)
+    }
+
+    /// Allocates an uninitialised block into the empty `slot`.
+    ///
+    /// The block has at least `layout.size()` bytes, with whatever they held before, and is aligned to at
+    /// least `layout.align()` (at most a page) and 16 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotFull`], [`Error::SlotForeign`], [`Error::OutOfMemory`], [`Error::Invalid`] for a size of
+    /// zero or an alignment over a page, [`Error::Io`]. Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// After return block and slot are durable; after a crash before that, both or neither are there.
+    /// Cost: 4 line flushes, 3 fences.
+    #[inline]
+    pub fn alloc_to(&self, slot: &Slot, layout: Layout) -> Result<()> {
+        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot, layout)
+    }
+
+    /// Allocates a block into the empty `slot` with contents that `init` writes.
+    ///
+    /// `init` gets the block's first `layout.size()` bytes, with whatever they held before. It may use the
+    /// heap; if it panics, the block goes back.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_to`](Heap::alloc_to).
+    ///
+    /// # Crash consistency
+    ///
+    /// As [`alloc_to`](Heap::alloc_to), and where the block is there after a crash, its contents are whole.
+    /// Cost: the contents' lines and 4 more flushes, 4 fences.
+    #[inline]
+    pub fn alloc_init(
+        &self,
+        slot: &Slot,
+        layout: Layout,
+        init: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot, layout, init)
+    }
+
+    /// Frees the block that `slot` owns and leaves the slot empty.
+    ///
+    /// The block is not looked into: what slots inside it own is lost to the program, so free that first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`] if the slot's word is damaged,
+    /// [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log of a large block has no room.
+    /// Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// After return the free is durable; after a crash before that, block and slot are both as before or both
+    /// free. Cost: 4 line flushes, 3 fences.
+    #[inline]
+    pub fn free_from(&self, slot: &Slot) -> Result<()> {
+        free::free_from(self.core(), &mut Implicit(self.core()), slot)
+    }
+
+    /// Keeps memory that is freed from now on from being reused until the guard is dropped.
+    #[must_use]
+    pub fn pin(&self) -> Guard<'_, M> {
+        Guard::new(self.core())
+    }
+
+    /// An explicit session, for programs that run their own scheduler.
+    #[must_use]
+    pub fn session(&self) -> Session<M> {
+        Session::new(self.clone())
+    }
+
+    /// Writes everything to stable storage, where flushing lines is not enough: a page-cache file survives a
+    /// power loss only if it was synchronized after its last write.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Forked`].
+    pub fn sync(&self) -> Result<()> {
+        self.core().sync()
+    }
+
+    /// Gives free memory back to the file system and returns how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn trim(&self) -> Result<u64> {
+        self.core().collect();
+        for arena in &self.core().arenas {
+            arena.reclaim(&self.core().space);
+        }
+        self.core().space.extents.trim(self.medium())
+    }
+
+    /// Closes the heap: everything reaches stable storage, and the heap is marked as cleanly closed.
+    ///
+    /// Dropping the last handle does the same, but can only print an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HandlesRemain`] if other handles or sessions exist, [`Error::Io`].
+    pub fn close(self) -> Result<()> {
+        let core = Arc::clone(self.core());
+        match Arc::try_unwrap(self.0) {
+            Ok(handle) => {
+                let result = core.close();
+                drop(handle);
+                result
+            }
+            Err(_) => Err(Error::HandlesRemain),
+        }
+    }
+
+    /// What the heap holds and costs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file can't be asked for its size.
+    pub fn stats(&self) -> Result<Stats> {
+        stats::stats(self.core())
+    }
+
+    /// Every live block. Blocks that other threads allocate or free meanwhile may be listed or not.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Block> {
+        stats::blocks(self.core())
+    }
+
+    /// Checks that what the heap's metadata says is consistent. Run it while no operation runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; what is wrong with the heap is in the report.
+    pub fn check(&self) -> Result<CheckReport> {
+        check::check(self.core())
+    }
+}
+
+impl<M: Medium> Core<M> {
+    /// Byte offset of a slot that may be changed: it lies in a live block.
+    #[inline]
+    fn slot_place(&self, slot: &Slot) -> Result<u64> {
+        let place = std::ptr::from_ref(slot).cast::<u8>();
+        let offset = self.medium().region().offset_of(place).ok_or(Error::SlotForeign)?;
+        if self.space.is_inside_live_block(offset) { Ok(offset) } else { Err(Error::SlotForeign) }
+    }
+
+    /// The usable bytes of the live block at byte `place`, or `None` if no live block starts there.
+    #[inline]
+    fn block_span(&self, place: u64) -> Option<Span> {
+        match self.space.target(place).ok()? {
+            Target::Small { slab, .. } => Some(Span::new(place, slab.class().block_bytes())),
+            Target::Large { range, .. } => Some(self.space.geometry.span_of(range)),
+        }
+    }
+}
+
+/// The root table's entries.
+fn root_table<'m, M: Medium>(m: &'m M, geometry: &Geometry, index: u32) -> Result<&'m RootEntry> {
+    let at = Geometry::root_table().nth(u64::from(index)).filter(|_| index < geometry.roots);
+    Ok(m.at(at.ok_or(Error::SlotForeign)?)?)
+}
+
+impl<M: Medium + 'static> Clone for Heap<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M: Medium + 'static> fmt::Debug for Heap<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = &self.core().header;
+        f.debug_struct("Heap")
+            .field("uuid", &format_args!("{:032x}", header.uuid))
+            .field("layout", &header.layout_name)
+            .field("capacity_bytes", &header.geometry.capacity_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,379 @@
+//! Creating and opening heaps.
+
+use std::{path::Path, time::Instant};
+
+use pmalloc_persist::{
+    Access, Durability, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, ProcessId,
+    Storage, Word, boot_id,
+};
+
+use super::{Heap, core::Core, format};
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::{CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX},
+        state::Clean,
+        superblock::{Header, LAYOUT_NAME_MAX_BYTES, Model, SUPERBLOCK_WORDS},
+    },
+    recovery::{
+        identify, recover,
+        state::{self, OwnerImage, StateImage},
+        superblock_places,
+    },
+};
+
+/// Capacity of a heap whose creator asked for none: address space, not memory.
+const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
+
+/// Bitmap stripes of a heap whose creator asked for none, as in the paper (section 4.1; the count is the
+/// smallest that keeps every reflush at least four flushes away in all our golden rows).
+const STRIPES_DEFAULT: u32 = 6;
+
+/// How to create or open a heap. Every option has a default.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let heap = pmalloc::Heap::options()
+///     .capacity_bytes(1 << 30)
+///     .layout("my-cache-v1")
+///     .create(dir.path().join("heap"))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HeapOptions {
+    layout: Option<String>,
+    durability: DurabilityChoice,
+    forced: bool,
+    geometry: Geometry,
+}
+
+impl HeapOptions {
+    pub(super) fn new() -> Self {
+        let arenas = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            layout: None,
+            durability: DurabilityChoice::Auto,
+            forced: false,
+            geometry: Geometry {
+                capacity_bytes: CAPACITY_DEFAULT_BYTES,
+                slab_bytes: SLAB_BYTES,
+                ring_places: RING_PLACES,
+                lanes: LANES,
+                chunk_bytes: CHUNK_BYTES,
+                logs: u32::try_from(arenas).unwrap_or(LOGS_MAX).min(LOGS_MAX),
+                roots: ROOTS,
+                stripes: STRIPES_DEFAULT,
+            },
+        }
+    }
+
+    /// How far the heap may grow, in bytes of data; rounded up to 64 KiB. Create only; default 256 GiB.
+    ///
+    /// It costs address space, not memory: the file grows as the heap is used.
+    pub fn capacity_bytes(mut self, bytes: u64) -> Self {
+        self.geometry.capacity_bytes =
+            bytes.max(1).checked_next_multiple_of(SLAB_BYTES).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// A name for the layout of the application's data, at most 63 bytes: written at create, compared at open.
+    pub fn layout(mut self, name: impl Into<String>) -> Self {
+        self.layout = Some(name.into());
+        self
+    }
+
+    /// Lines over which the bits of consecutive blocks rotate, 1 to 15; 1 turns interleaving off. Create only;
+    /// default 6.
+    pub fn stripes(mut self, stripes: u32) -> Self {
+        self.geometry.stripes = stripes;
+        self
+    }
+
+    /// Number of arenas, each with a bookkeeping log, 1 to 64. Create only; default: the number of CPUs.
+    pub fn arenas(mut self, arenas: u32) -> Self {
+        self.geometry.logs = arenas;
+        self
+    }
+
+    /// The durability to run with. Default: what the mapping offers.
+    pub fn durability(mut self, choice: DurabilityChoice) -> Self {
+        self.durability = choice;
+        self
+    }
+
+    /// Runs with the durability asked for even where the memory does not have it: DRAM or a page-cache file
+    /// then stands in for persistent memory, at its cost, and a power loss destroys the heap.
+    pub fn unsafe_force_durability(mut self) -> Self {
+        self.forced = true;
+        self
+    }
+
+    /// Replaces sizes that production heaps have in common, so that a full ring, chunk or slab is a few
+    /// operations away. For tests of the heap itself.
+    #[doc(hidden)]
+    pub fn test_geometry(mut self, sizes: TestGeometry) -> Self {
+        self.geometry = Geometry {
+            capacity_bytes: sizes.capacity_bytes,
+            slab_bytes: sizes.slab_bytes,
+            ring_places: sizes.ring_places,
+            lanes: sizes.lanes,
+            chunk_bytes: sizes.chunk_bytes,
+            logs: sizes.logs,
+            roots: sizes.roots,
+            stripes: sizes.stripes,
+        };
+        self
+    }
+
+    /// Creates a heap in a new file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`] if the file exists, can't be created or does not have the durability asked for;
+    /// [`Error::Invalid`] for an option out of range.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: the file gets its name when the heap in it is whole and durable.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<Heap> {
+        self.create_with(path, |mapped| mapped)
+    }
+
+    /// As [`create`](Self::create), on the medium that `wrap` makes of the mapping.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_with<M: Medium + 'static>(
+        &self,
+        path: impl AsRef<Path>,
+        wrap: impl FnOnce(Mapped) -> M,
+    ) -> Result<Heap<M>> {
+        let header = self.header()?;
+        let file = MediaFile::create(path.as_ref())?;
+        let mapped = file.map(&self.map_options(&header.geometry))?;
+        let owner = owner_of(mapped.durability())?;
+        format::format(&mapped, &header)?;
+        mapped.sync().map_err(Error::io("writing a new heap"))?;
+        mapped.publish()?;
+        serve(wrap(mapped), header, &owner, Instant::now())
+    }
+
+    /// Opens the heap in the file at `path`, recovering it first if it was not closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`] if there is no such file, another process has it open, or it does not have the durability
+    /// asked for; [`Error::NotAHeap`], [`Error::Version`], [`Error::Layout`], [`Error::Corrupted`],
+    /// [`Error::PowerLoss`].
+    ///
+    /// # Crash consistency
+    ///
+    /// A crash while opening leaves a heap that opens to the same state.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Heap> {
+        self.open_with(path, |mapped| mapped)
+    }
+
+    /// As [`open`](Self::open), on the medium that `wrap` makes of the mapping.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with<M: Medium + 'static>(
+        &self,
+        path: impl AsRef<Path>,
+        wrap: impl FnOnce(Mapped) -> M,
+    ) -> Result<Heap<M>> {
+        let started = Instant::now();
+        let file = MediaFile::open(path.as_ref(), Access::Shared)?;
+        let header = read_header(&file)?;
+        self.check_layout(&header)?;
+        let mapped = file.map(&self.map_options(&header.geometry))?;
+        let owner = owner_of(mapped.durability())?;
+        let state = state::read(&mapped, &header.geometry)?;
+        check_power(&state, &owner, mapped.storage())?;
+        serve(wrap(mapped), header, &owner, started)
+    }
+
+    /// Creates a heap on a medium of zeros: anonymous memory or the simulator.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for an option out of range, [`Error::Io`] if the medium is too small.
+    pub fn create_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        let header = self.header()?;
+        format::format(&medium, &header)?;
+        serve(medium, header, &OwnerImage::default(), Instant::now())
+    }
+
+    /// Opens the heap on a medium.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), but for those of files.
+    pub fn open_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        let header = read_header_of(&medium)?;
+        self.check_layout(&header)?;
+        serve(medium, header, &OwnerImage::default(), Instant::now())
+    }
+
+    /// Bytes that a heap with these options can grow to, metadata included: the length that a medium for
+    /// [`create_on`](Self::create_on) needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for an option out of range.
+    pub fn heap_bytes(&self) -> Result<u64> {
+        Ok(self.header()?.geometry.heap_bytes())
+    }
+
+    fn header(&self) -> Result<Header> {
+        let invalid = |what, why: String| Error::Invalid { what, why };
+        let layout_name = self.layout.clone().unwrap_or_default();
+        if layout_name.len() > LAYOUT_NAME_MAX_BYTES || layout_name.contains('\0') {
+            let why = format!("{layout_name:?}; at most {LAYOUT_NAME_MAX_BYTES} bytes and no NUL");
+            return Err(invalid("layout name", why));
+        }
+        let geometry = self.geometry;
+        if !(1..=STRIPES_MAX).contains(&geometry.stripes) {
+            return Err(invalid("stripes", format!("{}; 1 to {STRIPES_MAX}", geometry.stripes)));
+        }
+        if !(1..=LOGS_MAX).contains(&geometry.logs) {
+            return Err(invalid("arenas", format!("{}; 1 to {LOGS_MAX}", geometry.logs)));
+        }
+        if !geometry.is_valid() {
+            let why = format!("{} bytes; at most about 15 TiB", geometry.capacity_bytes);
+            return Err(invalid("capacity", why));
+        }
+        let mut uuid = [0; 16];
+        getrandom::fill(&mut uuid).map_err(|error| Error::Io {
+            doing: "drawing the heap's identity",
+            source: std::io::Error::other(error),
+        })?;
+        let created_s = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.as_secs());
+        Ok(Header {
+            uuid: u128::from_le_bytes(uuid),
+            model: Model::Log,
+            created_s,
+            layout_name,
+            geometry,
+        })
+    }
+
+    fn map_options(&self, geometry: &Geometry) -> MapOptions {
+        let options = MapOptions::new(geometry.heap_bytes()).durability(self.durability);
+        if self.forced { options.unsafe_force_durability() } else { options }
+    }
+
+    fn check_layout(&self, header: &Header) -> Result<()> {
+        match &self.layout {
+            Some(expected) if *expected != header.layout_name => Err(Error::Layout {
+                expected: expected.clone(),
+                found: header.layout_name.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for HeapOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Sizes for [`HeapOptions::test_geometry`].
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "not part of the interface; the fields are those of the superblock")]
+pub struct TestGeometry {
+    pub capacity_bytes: u64,
+    pub slab_bytes: u64,
+    pub ring_places: u32,
+    pub lanes: u32,
+    pub chunk_bytes: u64,
+    pub logs: u32,
+    pub roots: u32,
+    pub stripes: u32,
+}
+
+/// Recovers the heap on `medium` and marks it as open by `owner`.
+fn serve<M: Medium + 'static>(
+    medium: M,
+    header: Header,
+    owner: &OwnerImage,
+    started: Instant,
+) -> Result<Heap<M>> {
+    let recovered = recover(medium, header.geometry)?;
+    let m = &recovered.space.medium;
+    // CRASH: the owner is durable before the flag that makes it matter is cleared, and the flag before the
+    // first record.
+    state::set_owner(m, owner)?;
+    state::set_clean(m, Clean::No)?;
+    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Ok(Heap::new(Core::new(header, recovered, elapsed_ns)))
+}
+
+/// The superblock of a file.
+pub(super) fn read_header(file: &MediaFile) -> Result<Header> {
+    let mut copies = [[0; SUPERBLOCK_WORDS]; 2];
+    for (copy, place) in copies.iter_mut().zip(superblock_places()) {
+        let mut bytes = [0; SUPERBLOCK_WORDS * 8];
+        match file.read_at(place, &mut bytes) {
+            Ok(()) => {}
+            // A short file may still hold the first copy; what is missing reads as no copy.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+            Err(source) => return Err(Error::Io { doing: "reading the superblock", source }),
+        }
+        for (word, bytes) in copy.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        }
+    }
+    identify(&copies)
+}
+
+fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
+    if m.len() <= superblock_places()[1] {
+        return Err(Error::NotAHeap { why: "it is too short for a superblock" });
+    }
+    let mut copies = [[0; SUPERBLOCK_WORDS]; 2];
+    for (copy, place) in copies.iter_mut().zip(superblock_places()) {
+        let words: &[Word; SUPERBLOCK_WORDS] = m.at(Offset::new(place))?;
+        for (value, word) in copy.iter_mut().zip(words) {
+            *value = m.load(word);
+        }
+    }
+    let header = identify(&copies)?;
+    if header.geometry.heap_bytes() > m.region().len() {
+        return Err(Error::corrupted(0, "the heap is larger than its medium"));
+    }
+    Ok(header)
+}
+
+/// Who this process is, for the heap's owner record.
+fn owner_of(durability: Durability) -> Result<OwnerImage> {
+    let process = ProcessId::current().map_err(Error::io("reading this process's identity"))?;
+    let boot = boot_id().map_err(Error::io("reading the boot id"))?;
+    Ok(OwnerImage {
+        boot,
+        pid: u64::from(process.pid),
+        start_time: process.start_time,
+        durability: u64::from(durability.is_power_safe()),
+    })
+}
+
+/// Refuses a page-cache file that was being written when the machine went down: the kernel may have written any
+/// of its pages at any time.
+fn check_power(state: &StateImage, now: &OwnerImage, storage: Storage) -> Result<()> {
+    let was_open = state.clean == Clean::No;
+    let same_boot = state.owner.is_some_and(|owner| owner.boot == now.boot);
+    if was_open && !same_boot && storage != Storage::Dax {
+        return Err(Error::PowerLoss);
+    }
+    Ok(())
+}

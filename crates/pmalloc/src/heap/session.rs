@@ -1,0 +1,195 @@
+//! Sessions: what a thread holds of a heap.
+//!
+//! A session is a lane to record in and caches to allocate from. Every thread that calls a [`Heap`] gets one
+//! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
+//! [`Session`]s explicitly and move them between threads.
+
+use std::{
+    alloc::Layout,
+    cell::RefCell,
+    fmt,
+};
+
+use pmalloc_persist::{
+    Medium,
+    sync::{Arc, Weak},
+};
+
+use super::{Heap, alloc, core::Core, free, slot::Slot};
+use crate::{error::Result, lane::Claim, tcache::Cache};
+
+/// The volatile state of a session.
+#[derive(Debug)]
+pub(super) struct SessionState {
+    /// Free blocks at hand.
+    pub(super) cache: Cache,
+    /// The lane, once one was needed.
+    pub(super) claim: Option<Claim>,
+    /// Index of the arena that the caches are refilled from.
+    pub(super) arena: usize,
+}
+
+impl SessionState {
+    /// A session of `arena` that holds nothing yet.
+    pub(super) fn new(stripes: u32, arena: usize) -> Self {
+        Self { cache: Cache::new(stripes), claim: None, arena }
+    }
+}
+
+/// Gives an operation its session, for as short as it needs it: never while user code runs.
+pub(super) trait Access<M: Medium> {
+    /// Runs `operation` with the session's state.
+    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T;
+}
+
+/// An explicit session: its own lane and caches, for one thread at a time.
+///
+/// Dropping it gives the lane and the cached blocks back. It keeps the heap open.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use std::alloc::Layout;
+///
+/// let heap = pmalloc::Heap::create(dir.path().join("heap"))?;
+/// let slots = heap.slots("queue", 16)?;
+/// let mut session = heap.session();
+/// session.alloc_init(&slots[0], Layout::new::<u64>(), |bytes| bytes.fill(7))?;
+/// session.free_from(&slots[0])?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Session<M: Medium + 'static = pmalloc_persist::Mapped> {
+    heap: Heap<M>,
+    state: SessionState,
+}
+
+impl<M: Medium + 'static> Session<M> {
+    pub(super) fn new(heap: Heap<M>) -> Self {
+        let state = heap.core().begin_session();
+        Self { heap, state }
+    }
+
+    /// The heap.
+    #[must_use]
+    pub fn heap(&self) -> &Heap<M> {
+        &self.heap
+    }
+
+    /// As [`Heap::alloc_to`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc_to`].
+    pub fn alloc_to(&mut self, slot: &Slot, layout: Layout) -> Result<()> {
+        alloc::alloc_bare(self.heap.core(), &mut Explicit(&mut self.state), slot, layout)
+    }
+
+    /// As [`Heap::alloc_init`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc_init`].
+    pub fn alloc_init(
+        &mut self,
+        slot: &Slot,
+        layout: Layout,
+        init: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        alloc::alloc_init(self.heap.core(), &mut Explicit(&mut self.state), slot, layout, init)
+    }
+
+    /// As [`Heap::free_from`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::free_from`].
+    pub fn free_from(&mut self, slot: &Slot) -> Result<()> {
+        free::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
+    }
+}
+
+impl<M: Medium + 'static> Drop for Session<M> {
+    fn drop(&mut self) {
+        self.heap.core().end_session(&mut self.state);
+    }
+}
+
+impl<M: Medium + 'static> fmt::Debug for Session<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("heap", &self.heap).finish_non_exhaustive()
+    }
+}
+
+struct Explicit<'a>(&'a mut SessionState);
+
+impl<M: Medium> Access<M> for Explicit<'_> {
+    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
+        operation(self.0)
+    }
+}
+
+/// The calling thread's implicit session.
+pub(super) struct Implicit<'a, M: Medium + 'static>(pub(super) &'a Arc<Core<M>>);
+
+impl<M: Medium + 'static> Access<M> for Implicit<'_, M> {
+    #[inline]
+    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
+        SESSIONS.with(|sessions| {
+            let sessions = &mut *sessions.borrow_mut();
+            let at = match sessions.iter().position(|session| session.heap_id == self.0.id) {
+                Some(at) => at,
+                None => begin(sessions, self.0),
+            };
+            operation(&mut sessions[at].state)
+        })
+    }
+}
+
+/// What a session's end needs of its heap, whatever the medium.
+trait EndSession: Send + Sync {
+    fn end(&self, state: &mut SessionState);
+}
+
+impl<M: Medium> EndSession for Core<M> {
+    fn end(&self, state: &mut SessionState) {
+        self.end_session(state);
+    }
+}
+
+/// The session of this thread with one heap.
+struct ThreadSession {
+    heap_id: u64,
+    state: SessionState,
+    /// Weak: an exited thread must not keep a heap mapped.
+    heap: Weak<dyn EndSession>,
+}
+
+impl Drop for ThreadSession {
+    fn drop(&mut self) {
+        if let Some(heap) = self.heap.upgrade() {
+            heap.end(&mut self.state);
+        }
+    }
+}
+
+#[cfg(not(shuttle))]
+thread_local! {
+    /// The sessions of this thread, one per open heap that it used.
+    static SESSIONS: RefCell<Vec<ThreadSession>> = const { RefCell::new(Vec::new()) };
+}
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    /// The sessions of this thread, one per open heap that it used.
+    static SESSIONS: RefCell<Vec<ThreadSession>> = RefCell::new(Vec::new());
+}
+
+#[cold]
+fn begin<M: Medium + 'static>(sessions: &mut Vec<ThreadSession>, core: &Arc<Core<M>>) -> usize {
+    sessions.retain(|session| session.heap.strong_count() > 0);
+    let weak: Weak<Core<M>> = Arc::downgrade(core);
+    sessions.push(ThreadSession { heap_id: core.id, state: core.begin_session(), heap: weak });
+    sessions.len() - 1
+}

@@ -1,0 +1,34 @@
+//! Who may change which slot: a striped table of volatile locks.
+//!
+//! An operation holds the lock of every slot that it names from before it loads the slot until its retirement
+//! is durable (rule 1 of the protocol). Slots share locks, so no operation may wait for anything but locks to
+//! the right of these in the lock order while it holds one.
+
+use pmalloc_persist::sync::{Mutex, MutexGuard, lock};
+
+/// Locks in the table: enough that two threads rarely meet in one.
+const STRIPES: usize = 1024;
+
+/// The locks.
+#[derive(Debug)]
+pub(super) struct SlotLocks(Box<[Mutex<()>]>);
+
+impl SlotLocks {
+    /// A table with every lock free.
+    pub(super) fn new() -> Self {
+        Self((0..STRIPES).map(|_| Mutex::new(())).collect())
+    }
+
+    /// Locks the slot at byte `offset`.
+    #[inline]
+    pub(super) fn lock(&self, offset: u64) -> MutexGuard<'_, ()> {
+        lock(&self.0[stripe(offset)])
+    }
+}
+
+/// Multiplicative hashing (Knuth, volume 3, section 6.4): neighbouring slots get distant locks.
+#[inline]
+fn stripe(offset: u64) -> usize {
+    let hash = (offset / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(hash >> (64 - STRIPES.trailing_zeros())).expect("a stripe index is small")
+}

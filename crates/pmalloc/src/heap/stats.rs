@@ -1,0 +1,188 @@
+//! What a heap holds and what it costs.
+
+use pmalloc_persist::{Medium, PAGE_BYTES, sync::Ordering};
+
+use super::core::Core;
+use crate::{
+    error::{Error, Result},
+    layout::geometry::{Page, PageRange},
+    page_map::Use,
+    size_class::SizeClass,
+};
+
+/// A live block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block {
+    /// Byte offset from the base of the heap.
+    pub offset: u64,
+    /// Bytes that the program may use.
+    pub usable_bytes: u64,
+    /// The tag it was allocated with.
+    pub tag: u8,
+}
+
+/// What a heap holds and costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Blocks that slots own.
+    pub live_blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// Memory that the file occupies, in bytes, metadata included.
+    pub heap_bytes: u64,
+    /// The most that was seen since the heap was opened.
+    pub peak_heap_bytes: u64,
+    /// Bytes of free extents, with and without memory, below the grown length.
+    pub free_bytes: u64,
+    /// Bytes of the largest block that fits without growing.
+    pub largest_free_bytes: u64,
+    /// Volatile memory that the heap's own structures use, in bytes, estimated from their sizes.
+    pub dram_bytes: u64,
+    /// Nanoseconds that opening took.
+    pub recovery_ns: u64,
+    /// Records that opening redid.
+    pub replayed: u64,
+    /// Per size class that has slabs.
+    pub classes: Vec<ClassStats>,
+    /// The bookkeeping logs.
+    pub log: LogStats,
+}
+
+/// The slabs of one size class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Slabs.
+    pub slabs: u64,
+    /// Blocks in them.
+    pub blocks: u64,
+    /// Live blocks.
+    pub live: u64,
+}
+
+/// The bookkeeping logs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Chunks in use.
+    pub chunks: u64,
+    /// Extents that they hold.
+    pub live: u64,
+    /// How often empty chunks were dropped.
+    pub fast_gc: u64,
+    /// How often a log was copied.
+    pub slow_gc: u64,
+}
+
+/// Collects the figures of a heap.
+pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
+    let heap_bytes = core.medium().occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
+    let peak = core.peak_bytes.fetch_max(heap_bytes, Ordering::Relaxed).max(heap_bytes);
+    let (mut live_blocks, mut live_bytes) = (0, 0);
+    for_each_block(core, |block| {
+        live_blocks += 1;
+        live_bytes += block.usable_bytes;
+    });
+    let extents = core.space.extents.stats();
+    let book = core.space.book.stats();
+    Ok(Stats {
+        live_blocks,
+        live_bytes,
+        heap_bytes,
+        peak_heap_bytes: peak,
+        free_bytes: extents.free_bytes,
+        largest_free_bytes: extents.largest_free_bytes,
+        dram_bytes: dram_bytes(core),
+        recovery_ns: core.recovery.elapsed_ns,
+        replayed: core.recovery.replayed,
+        classes: classes(core),
+        log: LogStats {
+            chunks: book.chunks,
+            live: book.entries_live,
+            fast_gc: book.fast_gc,
+            slow_gc: book.slow_gc,
+        },
+    })
+}
+
+/// Every live block, in address order.
+pub(super) fn blocks<M: Medium>(core: &Core<M>) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for_each_block(core, |block| blocks.push(block));
+    blocks
+}
+
+/// Calls `visit` with every live block, in address order.
+pub(super) fn for_each_block<M: Medium>(core: &Core<M>, mut visit: impl FnMut(Block)) {
+    let grown = core.space.extents.stats().grown_pages;
+    let mut page = 0;
+    while page < grown {
+        page += visit_page(core, Page(page), &mut visit);
+    }
+}
+
+/// Visits the blocks of the extent at `page` and returns its pages; at least one.
+fn visit_page<M: Medium>(core: &Core<M>, page: Page, visit: &mut impl FnMut(Block)) -> u32 {
+    match core.space.page_map.get(page) {
+        Use::Slab(slab) => {
+            let descriptor = core.space.descriptor(slab);
+            for block in 0..descriptor.blocks() {
+                if descriptor.live_bit(block).is_set(core.medium()) {
+                    visit(Block {
+                        offset: descriptor.block_offset(block),
+                        usable_bytes: slab.class.block_bytes(),
+                        tag: slab.tag,
+                    });
+                }
+            }
+            slab.range.pages
+        }
+        Use::LargeStart(large) => {
+            let span = core.space.geometry.span_of(PageRange::new(page, large.pages));
+            visit(Block { offset: span.start, usable_bytes: span.len, tag: large.tag });
+            large.pages
+        }
+        Use::Free | Use::LargeInside => 1,
+    }
+}
+
+fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
+    let empty = |class: SizeClass| ClassStats {
+        block_bytes: class.block_bytes(),
+        slabs: 0,
+        blocks: 0,
+        live: 0,
+    };
+    let mut classes: Vec<ClassStats> = SizeClass::all().map(empty).collect();
+    for arena in &core.arenas {
+        arena.for_each_slab(|inventory| {
+            let slab = inventory.descriptor();
+            let class = &mut classes[slab.class().index()];
+            let bits = slab.bitmap(core.medium()).expect("a descriptor lies inside its heap");
+            class.slabs += 1;
+            class.blocks += u64::from(slab.blocks());
+            class.live += bits
+                .iter()
+                .map(|word| u64::from(core.medium().load(word).count_ones()))
+                .sum::<u64>();
+        });
+    }
+    classes.retain(|class| class.slabs > 0);
+    classes
+}
+
+/// Page map entries of grown pages, slab inventories and the mirrors of the logs; caches are counted by their
+/// sessions' bounds elsewhere.
+fn dram_bytes<M: Medium>(core: &Core<M>) -> u64 {
+    const MIRROR_BYTES: u64 = 96;
+    let grown = u64::from(core.space.extents.stats().grown_pages);
+    let mut inventories = 0;
+    for arena in &core.arenas {
+        arena.for_each_slab(|inventory| inventories += inventory.dram_bytes());
+    }
+    let mirrors = core.space.book.stats().entries_live * MIRROR_BYTES;
+    grown * PAGE_BYTES / 1024 + inventories + mirrors
+}

@@ -1,0 +1,60 @@
+//! Recovery: from bytes on a medium to a heap that may be served.
+//!
+//! | step | file | reads | writes |
+//! |---|---|---|---|
+//! | identify | [`identify`] | superblock copies | nothing |
+//! | state | [`state`] | state page | owner and clean flag, once the heap is to be served |
+//! | replay | [`replay`] | bookkeeping logs, lanes | the effects of the operations in flight |
+//! | rebuild | [`rebuild`] | slab headers and bitmaps | nothing |
+//!
+//! The steps are those of rule 18 of the protocol in `docs/crash-consistency.md`: apply live records
+//! (allocations, then frees), fence; zero the rings, fence; only then serve. Every step may be repeated after a
+//! crash in any of them. Time and memory are linear in the metadata that the heap has; nothing recurses.
+
+mod identify;
+mod rebuild;
+mod replay;
+pub(crate) mod state;
+
+use pmalloc_persist::Medium;
+
+pub(crate) use identify::{identify, superblock_places};
+
+use crate::{
+    arena::{Arena, Space},
+    error::Result,
+    lane::Lanes,
+    layout::geometry::Geometry,
+};
+
+/// A heap that is consistent and may be served.
+#[derive(Debug)]
+pub(crate) struct Recovered<M> {
+    /// Pages and their uses.
+    pub(crate) space: Space<M>,
+    /// One arena per log.
+    pub(crate) arenas: Vec<Arena>,
+    /// The lanes.
+    pub(crate) lanes: Lanes,
+    /// Records that were redone.
+    pub(crate) replayed: u64,
+}
+
+/// Recovers the heap on `medium`, whose superblock said `geometry`.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`](crate::Error::Corrupted) for anything that no crash can leave behind;
+/// [`Error::Io`](crate::Error::Io) if memory for the bookkeeping log is needed and can't be had.
+///
+/// # Crash consistency
+///
+/// See the module: a crash at any point leaves a heap that recovers to the same state.
+pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recovered<M>> {
+    let state = state::read(&medium, &geometry)?;
+    let replayed = replay::replay(&medium, &geometry, &state)?;
+    let lanes = Lanes::new(geometry, &replayed.lanes);
+    let (space, arenas) =
+        rebuild::rebuild(medium, geometry, &state, replayed.book, &replayed.held)?;
+    Ok(Recovered { space, arenas, lanes, replayed: replayed.records })
+}

@@ -1,0 +1,245 @@
+//! Redoes the operations that were in flight: allocations, then frees, then the rings are wiped.
+
+use std::collections::BTreeMap;
+
+use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
+
+use super::state::StateImage;
+use crate::{
+    book::{Book, Extent, Held, LogId},
+    error::{Error, Result},
+    lane::{self, LaneImage},
+    layout::{
+        book::ExtentKind,
+        geometry::{Geometry, Page, PageRange},
+        lane::{Op, Record},
+        root::RootEntry,
+        slot::SlotWord,
+    },
+    slab::{Descriptor, LiveBit},
+};
+
+/// What replay found and left behind.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    /// The bookkeeping logs, whole.
+    pub(super) book: Book,
+    /// The allocated extents, in address order.
+    pub(super) held: Vec<Held>,
+    /// The lanes, their rings zeroed.
+    pub(super) lanes: Vec<LaneImage>,
+    /// Records that were redone.
+    pub(super) records: u64,
+}
+
+/// Redoes the operations in flight.
+pub(super) fn replay<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    state: &StateImage,
+) -> Result<Replayed> {
+    let (book, held) = Book::replay(m, geometry)?;
+    let mut replay = Replay::new(m, geometry, &book, held, state)?;
+    let lanes = lane::replay(m, geometry)?;
+    let records: Vec<(LogId, Record)> = lanes
+        .iter()
+        .flat_map(|lane| {
+            let log = LogId(lane.index % geometry.logs);
+            lane.live.iter().map(move |record| (log, *record))
+        })
+        .collect();
+    for (_, record) in &records {
+        replay.check(record)?;
+    }
+    for (log, record) in records.iter().filter(|(_, record)| record.op.is_alloc()) {
+        replay.apply(*log, record)?;
+    }
+    for (log, record) in records.iter().filter(|(_, record)| !record.op.is_alloc()) {
+        replay.apply(*log, record)?;
+    }
+    // CRASH: until here the records are live and are redone from the start. The fence makes every effect
+    // durable before the first word of a ring is zeroed.
+    m.fence();
+    let held = replay.finish();
+    lane::zero_rings(m, geometry, &lanes)?;
+    // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
+    m.fence();
+    book.close_holes(m)?;
+    Ok(Replayed { book, held, lanes, records: records.len() as u64 })
+}
+
+/// The state of a replay: the extents as the logs and the records redone so far have them.
+struct Replay<'a, M> {
+    m: &'a M,
+    geometry: &'a Geometry,
+    book: &'a Book,
+    /// By first page.
+    held: BTreeMap<Page, Held>,
+    appends: Vec<crate::book::Append>,
+}
+
+impl<'a, M: Medium> Replay<'a, M> {
+    fn new(
+        m: &'a M,
+        geometry: &'a Geometry,
+        book: &'a Book,
+        held: Vec<Held>,
+        state: &StateImage,
+    ) -> Result<Self> {
+        let held: BTreeMap<Page, Held> =
+            held.into_iter().map(|held| (held.extent.range.start, held)).collect();
+        let mut end = 0;
+        for held in held.values() {
+            let range = held.extent.range;
+            if u64::from(range.start.0) < end || range.end() > u64::from(state.grown_pages) {
+                let offset = geometry.page_offset(range.start);
+                return Err(Error::corrupted(offset, "extents overlap or lie outside the heap"));
+            }
+            end = range.end();
+        }
+        Ok(Self { m, geometry, book, held, appends: Vec::new() })
+    }
+
+    /// Checks that `record` names a block and a slot that can exist.
+    fn check(&self, record: &Record) -> Result<()> {
+        self.slot(record)?;
+        match record.op {
+            Op::AllocSmall | Op::FreeSmall => self.live_bit(record).map(drop),
+            Op::AllocLarge => self.check_extent(record),
+            Op::FreeLarge => self.extent_of(record).map(drop),
+        }
+    }
+
+    fn apply(&mut self, log: LogId, record: &Record) -> Result<()> {
+        match record.op {
+            Op::AllocSmall => {
+                self.live_bit(record)?.set(self.m);
+            }
+            Op::FreeSmall => {
+                self.live_bit(record)?.clear(self.m);
+            }
+            Op::AllocLarge => self.alloc_extent(log, record)?,
+            Op::FreeLarge => self.free_extent(record)?,
+        }
+        self.redo_slot(record)
+    }
+
+    /// Stores the slot again unless a newer version is there (rule 7).
+    fn redo_slot(&self, record: &Record) -> Result<()> {
+        let word = self.slot(record)?;
+        let found = SlotWord::from_bits(self.m.load(word));
+        if found.version().is_newer_than(record.version) {
+            return Ok(());
+        }
+        let wanted = if record.op.is_alloc() {
+            SlotWord::owning(record.block, record.version)
+        } else {
+            SlotWord::empty(record.version)
+        };
+        if found != wanted {
+            // CRASH: the record is durable; the next recovery stores the same word.
+            self.m.store(word, wanted.bits());
+        }
+        self.m.flush_of(word);
+        Ok(())
+    }
+
+    fn alloc_extent(&mut self, log: LogId, record: &Record) -> Result<()> {
+        let (range, _) = self.range_of(record)?;
+        if self.held.contains_key(&range.start) {
+            return Ok(());
+        }
+        let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+        let append = self.book.reserve_alloc(self.m, log, extent)?;
+        self.book.write(self.m, &append);
+        self.appends.push(append);
+        self.held.insert(range.start, Held { extent, log });
+        Ok(())
+    }
+
+    fn free_extent(&mut self, record: &Record) -> Result<()> {
+        let (range, _) = self.range_of(record)?;
+        let Some(held) = self.held.remove(&range.start) else { return Ok(()) };
+        let reserved = self.book.reserve_free(self.m, held.log, range.start)?;
+        let (append, _) = reserved.expect("the log holds the extents that it was replayed to");
+        self.book.write(self.m, &append);
+        self.appends.push(append);
+        Ok(())
+    }
+
+    /// Counts the appended entries, which the caller's fence made durable.
+    fn finish(self) -> Vec<Held> {
+        for append in self.appends {
+            self.book.commit(append);
+        }
+        self.held.into_values().collect()
+    }
+
+    fn slot(&self, record: &Record) -> Result<&'a Word> {
+        let damaged = Error::corrupted(record.slot, "a record names a slot that can't exist");
+        let in_root_table = {
+            let table = self.geometry.root_span();
+            let entry = size_of::<RootEntry>() as u64;
+            table.start <= record.slot
+                && record.slot < table.start + u64::from(self.geometry.roots) * entry
+                && (record.slot - table.start) % entry
+                    == std::mem::offset_of!(RootEntry, slot) as u64
+        };
+        if !in_root_table && self.held_around(record.slot).is_none() {
+            return Err(damaged);
+        }
+        Ok(self.m.at(Offset::new(record.slot))?)
+    }
+
+    /// The extent that contains byte `offset`.
+    fn held_around(&self, offset: u64) -> Option<&Held> {
+        let page = self.geometry.page_at(offset)?;
+        let (_, held) = self.held.range(..=page).next_back()?;
+        (u64::from(page.0) < held.extent.range.end()).then_some(held)
+    }
+
+    fn live_bit(&self, record: &Record) -> Result<LiveBit> {
+        let damaged = || Error::corrupted(record.block, "a record names a block that can't exist");
+        let held = self.held_around(record.block).ok_or_else(damaged)?;
+        if held.extent.kind != ExtentKind::Slab {
+            return Err(damaged());
+        }
+        let slab = Descriptor::open(self.m, self.geometry, held.extent.range)?;
+        let block = slab.block_at(record.block).ok_or_else(damaged)?;
+        Ok(slab.live_bit(block))
+    }
+
+    /// The pages that a record of a large block names, and where that is wrong if it is.
+    fn range_of(&self, record: &Record) -> Result<(PageRange, Error)> {
+        let damaged = || Error::corrupted(record.block, "a record names an extent that can't exist");
+        let page = self.geometry.page_at(record.block).ok_or_else(damaged)?;
+        let range = PageRange::new(page, record.pages);
+        let valid = record.block.is_multiple_of(PAGE_BYTES)
+            && record.pages > 0
+            && range.end() <= self.geometry.data_pages();
+        if valid { Ok((range, damaged())) } else { Err(damaged()) }
+    }
+
+    /// A large block being allocated is an extent as logged, or pages that no extent touches.
+    fn check_extent(&self, record: &Record) -> Result<()> {
+        let (range, damaged) = self.range_of(record)?;
+        let last = Page(u32::try_from(range.end() - 1).map_err(|_| Error::corrupted(record.block, "a record names an extent that can't exist"))?);
+        match self.held.range(..=last).next_back() {
+            Some((_, held)) if held.extent.range == range => self.extent_of(record).map(drop),
+            Some((_, held)) if held.extent.range.end() > u64::from(range.start.0) => Err(damaged),
+            _ => Ok(()),
+        }
+    }
+
+    /// A large block being freed is a large extent as logged, or gone from the log.
+    fn extent_of(&self, record: &Record) -> Result<Option<&Held>> {
+        let (range, damaged) = self.range_of(record)?;
+        match self.held.get(&range.start) {
+            None => Ok(None),
+            Some(held) if held.extent.range == range && held.extent.kind == ExtentKind::Large => {
+                Ok(Some(held))
+            }
+            Some(_) => Err(damaged),
+        }
+    }
+}

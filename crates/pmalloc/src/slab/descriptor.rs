@@ -1,0 +1,224 @@
+//! The persistent side of a slab: its header line and its live bits.
+
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
+
+use super::interleave::{BitIndex, Interleave, LINE_BITS};
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::{Geometry, PageRange},
+        sealed::checksum,
+        slab::{SLAB_MAGIC, SlabHeader},
+    },
+    size_class::SizeClass,
+};
+
+/// Where a slab and its descriptor are, and how its blocks map to bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptor {
+    range: PageRange,
+    class: SizeClass,
+    tag: u8,
+    /// First byte of the slab.
+    base: u64,
+    /// First byte of the descriptor.
+    lines: u64,
+    interleave: Interleave,
+}
+
+/// The word and the bit in it that say whether a block is live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LiveBit {
+    word: Offset<Word>,
+    mask: u64,
+}
+
+impl Descriptor {
+    /// The descriptor of the slab in `range`; nothing is read.
+    #[inline]
+    pub(crate) fn new(geometry: &Geometry, range: PageRange, class: SizeClass, tag: u8) -> Self {
+        Self {
+            range,
+            class,
+            tag,
+            base: geometry.page_offset(range.start),
+            lines: geometry.descriptor_of(range).start,
+            interleave: Interleave::new(geometry.stripes, range.pages),
+        }
+    }
+
+    /// Writes header and empty bitmap and makes them durable.
+    ///
+    /// # Crash consistency
+    ///
+    /// The bookkeeping log does not name the slab yet: whatever part of this is durable, no slab is there.
+    pub(crate) fn create<M: Medium>(&self, m: &M) -> Result<()> {
+        let words = m.region().array::<Word>(Offset::new(self.lines), u64::from(self.range.pages) * 8)?;
+        for word in words {
+            if m.load(word) != 0 {
+                m.store(word, 0);
+            }
+        }
+        let header = self.header(m)?;
+        m.store(&header.magic, SLAB_MAGIC);
+        m.store(&header.extent, self.extent_word());
+        m.store(&header.class, self.class_word());
+        m.store(&header.checksum, header_checksum(m, header, self.lines));
+        // CRASH: see above; the caller appends the slab to the log only after this fence.
+        m.persist(self.span());
+        Ok(())
+    }
+
+    /// Reads the header of the slab that the log says is in `range`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupted`] if the header is not that of a slab in this range: it is durable before the log
+    /// names the slab.
+    pub(crate) fn open<M: Medium>(m: &M, geometry: &Geometry, range: PageRange) -> Result<Self> {
+        let lines = geometry.descriptor_of(range).start;
+        let damaged = |what| Error::corrupted(lines, what);
+        let header: &SlabHeader = m.at(Offset::new(lines))?;
+        let sealed = m.load(&header.magic) == SLAB_MAGIC
+            && m.load(&header.checksum) == header_checksum(m, header, lines);
+        if !sealed {
+            return Err(damaged("a slab header is damaged"));
+        }
+        let class_word = m.load(&header.class);
+        let class = SizeClass::from_block_bytes(class_word & 0xffff_ffff)
+            .ok_or_else(|| damaged("a slab has blocks of no known size"))?;
+        let tag = u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
+        let slab = Self::new(geometry, range, class, tag);
+        if m.load(&header.extent) != slab.extent_word() {
+            return Err(damaged("a slab header belongs to another extent"));
+        }
+        Ok(slab)
+    }
+
+    /// The pages of the slab.
+    pub(crate) fn range(&self) -> PageRange {
+        self.range
+    }
+
+    /// The size class of its blocks.
+    pub(crate) fn class(&self) -> SizeClass {
+        self.class
+    }
+
+    /// The tag of its blocks.
+    pub(crate) fn tag(&self) -> u8 {
+        self.tag
+    }
+
+    /// How its blocks map to bits.
+    pub(crate) fn interleave(&self) -> Interleave {
+        self.interleave
+    }
+
+    /// Blocks of the slab.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.class.count(self.range.pages)
+    }
+
+    /// Byte offset of `block`.
+    #[inline]
+    pub(crate) fn block_offset(&self, block: u32) -> u64 {
+        self.base + u64::from(block) * self.class.block_bytes()
+    }
+
+    /// The block that starts at byte `offset`, or `None` if none does.
+    #[inline]
+    pub(crate) fn block_at(&self, offset: u64) -> Option<u32> {
+        let distance = u32::try_from(offset.checked_sub(self.base)?).ok()?;
+        let block = self.class.index_of(distance);
+        (block < self.blocks() && self.block_offset(block) == offset).then_some(block)
+    }
+
+    /// The block that contains byte `offset` of the slab, or `None` behind the last one.
+    #[inline]
+    pub(crate) fn block_around(&self, offset: u64) -> Option<u32> {
+        let distance = u32::try_from(offset.checked_sub(self.base)?).ok()?;
+        let block = self.class.index_of(distance);
+        (block < self.blocks()).then_some(block)
+    }
+
+    /// The live bit of `block`.
+    #[inline]
+    pub(crate) fn live_bit(&self, block: u32) -> LiveBit {
+        self.bit(self.interleave.bit_of(block))
+    }
+
+    /// The words of the bitmap, in media order.
+    pub(crate) fn bitmap<'m, M: Medium>(&self, m: &'m M) -> Result<&'m [Word]> {
+        let words = u64::from(self.interleave.lines(self.blocks())) * u64::from(LINE_BITS / 64);
+        Ok(m.region().array(Offset::new(self.lines + LINE_BYTES), words)?)
+    }
+
+    fn bit(&self, bit: BitIndex) -> LiveBit {
+        let word = Offset::new(self.lines + LINE_BYTES + u64::from(bit.0 / 64) * 8);
+        LiveBit { word, mask: 1 << (bit.0 % 64) }
+    }
+
+    fn span(&self) -> Span {
+        Span::new(self.lines, u64::from(self.range.pages) * LINE_BYTES)
+    }
+
+    fn header<'m, M: Medium>(&self, m: &'m M) -> Result<&'m SlabHeader> {
+        Ok(m.at(Offset::new(self.lines))?)
+    }
+
+    fn extent_word(&self) -> u64 {
+        u64::from(self.range.start.0) | u64::from(self.range.pages) << 32
+    }
+
+    fn class_word(&self) -> u64 {
+        self.class.block_bytes() | u64::from(self.tag) << 32
+    }
+}
+
+impl LiveBit {
+    /// Whether the block is live.
+    #[inline]
+    pub(crate) fn is_set<M: Medium>(self, m: &M) -> bool {
+        m.load(self.word(m)) & self.mask != 0
+    }
+
+    /// Makes the block live and flushes the bit, without fencing. Returns whether it was live before.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn set<M: Medium>(self, m: &M) -> bool {
+        let word = self.word(m);
+        // CRASH: the record that names the block is durable: recovery sets the bit if it is missing.
+        let before = m.fetch_or(word, self.mask);
+        m.flush_of(word);
+        before & self.mask != 0
+    }
+
+    /// Makes the block free and flushes the bit, without fencing. Returns whether it was live before.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn clear<M: Medium>(self, m: &M) -> bool {
+        let word = self.word(m);
+        // CRASH: the record that names the block is durable: recovery clears the bit if it is still set.
+        let before = m.fetch_and(word, !self.mask);
+        m.flush_of(word);
+        before & self.mask != 0
+    }
+
+    fn word<M: Medium>(self, m: &M) -> &Word {
+        m.at(self.word).expect("a descriptor lies inside its heap")
+    }
+}
+
+fn header_checksum<M: Medium>(m: &M, header: &SlabHeader, place: u64) -> u64 {
+    let words = [
+        m.load(&header.magic),
+        m.load(&header.extent),
+        m.load(&header.class),
+        m.load(&header.morph[0]),
+        m.load(&header.morph[1]),
+        m.load(&header.morph[2]),
+        m.load(&header.morph[3]),
+    ];
+    checksum(&words, place)
+}

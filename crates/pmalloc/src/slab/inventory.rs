@@ -1,0 +1,108 @@
+//! The volatile side of a slab: which of its blocks are free and in no cache.
+
+use pmalloc_persist::Medium;
+
+use super::{
+    descriptor::Descriptor,
+    interleave::{BitIndex, LINE_BITS},
+};
+use crate::error::{Error, Result};
+
+/// The free blocks of one slab, a bit each, in the order of the bitmap on media.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    descriptor: Descriptor,
+    /// Volatile: set = free and in no cache.
+    free: Box<[u64]>,
+    free_count: u32,
+}
+
+const LINE_WORDS: usize = (LINE_BITS / 64) as usize;
+
+impl Inventory {
+    /// The inventory of a new slab: every block is free.
+    pub(crate) fn empty(descriptor: Descriptor) -> Self {
+        let blocks = descriptor.blocks();
+        let interleave = descriptor.interleave();
+        let lines = interleave.lines(blocks) as usize;
+        let mut free = vec![0_u64; lines * LINE_WORDS].into_boxed_slice();
+        for block in 0..blocks {
+            let bit = interleave.bit_of(block).0;
+            free[bit as usize / 64] |= 1 << (bit % 64);
+        }
+        Self { descriptor, free, free_count: blocks }
+    }
+
+    /// The inventory of a slab as its bitmap says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupted`] if a bit is set that belongs to no block.
+    pub(crate) fn read<M: Medium>(m: &M, descriptor: Descriptor) -> Result<Self> {
+        let mut inventory = Self::empty(descriptor);
+        for (free, word) in inventory.free.iter_mut().zip(descriptor.bitmap(m)?) {
+            let live = m.load(word);
+            if live & !*free != 0 {
+                let offset = m.region().span_of(word).start;
+                return Err(Error::corrupted(offset, "a bitmap marks a block that does not exist"));
+            }
+            *free &= !live;
+        }
+        inventory.free_count = inventory.free.iter().map(|word| word.count_ones()).sum();
+        Ok(inventory)
+    }
+
+    /// The slab's descriptor.
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Blocks that are free and in no cache.
+    pub(crate) fn free_count(&self) -> u32 {
+        self.free_count
+    }
+
+    /// Whether every block is here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.free_count == self.descriptor.blocks()
+    }
+
+    /// Takes up to `want` blocks out, in turn from each line of the bitmap, and hands them to `take`.
+    pub(crate) fn take(&mut self, want: u32, mut take: impl FnMut(u32)) -> u32 {
+        let lines = self.free.len() / LINE_WORDS;
+        let mut taken = 0;
+        let mut line = 0;
+        while taken < want && self.free_count > 0 {
+            if let Some(bit) = self.pop_from_line(line) {
+                take(self.descriptor.interleave().block_of(bit));
+                taken += 1;
+            }
+            line = (line + 1) % lines;
+        }
+        taken
+    }
+
+    fn pop_from_line(&mut self, line: usize) -> Option<BitIndex> {
+        let first = line * LINE_WORDS;
+        let words = &mut self.free[first..first + LINE_WORDS];
+        let at = words.iter().position(|word| *word != 0)?;
+        let bit = words[at].trailing_zeros();
+        words[at] &= words[at] - 1;
+        self.free_count -= 1;
+        let word = u32::try_from(first + at).expect("a bitmap has few words");
+        Some(BitIndex(word * 64 + bit))
+    }
+
+    /// Takes `block` back.
+    ///
+    /// # Panics
+    ///
+    /// If it is here already: the same block was in two hands.
+    pub(crate) fn put(&mut self, block: u32) {
+        let bit = self.descriptor.interleave().bit_of(block).0;
+        let word = &mut self.free[bit as usize / 64];
+        assert!(*word & 1 << (bit % 64) == 0, "a block came back twice");
+        *word |= 1 << (bit % 64);
+        self.free_count += 1;
+    }
+}

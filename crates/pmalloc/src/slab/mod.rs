@@ -1,0 +1,17 @@
+//! Slabs: runs of pages cut into blocks of one size, with their bitmaps out of line.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`interleave`] | which bit of the bitmap belongs to which block (mechanism R1) |
+//! | [`descriptor`] | the persistent side: header line, live bits |
+//! | [`inventory`] | the volatile side: which blocks are free and not cached |
+//!
+//! Persistent: the descriptor. Volatile, rebuilt at open: the inventory.
+
+mod descriptor;
+mod interleave;
+mod inventory;
+
+pub(crate) use descriptor::{Descriptor, LiveBit};
+pub(crate) use interleave::Interleave;
+pub(crate) use inventory::Inventory;
