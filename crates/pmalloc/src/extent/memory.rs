@@ -1,0 +1,192 @@
+//! Which free pages have memory, and in which order they lose it.
+//!
+//! Each page below the grown length has a mark: allocated, or free without memory, or free with memory
+//! since the release of that number. The releases queue up in order; decay takes the oldest and punches
+//! those of its pages that still carry its number, so a page that was used again in between is as young as
+//! its last release.
+
+use std::{collections::VecDeque, io, ops::Range};
+
+use crate::layout::geometry::{Page, PageRange};
+
+/// Marks of pages: these, or the number of a release from [`FIRST_RELEASE`] on.
+const ALLOCATED: u32 = 0;
+/// Free, and without memory.
+const BARE: u32 = 1;
+/// Free since before the heap was opened: it may have memory, but nothing says that it does.
+const UNKNOWN: u32 = 2;
+const FIRST_RELEASE: u32 = 3;
+
+/// Releases in the queue that are always worth less than looking for those that are void.
+const QUEUE_SLACK: usize = 1024;
+
+/// The marks, and the queue of releases.
+#[derive(Debug)]
+pub(super) struct PageMemory {
+    /// Volatile: a mark per page.
+    marks: Vec<u32>,
+    /// Volatile: releases, oldest first; void ones are dropped when the queue is `sweep_at` long.
+    queue: VecDeque<Release>,
+    sweep_at: usize,
+    /// Volatile: number of the next release.
+    next: u32,
+    /// Volatile: pages whose mark is a release.
+    backed_free: u32,
+    /// Volatile: whether the medium refused to punch since the last trim; decay rests then.
+    refused: bool,
+}
+
+/// Pages that were released together, each of which may have been used again.
+#[derive(Debug, Clone, Copy)]
+struct Release {
+    range: PageRange,
+    number: u32,
+}
+
+impl Default for PageMemory {
+    fn default() -> Self {
+        Self {
+            marks: Vec::new(),
+            queue: VecDeque::new(),
+            sweep_at: QUEUE_SLACK,
+            next: FIRST_RELEASE,
+            backed_free: 0,
+            refused: false,
+        }
+    }
+}
+
+impl PageMemory {
+    /// Makes room for the pages below `grown`; new ones are unknown.
+    pub(super) fn grow(&mut self, grown: u32) {
+        self.marks.resize(grown as usize, UNKNOWN);
+    }
+
+    /// Free pages that have memory for sure.
+    pub(super) fn backed_free(&self) -> u32 {
+        self.backed_free
+    }
+
+    /// Whether a page of `range`, which is free, has to be given memory before use.
+    pub(super) fn lacks_any(&self, range: PageRange) -> bool {
+        self.marks[indexes(range)].iter().any(|&mark| mark < FIRST_RELEASE)
+    }
+
+    /// Marks `range`, which is free, as allocated.
+    pub(super) fn allocate(&mut self, range: PageRange) {
+        let marks = &mut self.marks[indexes(range)];
+        let backed = marks.iter().map(|&mark| u32::from(mark >= FIRST_RELEASE)).sum::<u32>();
+        assert!(marks.iter().all(|&mark| mark != ALLOCATED), "{range:?} is allocated already");
+        marks.fill(ALLOCATED);
+        self.backed_free -= backed;
+    }
+
+    /// Marks `range`, which is allocated, as free with memory from now on.
+    pub(super) fn release(&mut self, range: PageRange) {
+        let marks = &self.marks[indexes(range)];
+        assert!(marks.iter().all(|&mark| mark == ALLOCATED), "{range:?} is not allocated");
+        self.set_backed(range);
+    }
+
+    /// Marks `range`, which has no number, as free with memory from now on.
+    pub(super) fn set_backed(&mut self, range: PageRange) {
+        if self.queue.len() >= self.sweep_at || self.next == u32::MAX {
+            self.sweep();
+        }
+        self.marks[indexes(range)].fill(self.next);
+        self.queue.push_back(Release { range, number: self.next });
+        self.next += 1;
+        self.backed_free += range.pages;
+    }
+
+    /// Punches the pages released longest ago until at most `bound` free pages have memory.
+    pub(super) fn decay(&mut self, bound: u32, mut punch: impl FnMut(PageRange) -> io::Result<()>) {
+        while self.backed_free > bound && !self.refused {
+            let release = self.queue.pop_front().expect("a free page with memory was released");
+            let is_of_it = |mark| mark == release.number;
+            if self.punch_where(release.range, is_of_it, &mut punch).is_err() {
+                self.refused = true;
+                self.queue.push_front(release);
+            }
+        }
+    }
+
+    /// Punches every page of `run`, which is free, that may have memory; returns how many those are.
+    pub(super) fn punch_all(
+        &mut self,
+        run: PageRange,
+        mut punch: impl FnMut(PageRange) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        self.punch_where(run, |mark| mark != BARE, &mut punch)
+    }
+
+    /// Forgets the releases after every free page was punched.
+    pub(super) fn forget_releases(&mut self) {
+        assert_eq!(self.backed_free, 0, "a free page has memory after all were punched");
+        self.queue.clear();
+        self.sweep_at = QUEUE_SLACK;
+        self.next = FIRST_RELEASE;
+        self.refused = false;
+    }
+
+    /// Punches every run of pages in `range` whose marks are `chosen`; returns the number of pages.
+    fn punch_where(
+        &mut self,
+        range: PageRange,
+        chosen: impl Fn(u32) -> bool,
+        punch: &mut impl FnMut(PageRange) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let mut punched_pages = 0;
+        let mut rest = range;
+        while let Some(run) = self.next_run(rest, &chosen) {
+            punch(run)?;
+            let marks = &mut self.marks[indexes(run)];
+            let backed = marks.iter().map(|&mark| u32::from(mark >= FIRST_RELEASE)).sum::<u32>();
+            marks.fill(BARE);
+            self.backed_free -= backed;
+            punched_pages += u64::from(run.pages);
+            let next = run.start.0 + run.pages;
+            rest = PageRange::new(Page(next), rest.pages - (next - rest.start.0));
+        }
+        Ok(punched_pages)
+    }
+
+    /// The first run of pages in `range` whose marks are `chosen`.
+    fn next_run(&self, range: PageRange, chosen: impl Fn(u32) -> bool) -> Option<PageRange> {
+        let mut places = (range.start.0..).zip(&self.marks[indexes(range)]);
+        let (start, _) = places.find(|&(_, &mark)| chosen(mark))?;
+        let end = places.find(|&(_, &mark)| !chosen(mark));
+        let end = end.map_or(range.start.0 + range.pages, |(page, _)| page);
+        Some(PageRange::new(Page(start), end - start))
+    }
+
+    /// Drops the releases of which every page was used again, and numbers the others from the first on.
+    ///
+    /// A new number is never above the old one, and the numbers of the queue ascend: so none is given that a
+    /// later release still has.
+    #[cold]
+    fn sweep(&mut self) {
+        let mut number = FIRST_RELEASE;
+        let marks = &mut self.marks;
+        self.queue.retain_mut(|release| {
+            let mut is_void = true;
+            for mark in
+                marks[indexes(release.range)].iter_mut().filter(|mark| **mark == release.number)
+            {
+                *mark = number;
+                is_void = false;
+            }
+            release.number = number;
+            number += u32::from(!is_void);
+            !is_void
+        });
+        self.next = number;
+        self.sweep_at = 2 * self.queue.len() + QUEUE_SLACK;
+    }
+}
+
+/// The places of `range`'s marks.
+fn indexes(range: PageRange) -> Range<usize> {
+    let start = range.start.0 as usize;
+    start..start + range.pages as usize
+}

@@ -1,0 +1,278 @@
+//! Extents: runs of free pages of the data area, and who gets which.
+//!
+//! Arenas take pages for slabs here, and the large path for blocks beyond the size classes; both give them
+//! back. A request is served by the smallest free run that holds it, the lowest one among equals; if none
+//! does, the heap grows from the wilderness behind its last grown page. Given back pages coalesce with both
+//! neighbours at once.
+//!
+//! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back
+//! (`decay`). That happens when pages are freed and when the user trims the heap, never because a request
+//! can't be met.
+//!
+//! Persistent: the grown length of the data area, nothing else. Which pages are allocated is known from the
+//! bookkeeping log, and all that is here is rebuilt from it at open: free space is the complement.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `free` | the free runs, by size and by their ends |
+//! | `memory` | which free pages have memory, and since when |
+
+mod free;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use pmalloc_persist::{
+    Medium, Offset, PAGE_BYTES,
+    sync::{Mutex, lock},
+};
+
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::{Geometry, Page, PageRange},
+        sealed::seal,
+        state::State,
+    },
+};
+
+use self::{free::FreeRuns, memory::PageMemory};
+
+/// The heap grows by one part in this many of its grown length, so that a peak costs little.
+const GROWTH_PARTS: u32 = 64;
+
+/// Least growth: 128 KiB, unless the file system has less.
+const GROWTH_MIN_PAGES: u32 = 32;
+
+/// Most growth beyond what is asked for: 64 MiB.
+const GROWTH_MAX_PAGES: u32 = 16 << 10;
+
+/// Free pages may keep memory up to one part in this many of the pages in use.
+const DECAY_PARTS: u32 = 8;
+
+/// Free pages that may always keep their memory: 1 MiB.
+const DECAY_FLOOR_PAGES: u32 = 256;
+
+/// The free space of a heap.
+#[derive(Debug)]
+pub(crate) struct Extents {
+    geometry: Geometry,
+    /// Volatile: all that changes. Nothing is called with the lock held but the medium.
+    space: Mutex<Space>,
+}
+
+/// The free space in figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExtentStats {
+    /// Bytes of the data area that ever had memory.
+    pub(crate) grown_bytes: u64,
+    /// Free bytes among them.
+    pub(crate) free_bytes: u64,
+    /// Free bytes that have memory; what was free when the heap was opened is not known to.
+    pub(crate) backed_free_bytes: u64,
+    /// The largest request, in bytes, that there is room for, growth included.
+    pub(crate) largest_free_bytes: u64,
+    /// Bytes that the heap may still grow by.
+    pub(crate) wilderness_bytes: u64,
+}
+
+impl Extents {
+    /// The free space of a heap of which `grown_pages` ever had memory and `allocated` is in use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupted`] if the heap grew beyond its capacity, or an allocated range is empty, overlaps
+    /// another or lies beyond the grown pages.
+    pub(crate) fn new(
+        geometry: Geometry,
+        grown_pages: u32,
+        allocated: &[PageRange],
+    ) -> Result<Self> {
+        if u64::from(grown_pages) > geometry.data_pages() {
+            let what = "the heap grew beyond its capacity";
+            return Err(Error::corrupted(Geometry::state(), what));
+        }
+        let mut space =
+            Space { free: FreeRuns::default(), memory: PageMemory::default(), grown: grown_pages };
+        space.free.grow(grown_pages);
+        space.memory.grow(grown_pages);
+        space.take_over(&geometry, allocated)?;
+        Ok(Self { geometry, space: Mutex::new(space) })
+    }
+
+    /// Takes `pages` pages with memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if neither a free run nor the capacity has room, [`Error::Io`] if the file
+    /// system has none. Nothing has changed then, and a smaller request may succeed.
+    ///
+    /// # Panics
+    ///
+    /// If `pages` is zero.
+    ///
+    /// # Crash consistency
+    ///
+    /// The new grown length is durable before a page beyond the old one is handed out.
+    pub(crate) fn allocate<M: Medium>(&self, medium: &M, pages: u32) -> Result<PageRange> {
+        assert!(pages > 0, "an extent of no page");
+        let mut space = lock(&self.space);
+        let run = match space.free.best_fit(pages) {
+            Some(run) => run,
+            None => self.grow(&mut space, medium, pages)?,
+        };
+        let range = PageRange::new(run.start, pages);
+        if space.memory.lacks_any(range) {
+            let backed = medium.back(self.geometry.span_of(range));
+            backed.map_err(Error::io("giving free pages of the heap memory"))?;
+        }
+        space.free.take_front(run, pages);
+        space.memory.allocate(range);
+        Ok(range)
+    }
+
+    /// Gives `range` back.
+    ///
+    /// Memory beyond the bound goes back to the file system; if that refuses, the pages keep it until the
+    /// next [`trim`](Self::trim).
+    ///
+    /// # Panics
+    ///
+    /// If a page of the range is not allocated.
+    pub(crate) fn release<M: Medium>(&self, medium: &M, range: PageRange) {
+        let mut space = lock(&self.space);
+        space.memory.release(range);
+        space.free.insert(range);
+        let bound = space.decay_bound();
+        space.memory.decay(bound, |old| medium.punch(self.geometry.span_of(old)));
+    }
+
+    /// Gives the memory of all free pages back to the file system and returns how many bytes may have had
+    /// some.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file system refuses; what was punched before stays so.
+    pub(crate) fn trim<M: Medium>(&self, medium: &M) -> Result<u64> {
+        let mut space = lock(&self.space);
+        let Space { free, memory, .. } = &mut *space;
+        let mut punched_pages = 0;
+        for run in free.iter() {
+            let punched = memory.punch_all(run, |old| medium.punch(self.geometry.span_of(old)));
+            punched_pages += punched.map_err(Error::io("giving free pages back"))?;
+        }
+        memory.forget_releases();
+        Ok(punched_pages * PAGE_BYTES)
+    }
+
+    /// The free space in figures.
+    pub(crate) fn stats(&self) -> ExtentStats {
+        let space = lock(&self.space);
+        let wilderness = self.geometry.data_pages() - u64::from(space.grown);
+        let behind_tail = wilderness + space.tail().map_or(0, |tail| u64::from(tail.pages));
+        ExtentStats {
+            grown_bytes: u64::from(space.grown) * PAGE_BYTES,
+            free_bytes: u64::from(space.free.pages()) * PAGE_BYTES,
+            backed_free_bytes: u64::from(space.memory.backed_free()) * PAGE_BYTES,
+            largest_free_bytes: behind_tail.max(u64::from(space.free.largest())) * PAGE_BYTES,
+            wilderness_bytes: wilderness * PAGE_BYTES,
+        }
+    }
+
+    /// Grows the heap until its last free run holds `pages`, and returns that run.
+    #[cold]
+    fn grow<M: Medium>(&self, space: &mut Space, medium: &M, pages: u32) -> Result<PageRange> {
+        let needed = pages - space.tail().map_or(0, |tail| tail.pages);
+        let room = self.geometry.data_pages() - u64::from(space.grown);
+        if u64::from(needed) > room {
+            return Err(Error::OutOfMemory {
+                requested_bytes: u64::from(pages) * PAGE_BYTES,
+                capacity_bytes: self.geometry.capacity_bytes,
+            });
+        }
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let step = (space.grown / GROWTH_PARTS).clamp(GROWTH_MIN_PAGES, GROWTH_MAX_PAGES);
+        let generous = needed.max(step).min(room);
+        let added = match self.back_new(space, medium, generous) {
+            Err(_) if generous > needed => self.back_new(space, medium, needed),
+            result => result,
+        };
+        let added = added.map_err(Error::io("growing the heap"))?;
+        self.persist_grown(medium, added.end())?;
+        space.extend(added);
+        Ok(space.tail().expect("the heap just grew by a free run"))
+    }
+
+    /// Gives the `pages` pages behind the grown ones memory.
+    fn back_new<M: Medium>(&self, space: &Space, medium: &M, pages: u32) -> io::Result<PageRange> {
+        let added = PageRange::new(Page(space.grown), pages);
+        medium.back(self.geometry.span_of(added))?;
+        Ok(added)
+    }
+
+    /// Makes the grown length durable.
+    fn persist_grown<M: Medium>(&self, medium: &M, grown_pages: u64) -> Result<()> {
+        let state = medium.at(Offset::<State>::new(Geometry::state()))?;
+        // CRASH: before the store is durable, recovery finds the old length: pages behind it have memory
+        // but are in no extent, and the next growth takes them as they are. Afterwards it finds the new
+        // length, and the pages added are free. No extent names them before the fence: they are handed out
+        // only after this function returned.
+        medium.store(&state.grown_pages, seal(grown_pages));
+        medium.flush_of(&state.grown_pages);
+        medium.fence();
+        Ok(())
+    }
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+struct Space {
+    free: FreeRuns,
+    memory: PageMemory,
+    /// Pages of the data area that ever had memory; the wilderness lies behind.
+    grown: u32,
+}
+
+impl Space {
+    /// Makes all pages free but those in `allocated`.
+    fn take_over(&mut self, geometry: &Geometry, allocated: &[PageRange]) -> Result<()> {
+        let mut allocated = allocated.to_vec();
+        allocated.sort_unstable_by_key(|range| range.start);
+        let mut end = Page(0);
+        for range in allocated {
+            let offset = geometry.page_offset(range.start);
+            if range.pages == 0 || range.end() > u64::from(self.grown) {
+                return Err(Error::corrupted(offset, "an extent is empty or lies beyond the heap"));
+            }
+            let Some(gap) = range.start.0.checked_sub(end.0) else {
+                return Err(Error::corrupted(offset, "an extent overlaps another"));
+            };
+            self.free.insert_if_any(PageRange::new(end, gap));
+            self.memory.allocate(range);
+            end = Page(range.start.0 + range.pages);
+        }
+        self.free.insert_if_any(PageRange::new(end, self.grown - end.0));
+        Ok(())
+    }
+
+    /// Enters pages that were just grown and have memory.
+    fn extend(&mut self, added: PageRange) {
+        self.grown += added.pages;
+        self.free.grow(self.grown);
+        self.memory.grow(self.grown);
+        self.memory.set_backed(added);
+        self.free.insert(added);
+    }
+
+    /// The free run in front of the wilderness.
+    fn tail(&self) -> Option<PageRange> {
+        self.free.ending_at(Page(self.grown))
+    }
+
+    /// Free pages that may have memory now.
+    fn decay_bound(&self) -> u32 {
+        ((self.grown - self.free.pages()) / DECAY_PARTS).max(DECAY_FLOOR_PAGES)
+    }
+}

@@ -1,0 +1,565 @@
+//! Goal: free pages are handed out once, backed, best fit first, and never lost.
+//!
+//! Method: random operations run beside a naive model that looks through all pages for every answer, on a
+//! medium that remembers which pages have memory, in which order it was called, and that can be full.
+
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use pmalloc_persist::{Anon, Region, Span, Word};
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::layout::sealed::unseal;
+
+/// What a [`Probe`] was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Back,
+    Store(u64),
+    Flush,
+    Fence,
+    Punch,
+}
+
+/// A medium that remembers.
+struct Probe {
+    anon: Anon,
+    geometry: Geometry,
+    /// Which pages of the data area have memory.
+    backed: Mutex<Vec<bool>>,
+    calls: Mutex<Vec<Call>>,
+    /// Pages of the data area that the file system has memory for.
+    room_pages: AtomicU64,
+    refuses_punch: AtomicBool,
+}
+
+impl Probe {
+    fn new(geometry: Geometry) -> Self {
+        let pages = usize::try_from(geometry.data_pages()).expect("few pages");
+        Self {
+            anon: Anon::new(geometry.heap_bytes()),
+            geometry,
+            backed: Mutex::new(vec![false; pages]),
+            calls: Mutex::default(),
+            room_pages: AtomicU64::new(u64::MAX),
+            refuses_punch: AtomicBool::new(false),
+        }
+    }
+
+    fn places(&self, span: Span) -> std::ops::Range<usize> {
+        let first = (span.start - self.geometry.data_span().start) / PAGE_BYTES;
+        let first = usize::try_from(first).expect("few pages");
+        first..first + usize::try_from(span.len / PAGE_BYTES).expect("few pages")
+    }
+
+    fn backed(&self) -> MutexGuard<'_, Vec<bool>> {
+        lock(&self.backed)
+    }
+
+    fn backed_pages(&self) -> usize {
+        self.backed().iter().filter(|&&backed| backed).count()
+    }
+
+    fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut lock(&self.calls))
+    }
+
+    fn note(&self, call: Call) {
+        lock(&self.calls).push(call);
+    }
+
+    fn grown_word(&self) -> u64 {
+        let state = self.at(Offset::<State>::new(Geometry::state())).expect("the state is inside");
+        self.load(&state.grown_pages)
+    }
+}
+
+impl Medium for Probe {
+    fn region(&self) -> &Region {
+        self.anon.region()
+    }
+    fn len(&self) -> u64 {
+        self.anon.len()
+    }
+    fn load(&self, word: &Word) -> u64 {
+        self.anon.load(word)
+    }
+    fn store(&self, word: &Word, value: u64) {
+        self.note(Call::Store(value));
+        self.anon.store(word, value);
+    }
+    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
+        self.anon.compare_exchange(word, current, new)
+    }
+    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
+        self.anon.fetch_or(word, bits)
+    }
+    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
+        self.anon.fetch_and(word, bits)
+    }
+    fn flush(&self, span: Span) {
+        assert!(
+            Span::new(Geometry::state(), PAGE_BYTES).contains(span),
+            "{span:?} is not the state"
+        );
+        self.note(Call::Flush);
+    }
+    fn fence(&self) {
+        self.note(Call::Fence);
+    }
+    fn back(&self, span: Span) -> io::Result<()> {
+        self.note(Call::Back);
+        let places = self.places(span);
+        let mut backed = self.backed();
+        let new = backed[places.clone()].iter().filter(|&&backed| !backed).count();
+        let before = backed.iter().filter(|&&backed| backed).count();
+        if (before + new) as u64 > self.room_pages.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        backed[places].fill(true);
+        Ok(())
+    }
+    fn punch(&self, span: Span) -> io::Result<()> {
+        self.note(Call::Punch);
+        if self.refuses_punch.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let places = self.places(span);
+        self.backed()[places].fill(false);
+        Ok(())
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.anon.sync()
+    }
+    fn occupied_bytes(&self) -> io::Result<u64> {
+        self.anon.occupied_bytes()
+    }
+}
+
+fn geometry(pages: u64) -> Geometry {
+    let geometry =
+        Geometry { capacity_bytes: pages * PAGE_BYTES, ..crate::tests::small_geometry() };
+    assert!(geometry.is_valid());
+    geometry
+}
+
+fn range(start: u32, pages: u32) -> PageRange {
+    PageRange::new(Page(start), pages)
+}
+
+/// A new heap of `pages` pages of capacity.
+fn fresh(pages: u64) -> (Probe, Extents) {
+    let geometry = geometry(pages);
+    (Probe::new(geometry), Extents::new(geometry, 0, &[]).expect("an empty heap is sound"))
+}
+
+fn kind_of(error: &Error) -> Option<io::ErrorKind> {
+    match error {
+        Error::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Allocate(u32),
+    /// Releases the live range of this number, modulo how many there are.
+    Release(usize),
+    Trim,
+    Reopen,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (1..=12_u32).prop_map(Op::Allocate),
+        3 => (1..=300_u32).prop_map(Op::Allocate),
+        9 => any::<usize>().prop_map(Op::Release),
+        1 => Just(Op::Trim),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+/// The naive model: a flag per grown page.
+#[derive(Default)]
+struct Model {
+    used: Vec<bool>,
+    live: Vec<PageRange>,
+    capacity: usize,
+}
+
+impl Model {
+    /// Every maximal run of free pages.
+    fn runs(&self) -> Vec<PageRange> {
+        let mut runs = Vec::new();
+        let mut start = 0;
+        for page in 0..=self.used.len() {
+            if self.used.get(page).copied().unwrap_or(true) {
+                if page > start {
+                    runs.push((start, page - start));
+                }
+                start = page + 1;
+            }
+        }
+        let narrow = |n: usize| u32::try_from(n).expect("few pages");
+        runs.into_iter().map(|(start, pages)| range(narrow(start), narrow(pages))).collect()
+    }
+
+    /// Where a request must go, growing the model if need be; `None` if there is no room.
+    fn place(&mut self, pages: u32) -> Option<Page> {
+        let fits = |run: &PageRange| run.pages >= pages;
+        let best = |run: &PageRange| (run.pages, run.start);
+        if let Some(run) = self.runs().into_iter().filter(fits).min_by_key(best) {
+            return Some(run.start);
+        }
+        let grown = self.used.len();
+        let tail =
+            self.runs().last().filter(|run| run.end() == grown as u64).map_or(0, |r| r.pages);
+        let needed = (pages - tail) as usize;
+        if grown + needed > self.capacity {
+            return None;
+        }
+        let step = (grown / GROWTH_PARTS as usize).max(GROWTH_MIN_PAGES as usize);
+        self.used.resize((grown + needed.max(step)).min(self.capacity), false);
+        Some(self.runs().last().expect("just grown").start)
+    }
+
+    fn set(&mut self, range: PageRange, used: bool) {
+        let start = range.start.0 as usize;
+        self.used[start..start + range.pages as usize].fill(used);
+    }
+
+    fn used_pages(&self) -> usize {
+        self.used.iter().filter(|&&used| used).count()
+    }
+}
+
+/// The structure, its medium and its model.
+struct Pair {
+    probe: Probe,
+    extents: Extents,
+    model: Model,
+}
+
+impl Pair {
+    fn new(pages: u64) -> Self {
+        let (probe, extents) = fresh(pages);
+        let capacity = usize::try_from(pages).expect("few pages");
+        Self { probe, extents, model: Model { capacity, ..Model::default() } }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Allocate(pages) => self.allocate(*pages),
+            Op::Release(_) if self.model.live.is_empty() => {}
+            Op::Release(nth) => self.release(*nth % self.model.live.len()),
+            Op::Trim => self.trim(),
+            Op::Reopen => self.reopen(),
+        }
+        self.check();
+    }
+
+    fn allocate(&mut self, pages: u32) {
+        let expected = self.model.place(pages);
+        match self.extents.allocate(&self.probe, pages) {
+            Ok(got) => {
+                assert_eq!((Some(got.start), got.pages), (expected, pages), "the best fit");
+                self.model.set(got, true);
+                self.model.live.push(got);
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+                assert_eq!(expected, None, "the model has room");
+            }
+        }
+    }
+
+    fn release(&mut self, nth: usize) {
+        let range = self.model.live.swap_remove(nth);
+        self.model.set(range, false);
+        self.extents.release(&self.probe, range);
+        let bound =
+            (self.model.used_pages() / DECAY_PARTS as usize).max(DECAY_FLOOR_PAGES as usize);
+        let backed = self.extents.stats().backed_free_bytes / PAGE_BYTES;
+        assert!(backed <= bound as u64, "{backed} free pages have memory, {bound} may");
+    }
+
+    fn trim(&mut self) {
+        let backed = self.probe.backed_pages() - self.model.used_pages();
+        let punched = self.extents.trim(&self.probe).expect("the probe punches");
+        assert!(punched >= backed as u64 * PAGE_BYTES);
+        assert_eq!(self.probe.backed_pages(), self.model.used_pages());
+    }
+
+    /// Free pages may have lost their memory while the heap was closed.
+    fn reopen(&mut self) {
+        for (backed, used) in self.probe.backed().iter_mut().zip(&self.model.used) {
+            *backed &= used;
+        }
+        let grown = u32::try_from(self.model.used.len()).expect("few pages");
+        let geometry = self.probe.geometry;
+        self.extents = Extents::new(geometry, grown, &self.model.live).expect("a sound heap");
+    }
+
+    fn check(&self) {
+        let stats = self.extents.stats();
+        let runs = self.model.runs();
+        let grown = self.model.used.len();
+        let tail = runs.last().filter(|run| run.end() == grown as u64).map_or(0, |r| r.pages);
+        let wilderness = self.model.capacity - grown;
+        let largest = runs.iter().map(|run| run.pages as usize).max().unwrap_or(0);
+        let bytes = |pages: usize| pages as u64 * PAGE_BYTES;
+        assert_eq!(stats.grown_bytes, bytes(grown));
+        assert_eq!(stats.free_bytes, bytes(grown - self.model.used_pages()));
+        assert_eq!(stats.wilderness_bytes, bytes(wilderness));
+        assert_eq!(stats.largest_free_bytes, bytes(largest.max(wilderness + tail as usize)));
+        let backed = self.probe.backed();
+        let bare = |page: &usize| self.model.used[*page] && !backed[*page];
+        assert_eq!((0..grown).find(bare), None, "an allocated page without memory");
+        let free_backed = (0..grown).filter(|&page| !self.model.used[page] && backed[page]).count();
+        assert_eq!(stats.backed_free_bytes, bytes(free_backed));
+        let word = self.probe.grown_word();
+        assert_eq!(unseal(word).unwrap_or(0), grown as u64, "the grown length on media");
+    }
+}
+
+proptest! {
+    #[test]
+    fn extents_do_as_the_naive_model(
+        slabs in 10_u64..400, ops in vec(op(), 1..150),
+    ) {
+        let mut pair = Pair::new(slabs * 4);
+        for op in &ops {
+            pair.apply(op);
+        }
+        while !pair.model.live.is_empty() {
+            pair.apply(&Op::Release(0));
+        }
+        let grown = pair.model.used.len();
+        let runs: Vec<PageRange> = lock(&pair.extents.space).free.iter().collect();
+        let whole = range(0, u32::try_from(grown).expect("few pages"));
+        prop_assert_eq!(runs, if grown == 0 { vec![] } else { vec![whole] });
+    }
+}
+
+#[test]
+fn the_grown_length_is_durable_before_pages_are_handed_out() {
+    let (probe, extents) = fresh(400);
+    extents.allocate(&probe, 5).expect("room");
+    let grown = seal(u64::from(GROWTH_MIN_PAGES));
+    assert_eq!(probe.take_calls(), [Call::Back, Call::Store(grown), Call::Flush, Call::Fence]);
+    extents.allocate(&probe, 5).expect("room");
+    assert_eq!(probe.take_calls(), [], "grown pages cost no system call");
+}
+
+#[test]
+fn the_ragged_tail_of_the_capacity_is_used_up() {
+    let (probe, extents) = fresh(148);
+    let taken: u32 = (0..21).map(|_| extents.allocate(&probe, 7).expect("room").pages).sum();
+    assert_eq!((taken, extents.stats().largest_free_bytes), (147, PAGE_BYTES));
+    let error = extents.allocate(&probe, 2).expect_err("one page is left");
+    assert!(matches!(error, Error::OutOfMemory { requested_bytes: 8192, .. }), "{error}");
+    assert_eq!(extents.allocate(&probe, 1).expect("one page is left"), range(147, 1));
+    assert_eq!(extents.stats().largest_free_bytes, 0);
+}
+
+#[test]
+fn a_request_beyond_the_capacity_changes_nothing() {
+    let (probe, extents) = fresh(400);
+    for pages in [401, u32::MAX] {
+        let error = extents.allocate(&probe, pages).expect_err("there are 400 pages");
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    }
+    assert_eq!(probe.take_calls(), []);
+    assert_eq!(extents.allocate(&probe, 400).expect("all of it"), range(0, 400));
+}
+
+#[test]
+fn a_full_file_system_changes_nothing_and_smaller_requests_still_fit() {
+    let (probe, extents) = fresh(400);
+    probe.room_pages.store(50, Ordering::Relaxed);
+    extents.allocate(&probe, 40).expect("40 of 50 pages, without the usual step");
+    let before = (extents.stats(), probe.grown_word());
+    let error = extents.allocate(&probe, 11).expect_err("10 pages are left");
+    assert_eq!(kind_of(&error), Some(io::ErrorKind::StorageFull));
+    assert_eq!((extents.stats(), probe.grown_word()), before);
+    assert_eq!(extents.allocate(&probe, 10).expect("10 pages are left"), range(40, 10));
+}
+
+#[test]
+fn a_punched_run_that_gets_no_memory_stays_free() {
+    let (probe, extents) = fresh(400);
+    let first = extents.allocate(&probe, 20).expect("room");
+    extents.allocate(&probe, 20).expect("room");
+    extents.release(&probe, first);
+    extents.trim(&probe).expect("the probe punches");
+    probe.room_pages.store(25, Ordering::Relaxed);
+    let before = extents.stats();
+    let error = extents.allocate(&probe, 20).expect_err("5 pages are left");
+    assert_eq!(kind_of(&error), Some(io::ErrorKind::StorageFull));
+    assert_eq!(extents.stats(), before);
+    assert_eq!(extents.allocate(&probe, 5).expect("5 pages are left").pages, 5);
+}
+
+#[test]
+fn decay_takes_what_was_freed_longest_ago() {
+    let (probe, extents) = fresh(4000);
+    let blocks: Vec<PageRange> =
+        (0..40).map(|_| extents.allocate(&probe, 20).expect("room")).collect();
+    let hot = blocks[0];
+    for _ in 0..3 * 1024 {
+        extents.release(&probe, hot);
+        let again = extents.allocate(&probe, 20).expect("room");
+        assert_eq!(again, hot, "the lowest among equals");
+    }
+    assert!(!probe.take_calls().contains(&Call::Punch), "nothing is over the bound");
+    for block in blocks.iter().skip(1).step_by(2) {
+        extents.release(&probe, *block);
+    }
+    extents.release(&probe, hot);
+    let backed = probe.backed();
+    let has_memory = |range: &PageRange| backed[range.start.0 as usize];
+    assert!(has_memory(&hot), "freed last");
+    let kept: Vec<bool> = blocks.iter().skip(1).step_by(2).map(has_memory).collect();
+    assert!(kept.is_sorted(), "freed in this order: {kept:?}");
+    assert!(!kept[0] && kept[19]);
+}
+
+#[test]
+fn what_was_free_at_open_is_backed_again_and_trimmed() {
+    let geometry = geometry(400);
+    let probe = Probe::new(geometry);
+    let extents = Extents::new(geometry, 100, &[range(10, 5), range(60, 40)]).expect("sound");
+    assert_eq!(extents.stats().backed_free_bytes, 0);
+    assert_eq!(extents.allocate(&probe, 10).expect("room"), range(0, 10));
+    assert_eq!(probe.take_calls(), [Call::Back]);
+    assert_eq!(extents.trim(&probe).expect("the probe punches"), 45 * PAGE_BYTES);
+    assert_eq!(extents.trim(&probe).expect("the probe punches"), 0, "nothing is left to punch");
+}
+
+#[test]
+fn a_medium_that_refuses_to_punch_is_asked_once_until_the_next_trim() {
+    let (probe, extents) = fresh(4000);
+    let blocks: Vec<PageRange> =
+        (0..4).map(|_| extents.allocate(&probe, 300).expect("room")).collect();
+    probe.refuses_punch.store(true, Ordering::Relaxed);
+    probe.take_calls();
+    for block in &blocks[1..] {
+        extents.release(&probe, *block);
+    }
+    assert_eq!(probe.take_calls(), [Call::Punch]);
+    let error = extents.trim(&probe).expect_err("the probe refuses");
+    assert_eq!(kind_of(&error), Some(io::ErrorKind::Unsupported));
+    probe.refuses_punch.store(false, Ordering::Relaxed);
+    assert_eq!(extents.trim(&probe).expect("the probe punches"), 900 * PAGE_BYTES);
+    assert_eq!(probe.backed_pages(), 300);
+}
+
+#[test]
+fn bookkeeping_that_contradicts_itself_is_corrupted() {
+    let new = |grown, allocated: &[PageRange]| Extents::new(geometry(400), grown, allocated);
+    let senseless: [(u32, &[PageRange]); 7] = [
+        (401, &[]),
+        (u32::MAX, &[]),
+        (100, &[range(0, 0)]),
+        (100, &[range(99, 2)]),
+        (100, &[range(u32::MAX, u32::MAX)]),
+        (100, &[range(20, 5), range(10, 11)]),
+        (100, &[range(20, 5), range(20, 5)]),
+    ];
+    for (grown, allocated) in senseless {
+        let error = new(grown, allocated).expect_err("senseless");
+        assert!(matches!(error, Error::Corrupted { .. }), "{allocated:?}: {error}");
+    }
+    let full = new(400, &[range(0, 300), range(300, 100)]).expect("no free page is fine");
+    assert_eq!(full.stats().largest_free_bytes, 0);
+}
+
+#[test]
+#[should_panic(expected = "is not allocated")]
+fn releasing_twice_panics() {
+    let (probe, extents) = fresh(400);
+    let range = extents.allocate(&probe, 5).expect("room");
+    extents.release(&probe, range);
+    extents.release(&probe, range);
+}
+
+#[test]
+fn threads_never_hold_the_same_page() {
+    let (probe, extents) = fresh(4000);
+    let owned: Vec<AtomicBool> = (0..4000).map(|_| AtomicBool::new(false)).collect();
+    let claim = |range: PageRange, now: bool| {
+        let start = range.start.0 as usize;
+        for page in &owned[start..start + range.pages as usize] {
+            assert_ne!(page.swap(now, Ordering::Relaxed), now, "{range:?}");
+        }
+    };
+    let work = |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut live: Vec<PageRange> = Vec::new();
+        for _ in 0..2000 {
+            if live.len() < 10 || random.bool() && live.len() < 30 {
+                let range = extents.allocate(&probe, random.u32(1..60)).expect("room");
+                claim(range, true);
+                live.push(range);
+            } else {
+                let range = live.swap_remove(random.usize(..live.len()));
+                claim(range, false);
+                extents.release(&probe, range);
+            }
+        }
+        live.into_iter().for_each(|range| {
+            claim(range, false);
+            extents.release(&probe, range);
+        });
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| work(1));
+        scope.spawn(|| work(2));
+    });
+    assert_eq!(lock(&extents.space).free.iter().count(), 1);
+}
+#[test]
+fn zz_speed() {
+    for live_max in [16usize, 128, 2000] {
+        let geometry = geometry(4 << 20);
+        let medium = pmalloc_persist::Anon::new(geometry.heap_bytes());
+        let extents = Extents::new(geometry, 0, &[]).expect("x");
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut live: Vec<PageRange> = (0..live_max)
+            .map(|_| extents.allocate(&medium, random.u32(8..=128)).expect("room"))
+            .collect();
+        let plan: Vec<(usize, u32)> =
+            (0..4096).map(|_| (random.usize(..live_max), random.u32(8..=128))).collect();
+        let once = std::time::Instant::now();
+        let n = 500_000;
+        for i in 0..n {
+            let (k, p) = plan[i % 4096];
+            extents.release(&medium, live[k]);
+            live[k] = extents.allocate(&medium, p).expect("room");
+        }
+        println!(
+            "live {live_max}: {} ns per pair, runs {}, grown {}",
+            once.elapsed().as_nanos() / n as u128,
+            lock(&extents.space).free.iter().count(),
+            extents.stats().grown_bytes >> 20
+        );
+        // hot pair
+        let once = std::time::Instant::now();
+        for i in 0..n {
+            let r = extents.allocate(&medium, plan[i % 4096].1).expect("room");
+            extents.release(&medium, r);
+        }
+        println!("   hot pair: {} ns", once.elapsed().as_nanos() / n as u128);
+    }
+    let map = crate::page_map::PageMap::new(1 << 16).expect("m");
+    let once = std::time::Instant::now();
+    for i in 0..500_000u32 {
+        let r = range((i * 37) % 60000, 8 + i % 120);
+        map.set_large(r, 1, 2);
+        map.clear(r);
+    }
+    println!("map set+clear avg 68 pages: {} ns", once.elapsed().as_nanos() / 500_000);
+}
