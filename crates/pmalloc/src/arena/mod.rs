@@ -177,8 +177,9 @@ impl Arena {
     }
 
     fn put<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs, block: u64) {
-        let page = space.slab_start(block);
-        let inventory = slabs.all.get_mut(&page).expect("a block goes back to the arena of its slab");
+        let page = space.slab_of(block).range().start;
+        let inventory =
+            slabs.all.get_mut(&page).expect("a block goes back to the arena of its slab");
         let slab = *inventory.descriptor();
         inventory.put(slab.block_at(block).expect("a block starts where its slab says"));
         let whole = inventory.is_whole();
@@ -198,7 +199,9 @@ impl Arena {
                 slabs.remove(page);
             }
             Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
-            Err(error) => unreachable!("freeing an empty slab can only fail for want of room: {error}"),
+            Err(error) => {
+                unreachable!("freeing an empty slab can only fail for want of room: {error}")
+            }
         }
     }
 }

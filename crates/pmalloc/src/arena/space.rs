@@ -1,6 +1,9 @@
 //! The space that arenas share: the medium, the pages and who uses them.
 
-use pmalloc_persist::{LINE_BYTES, Medium, PAGE_BYTES, sync::{Mutex, lock}};
+use pmalloc_persist::{
+    LINE_BYTES, Medium, PAGE_BYTES,
+    sync::{Mutex, lock},
+};
 use std::collections::HashSet;
 
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
         book::ExtentKind,
         geometry::{Geometry, Page, PageRange},
     },
-    page_map::{PageMap, Use},
+    page_map::{PageMap, SlabUse, Use},
     size_class::SizeClass,
     slab::{Descriptor, LiveBit},
 };
@@ -49,8 +52,8 @@ pub(crate) enum Target {
     },
     /// An extent.
     Large {
-        /// First page.
-        start: Page,
+        /// Its pages.
+        range: PageRange,
         /// The log that holds it.
         log: LogId,
     },
@@ -79,19 +82,19 @@ impl<M: Medium> Space<M> {
         let not_live = Error::NotLive { offset };
         let Some(page) = self.geometry.page_at(offset) else { return Err(not_live) };
         match self.page_map.get(page) {
-            Use::Slab { first, pages, class, tag, log } => {
-                let range = PageRange::new(first, pages);
-                let slab = Descriptor::new(&self.geometry, range, class, tag);
+            Use::Slab(found) => {
+                let slab = self.descriptor(found);
                 let Some(block) = slab.block_at(offset) else { return Err(not_live) };
                 let bit = slab.live_bit(block);
                 if !bit.is_set(&self.medium) {
                     return Err(not_live);
                 }
-                Ok(Target::Small { slab, arena: log, block, bit })
+                Ok(Target::Small { slab, arena: LogId(u32::from(found.log)), block, bit })
             }
-            Use::LargeStart { log, .. } if offset.is_multiple_of(PAGE_BYTES) => {
-                Ok(Target::Large { start: page, log })
-            }
+            Use::LargeStart(large) if offset.is_multiple_of(PAGE_BYTES) => Ok(Target::Large {
+                range: PageRange::new(page, large.pages),
+                log: LogId(u32::from(large.log)),
+            }),
             _ => Err(not_live),
         }
     }
@@ -101,27 +104,34 @@ impl<M: Medium> Space<M> {
     pub(crate) fn is_inside_live_block(&self, offset: u64) -> bool {
         let Some(page) = self.geometry.page_at(offset) else { return false };
         match self.page_map.get(page) {
-            Use::Slab { first, pages, class, tag, .. } => {
-                let slab = Descriptor::new(&self.geometry, PageRange::new(first, pages), class, tag);
+            Use::Slab(found) => {
+                let slab = self.descriptor(found);
                 let block = slab.block_around(offset);
                 block.is_some_and(|block| slab.live_bit(block).is_set(&self.medium))
             }
-            Use::LargeStart { .. } | Use::LargeInside { .. } => true,
+            Use::LargeStart(_) | Use::LargeInside => true,
             Use::Free => false,
         }
     }
 
-    /// First page of the slab that holds the block at byte `offset`.
+    /// The slab that holds the block at byte `offset`.
     ///
     /// # Panics
     ///
     /// If no slab does: only blocks that came from a slab are asked for.
-    pub(crate) fn slab_start(&self, offset: u64) -> Page {
+    #[inline]
+    pub(crate) fn slab_of(&self, offset: u64) -> Descriptor {
         let page = self.geometry.page_at(offset).expect("a block lies in the data area");
         match self.page_map.get(page) {
-            Use::Slab { first, .. } => first,
+            Use::Slab(slab) => self.descriptor(slab),
             other => unreachable!("a small block lies in a slab, not in {other:?}"),
         }
+    }
+
+    /// The descriptor of a slab that the page map knows.
+    #[inline]
+    pub(crate) fn descriptor(&self, slab: SlabUse) -> Descriptor {
+        Descriptor::new(&self.geometry, slab.range, slab.class, slab.tag)
     }
 
     /// Makes a slab of `class`, the arena's `count`-th of that class, and logs it.
@@ -130,8 +140,14 @@ impl<M: Medium> Space<M> {
     ///
     /// Memory, then header and bitmap, then the log entry, each durable before the next: a slab that the log
     /// names is always whole. A crash before the entry leaves free pages.
-    pub(crate) fn create_slab(&self, log: LogId, class: SizeClass, count: u32) -> Result<Descriptor> {
-        let pages_max = u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
+    pub(crate) fn create_slab(
+        &self,
+        log: LogId,
+        class: SizeClass,
+        count: u32,
+    ) -> Result<Descriptor> {
+        let pages_max =
+            u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
         let range = self.extents.allocate(&self.medium, class.slab_pages(count, pages_max))?;
         let slab = Descriptor::new(&self.geometry, range, class, 0);
         let made = self
@@ -142,7 +158,7 @@ impl<M: Medium> Space<M> {
             self.extents.release(&self.medium, range);
             return Err(error);
         }
-        self.page_map.set_slab(range, class, slab.tag(), log);
+        self.page_map.set_slab(SlabUse { range, class, log: log.code(), tag: slab.tag() });
         Ok(slab)
     }
 

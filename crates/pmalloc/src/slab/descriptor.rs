@@ -53,7 +53,8 @@ impl Descriptor {
     ///
     /// The bookkeeping log does not name the slab yet: whatever part of this is durable, no slab is there.
     pub(crate) fn create<M: Medium>(&self, m: &M) -> Result<()> {
-        let words = m.region().array::<Word>(Offset::new(self.lines), u64::from(self.range.pages) * 8)?;
+        let words =
+            m.region().array::<Word>(Offset::new(self.lines), u64::from(self.range.pages) * 8)?;
         for word in words {
             if m.load(word) != 0 {
                 m.store(word, 0);
@@ -87,7 +88,8 @@ impl Descriptor {
         let class_word = m.load(&header.class);
         let class = SizeClass::from_block_bytes(class_word & 0xffff_ffff)
             .ok_or_else(|| damaged("a slab has blocks of no known size"))?;
-        let tag = u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
+        let tag =
+            u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
         let slab = Self::new(geometry, range, class, tag);
         if m.load(&header.extent) != slab.extent_word() {
             return Err(damaged("a slab header belongs to another extent"));
@@ -123,22 +125,20 @@ impl Descriptor {
     /// Byte offset of `block`.
     #[inline]
     pub(crate) fn block_offset(&self, block: u32) -> u64 {
-        self.base + u64::from(block) * self.class.block_bytes()
+        self.base + self.class.offset_of(block)
     }
 
     /// The block that starts at byte `offset`, or `None` if none does.
     #[inline]
     pub(crate) fn block_at(&self, offset: u64) -> Option<u32> {
-        let distance = u32::try_from(offset.checked_sub(self.base)?).ok()?;
-        let block = self.class.index_of(distance);
-        (block < self.blocks() && self.block_offset(block) == offset).then_some(block)
+        let block = self.class.exact_index_of(offset.checked_sub(self.base)?)?;
+        (block < self.blocks()).then_some(block)
     }
 
     /// The block that contains byte `offset` of the slab, or `None` behind the last one.
     #[inline]
     pub(crate) fn block_around(&self, offset: u64) -> Option<u32> {
-        let distance = u32::try_from(offset.checked_sub(self.base)?).ok()?;
-        let block = self.class.index_of(distance);
+        let block = self.class.index_of(offset.checked_sub(self.base)?);
         (block < self.blocks()).then_some(block)
     }
 

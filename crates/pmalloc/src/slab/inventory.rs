@@ -67,6 +67,17 @@ impl Inventory {
         self.free_count == self.descriptor.blocks()
     }
 
+    /// Whether a block that is free here is live on media.
+    pub(crate) fn contradicts<M: Medium>(&self, m: &M) -> bool {
+        let words = self.descriptor.bitmap(m).expect("a descriptor lies inside its heap");
+        self.free.iter().zip(words).any(|(free, word)| free & m.load(word) != 0)
+    }
+
+    /// Volatile memory of this inventory, in bytes.
+    pub(crate) fn dram_bytes(&self) -> u64 {
+        (size_of::<Self>() + size_of_val(&*self.free)) as u64
+    }
+
     /// Takes up to `want` blocks out, in turn from each line of the bitmap, and hands them to `take`.
     pub(crate) fn take(&mut self, want: u32, mut take: impl FnMut(u32)) -> u32 {
         let lines = self.free.len() / LINE_WORDS;

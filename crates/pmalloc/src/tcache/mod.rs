@@ -117,7 +117,7 @@ impl Bin {
         class: SizeClass,
     ) -> Result<()> {
         let want = (self.limit / 2).max(1);
-        self.limit = (self.limit * 2).min(class.cache_limit());
+        self.limit = (self.limit * 2).min(class.cache_max());
         arena.refill(space, class, want, |offset, block| self.push(offset, block))
     }
 
