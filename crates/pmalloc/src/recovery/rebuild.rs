@@ -12,7 +12,7 @@ use crate::{
         book::ExtentKind,
         geometry::{Geometry, PageRange},
     },
-    page_map::PageMap,
+    page_map::{PageMap, SlabUse},
     slab::{Descriptor, Inventory},
 };
 
@@ -26,14 +26,16 @@ pub(super) fn rebuild<M: Medium>(
 ) -> Result<(Space<M>, Vec<Arena>)> {
     let ranges: Vec<PageRange> = held.iter().map(|held| held.extent.range).collect();
     let extents = Extents::new(geometry, state.grown_pages, &ranges)?;
-    let page_map = PageMap::new(&geometry).map_err(Error::io("mapping the page map"))?;
+    let pages = u32::try_from(geometry.data_pages()).expect("a valid geometry has 32-bit pages");
+    let page_map = PageMap::new(pages).map_err(Error::io("mapping the page map"))?;
     let mut slabs: Vec<Vec<Inventory>> = (0..geometry.logs).map(|_| Vec::new()).collect();
     for Held { extent, log } in held {
         match extent.kind {
-            ExtentKind::Large => page_map.set_large(extent.range, *log, extent.tag),
+            ExtentKind::Large => page_map.set_large(extent.range, log.code(), extent.tag),
             ExtentKind::Slab => {
                 let slab = Descriptor::open(&medium, &geometry, extent.range)?;
-                page_map.set_slab(extent.range, slab.class(), slab.tag(), *log);
+                let (class, tag) = (slab.class(), slab.tag());
+                page_map.set_slab(SlabUse { range: extent.range, class, log: log.code(), tag });
                 slabs[log.0 as usize].push(Inventory::read(&medium, slab)?);
             }
         }

@@ -64,8 +64,24 @@ pub(super) fn replay<M: Medium>(
     lane::zero_rings(m, geometry, &lanes)?;
     // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
     m.fence();
-    book.close_holes(m)?;
+    compact_torn(m, geometry, &book)?;
     Ok(Replayed { book, held, lanes, records: records.len() as u64 })
+}
+
+/// Copies the logs if a crash left torn entries in them, so that in a heap that was closed an entry that does not
+/// match its checksum is damage and not a trace of a crash.
+fn compact_torn<M: Medium>(m: &M, geometry: &Geometry, book: &Book) -> Result<()> {
+    if book.stats().torn == 0 {
+        return Ok(());
+    }
+    for log in 0..geometry.logs {
+        match book.compact(m, LogId(log)) {
+            // Without room for a copy the holes stay; they are skipped by every replay.
+            Ok(_) | Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The state of a replay: the extents as the logs and the records redone so far have them.
@@ -211,7 +227,8 @@ impl<'a, M: Medium> Replay<'a, M> {
 
     /// The pages that a record of a large block names, and where that is wrong if it is.
     fn range_of(&self, record: &Record) -> Result<(PageRange, Error)> {
-        let damaged = || Error::corrupted(record.block, "a record names an extent that can't exist");
+        let damaged =
+            || Error::corrupted(record.block, "a record names an extent that can't exist");
         let page = self.geometry.page_at(record.block).ok_or_else(damaged)?;
         let range = PageRange::new(page, record.pages);
         let valid = record.block.is_multiple_of(PAGE_BYTES)
@@ -223,7 +240,9 @@ impl<'a, M: Medium> Replay<'a, M> {
     /// A large block being allocated is an extent as logged, or pages that no extent touches.
     fn check_extent(&self, record: &Record) -> Result<()> {
         let (range, damaged) = self.range_of(record)?;
-        let last = Page(u32::try_from(range.end() - 1).map_err(|_| Error::corrupted(record.block, "a record names an extent that can't exist"))?);
+        let last = Page(u32::try_from(range.end() - 1).map_err(|_| {
+            Error::corrupted(record.block, "a record names an extent that can't exist")
+        })?);
         match self.held.range(..=last).next_back() {
             Some((_, held)) if held.extent.range == range => self.extent_of(record).map(drop),
             Some((_, held)) if held.extent.range.end() > u64::from(range.start.0) => Err(damaged),

@@ -62,7 +62,10 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
         .filter(|pages| u64::from(*pages) <= geometry.data_pages())
         .ok_or_else(|| damaged(&state.grown_pages, "the heap has grown beyond its capacity"))?;
     if m.len() < geometry.data_span().start + grown * PAGE_BYTES {
-        return Err(Error::corrupted(m.len(), "the file was truncated: it ends before the heap does"));
+        return Err(Error::corrupted(
+            m.len(),
+            "the file was truncated: it ends before the heap does",
+        ));
     }
     Ok(StateImage { clean, policy, grown_pages, owner: read_owner(m, &state.owner) })
 }
