@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pmalloc_persist::OutOfBounds;
+use pmalloc_persist::{MapError, OutOfBounds};
 
 /// Result of a heap operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -120,6 +120,9 @@ pub enum Error {
     /// Other handles to the heap exist.
     #[error("other handles to this heap exist: drop them first")]
     HandlesRemain,
+    /// The file can't be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// The operating system refused.
     #[error("{doing}: {source}")]
     Io {

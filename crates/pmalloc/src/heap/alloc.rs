@@ -11,7 +11,7 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    book::{Extent, LogId},
+    book::Extent,
     error::{Error, Result},
     lane::Draft,
     layout::{
@@ -23,6 +23,9 @@ use crate::{
     size_class::SizeClass,
     slab::Descriptor,
 };
+
+/// Alignment of root blocks: their slots share no line with other blocks.
+const LINE: usize = 64;
 
 /// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +115,11 @@ impl<M: Medium, A: Access<M>> Drop for Reservation<'_, M, A> {
 
 /// Takes a block for `layout` out of the heap's free memory. Volatile.
 #[inline]
-fn reserve<M: Medium>(core: &Core<M>, state: &mut SessionState, layout: Layout) -> Result<Reserved> {
+fn reserve<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    layout: Layout,
+) -> Result<Reserved> {
     check(core, layout)?;
     core.prepare(state)?;
     match reserve_once(core, state, layout) {
@@ -146,7 +153,7 @@ fn reserve_once<M: Medium>(
     state: &mut SessionState,
     layout: Layout,
 ) -> Result<Reserved> {
-    let Some(class) = SizeClass::of(layout.size(), layout.align()) else {
+    let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
         return reserve_large(core, layout);
     };
     let arena = &core.arenas[state.arena];
@@ -269,7 +276,7 @@ fn commit_large<M: Medium>(
         // CRASH: the operation is decided by this fence.
         m.fence();
         space.book.write(m, &append);
-        space.page_map.set_large(range, log, 0);
+        space.page_map.set_large(range, log.code(), 0);
         slot.write(m, SlotWord::owning(offset, version));
         // CRASH: the effects are durable before the mark that stops their being redone.
         m.fence();
@@ -289,12 +296,9 @@ pub(super) fn alloc_zeroed_root<M: Medium>(
     place: u64,
     bytes: u64,
 ) -> Result<()> {
-    let invalid = |_| Error::Invalid { what: "root size", why: format!("{bytes} bytes are too many") };
-    let size = usize::try_from(bytes).map_err(|_| Error::Invalid {
-        what: "root size",
-        why: format!("{bytes} bytes are too many"),
-    })?;
-    let layout = Layout::from_size_align(size, 16).map_err(invalid)?;
+    let too_large = || Error::Invalid { what: "root", why: format!("{bytes} bytes are too many") };
+    let size = usize::try_from(bytes).map_err(|_| too_large())?;
+    let layout = Layout::from_size_align(size, LINE).map_err(|_| too_large())?;
     access.with(|state| {
         let reserved = reserve(core, state, layout)?;
         let span = Span::new(reserved.offset(), bytes);
@@ -306,9 +310,4 @@ pub(super) fn alloc_zeroed_root<M: Medium>(
         publish_at(core, state, slot, place, reserved)
             .inspect_err(|_| cancel(core, state, reserved))
     })
-}
-
-/// The log of the session's arena.
-pub(super) fn log_of<M: Medium>(core: &Core<M>, state: &SessionState) -> LogId {
-    core.arenas[state.arena].log()
 }

@@ -158,7 +158,8 @@ impl<M: Medium> Checker<'_, M> {
     fn claim(&mut self, slot: u64, block: u64) {
         match self.owners.get_mut(&block) {
             None => {
-                let text = format!("the slot at {slot:#x} owns {block:#x}, where no live block starts");
+                let text =
+                    format!("the slot at {slot:#x} owns {block:#x}, where no live block starts");
                 self.report(ProblemKind::Dangling, slot, text);
             }
             Some(owner @ None) => *owner = Some(slot),

@@ -77,7 +77,7 @@ fn unlink<M: Medium>(
             let was_live = unlink_small(core, state, source, bit)?;
             Ok(if was_live { Unlinked::Small { slab, arena, block } } else { Unlinked::Lost })
         }
-        Target::Large { start, log } => unlink_large(core, state, source, start, log),
+        Target::Large { range, log } => unlink_large(core, state, source, range.start, log),
     }
 }
 

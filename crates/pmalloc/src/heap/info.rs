@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use pmalloc_persist::{Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, ProcessId, boot_id};
+use pmalloc_persist::{
+    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, ProcessId, boot_id,
+};
 
 use super::options::read_header;
 use crate::{

@@ -33,17 +33,17 @@ use std::{alloc::Layout, fmt, path::Path};
 
 use pmalloc_persist::{Mapped, Medium, Span, sync::Arc};
 
-use self::{core::Core, session::Implicit};
 pub use self::{
     check::{CheckReport, Problem, ProblemKind, check_file},
     guard::Guard,
     info::{Info, info},
-    options::HeapOptions,
+    options::{HeapOptions, TestGeometry},
     pptr::PPtr,
     session::Session,
     slot::Slot,
     stats::{Block, ClassStats, LogStats, Stats},
 };
+use self::{core::Core, session::Implicit};
 use crate::{
     arena::Target,
     error::{Error, Result},

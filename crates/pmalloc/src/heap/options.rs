@@ -11,7 +11,9 @@ use super::{Heap, core::Core, format};
 use crate::{
     error::{Error, Result},
     layout::{
-        geometry::{CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX},
+        geometry::{
+            CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
+        },
         state::Clean,
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, Model, SUPERBLOCK_WORDS},
     },
@@ -272,10 +274,9 @@ impl HeapOptions {
 
     fn check_layout(&self, header: &Header) -> Result<()> {
         match &self.layout {
-            Some(expected) if *expected != header.layout_name => Err(Error::Layout {
-                expected: expected.clone(),
-                found: header.layout_name.clone(),
-            }),
+            Some(expected) if *expected != header.layout_name => {
+                Err(Error::Layout { expected: expected.clone(), found: header.layout_name.clone() })
+            }
             _ => Ok(()),
         }
     }

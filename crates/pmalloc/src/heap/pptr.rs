@@ -62,6 +62,10 @@ impl<T: ?Sized> PartialEq for PPtr<T> {
 impl<T: ?Sized> Eq for PPtr<T> {}
 impl<T: ?Sized> fmt::Debug for PPtr<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_null() { f.write_str("PPtr(null)") } else { write!(f, "PPtr({:#x})", self.offset) }
+        if self.is_null() {
+            f.write_str("PPtr(null)")
+        } else {
+            write!(f, "PPtr({:#x})", self.offset)
+        }
     }
 }

@@ -4,11 +4,7 @@
 //! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
 //! [`Session`]s explicitly and move them between threads.
 
-use std::{
-    alloc::Layout,
-    cell::RefCell,
-    fmt,
-};
+use std::{alloc::Layout, cell::RefCell, fmt};
 
 use pmalloc_persist::{
     Medium,

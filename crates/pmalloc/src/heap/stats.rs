@@ -79,7 +79,8 @@ pub struct LogStats {
 
 /// Collects the figures of a heap.
 pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
-    let heap_bytes = core.medium().occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
+    let heap_bytes =
+        core.medium().occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
     let peak = core.peak_bytes.fetch_max(heap_bytes, Ordering::Relaxed).max(heap_bytes);
     let (mut live_blocks, mut live_bytes) = (0, 0);
     for_each_block(core, |block| {
@@ -117,7 +118,7 @@ pub(super) fn blocks<M: Medium>(core: &Core<M>) -> Vec<Block> {
 
 /// Calls `visit` with every live block, in address order.
 pub(super) fn for_each_block<M: Medium>(core: &Core<M>, mut visit: impl FnMut(Block)) {
-    let grown = core.space.extents.stats().grown_pages;
+    let grown = grown_pages(core);
     let mut page = 0;
     while page < grown {
         page += visit_page(core, Page(page), &mut visit);
@@ -178,11 +179,16 @@ fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
 /// sessions' bounds elsewhere.
 fn dram_bytes<M: Medium>(core: &Core<M>) -> u64 {
     const MIRROR_BYTES: u64 = 96;
-    let grown = u64::from(core.space.extents.stats().grown_pages);
+    let grown = u64::from(grown_pages(core));
     let mut inventories = 0;
     for arena in &core.arenas {
         arena.for_each_slab(|inventory| inventories += inventory.dram_bytes());
     }
     let mirrors = core.space.book.stats().entries_live * MIRROR_BYTES;
     grown * PAGE_BYTES / 1024 + inventories + mirrors
+}
+
+fn grown_pages<M: Medium>(core: &Core<M>) -> u32 {
+    let pages = core.space.extents.stats().grown_bytes / PAGE_BYTES;
+    u32::try_from(pages).expect("a valid geometry has 32-bit pages")
 }

@@ -2,6 +2,9 @@
 
 use pmalloc_persist::{Word, on_media};
 
+use super::{geometry::Geometry, sealed::checksum};
+use crate::error::{Error, Result};
+
 /// First word of every heap: `PMALLOC` and a version of this very line, which is frozen.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PMALLOC\x01");
 
@@ -77,6 +80,149 @@ impl Model {
         match code {
             1 => Some(Self::Log),
             _ => None,
+        }
+    }
+}
+
+/// Words of a superblock.
+pub(crate) const SUPERBLOCK_WORDS: usize = size_of::<Superblock>() / size_of::<Word>();
+
+/// What a superblock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Random identity.
+    pub(crate) uuid: u128,
+    /// Consistency model.
+    pub(crate) model: Model,
+    /// Seconds since 1970 at creation.
+    pub(crate) created_s: u64,
+    /// The application's name for its data.
+    pub(crate) layout_name: String,
+    /// The sizes.
+    pub(crate) geometry: Geometry,
+}
+
+impl Header {
+    /// The words of the copy that stands at byte `place`.
+    pub(crate) fn encode(&self, place: u64) -> [u64; SUPERBLOCK_WORDS] {
+        let geometry = &self.geometry;
+        let mut words = [0; SUPERBLOCK_WORDS];
+        #[allow(clippy::cast_possible_truncation, reason = "the halves of the identity")]
+        let uuid = [self.uuid as u64, (self.uuid >> 64) as u64];
+        words[..8].copy_from_slice(&[
+            MAGIC,
+            FORMAT_VERSION,
+            0,
+            0,
+            uuid[0],
+            uuid[1],
+            self.model.code(),
+            self.created_s,
+        ]);
+        words[8..16].copy_from_slice(&pack_name(&self.layout_name));
+        words[16..25].copy_from_slice(&[
+            geometry.capacity_bytes,
+            geometry.slab_bytes,
+            u64::from(geometry.ring_places),
+            u64::from(geometry.lanes),
+            geometry.chunk_bytes,
+            u64::from(geometry.logs),
+            u64::from(geometry.roots),
+            u64::from(geometry.stripes),
+            1,
+        ]);
+        words[SUPERBLOCK_WORDS - 1] = checksum(&words[..SUPERBLOCK_WORDS - 1], place);
+        words
+    }
+
+    /// What the copy at byte `place` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAHeap`], [`Error::Version`] or [`Error::Corrupted`].
+    pub(crate) fn decode(words: &[u64; SUPERBLOCK_WORDS], place: u64) -> Result<Self> {
+        if words[0] != MAGIC {
+            return Err(Error::NotAHeap { why: "it does not begin with the magic word" });
+        }
+        if words[1] != FORMAT_VERSION {
+            return Err(Error::Version { found: words[1], supported: FORMAT_VERSION });
+        }
+        let damaged = |what| Error::corrupted(place, what);
+        if words[SUPERBLOCK_WORDS - 1] != checksum(&words[..SUPERBLOCK_WORDS - 1], place) {
+            return Err(damaged("a superblock does not match its checksum"));
+        }
+        if words[3] != 0 {
+            return Err(Error::Version { found: words[3], supported: 0 });
+        }
+        let small = |word: u64| u32::try_from(word).unwrap_or(u32::MAX);
+        let geometry = Geometry {
+            capacity_bytes: words[16],
+            slab_bytes: words[17],
+            ring_places: small(words[18]),
+            lanes: small(words[19]),
+            chunk_bytes: words[20],
+            logs: small(words[21]),
+            roots: small(words[22]),
+            stripes: small(words[23]),
+        };
+        if !geometry.is_valid() {
+            return Err(damaged("a superblock has impossible sizes"));
+        }
+        let layout_name = unpack_name(&words[8..16])
+            .ok_or_else(|| damaged("the layout name is not a zero-padded UTF-8 string"))?;
+        Ok(Self {
+            uuid: u128::from(words[4]) | u128::from(words[5]) << 64,
+            model: Model::from_code(words[6]).ok_or_else(|| damaged("the model is not known"))?,
+            created_s: words[7],
+            layout_name,
+            geometry,
+        })
+    }
+}
+
+/// A name of at most 63 bytes as eight zero-padded words.
+pub(crate) fn pack_name(name: &str) -> [u64; 8] {
+    let mut bytes = [0_u8; 64];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    std::array::from_fn(|word| {
+        let bytes: [u8; 8] = bytes[word * 8..][..8].try_into().expect("eight bytes");
+        u64::from_le_bytes(bytes)
+    })
+}
+
+/// The name in eight words, or `None` if they hold no zero-padded UTF-8 string.
+pub(crate) fn unpack_name(words: &[u64]) -> Option<String> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let len = bytes.iter().position(|byte| *byte == 0)?;
+    if bytes[len..].iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    String::from_utf8(bytes[..len].to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Header {
+        Header {
+            uuid: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+            model: Model::Log,
+            created_s: 1_800_000_000,
+            layout_name: "a".repeat(LAYOUT_NAME_MAX_BYTES),
+            geometry: crate::tests::small_geometry(),
+        }
+    }
+
+    #[test]
+    fn a_superblock_survives_encoding_and_detects_every_flip() {
+        let words = sample().encode(4096);
+        assert_eq!(Header::decode(&words, 4096).expect("valid"), sample());
+        assert!(Header::decode(&words, 0).is_err(), "a copy is valid at its place only");
+        for bit in 0..SUPERBLOCK_WORDS * 64 {
+            let mut flipped = words;
+            flipped[bit / 64] ^= 1 << (bit % 64);
+            assert!(Header::decode(&flipped, 4096).is_err(), "bit {bit}");
         }
     }
 }
