@@ -65,7 +65,9 @@ mod offset;
 mod on_media;
 mod process;
 mod region;
+pub mod sim;
 pub mod sync;
+mod traced;
 mod word;
 
 pub use domain::{Durability, DurabilityChoice};
@@ -78,4 +80,5 @@ pub use offset::{LINE_BYTES, Line, Offset, PAGE_BYTES, Span};
 pub use on_media::OnMedia;
 pub use process::{ProcessId, boot_id};
 pub use region::{OutOfBounds, Region};
+pub use traced::{Counts, Event, Traced};
 pub use word::Word;

@@ -1,0 +1,251 @@
+//! The simulator as a [`Medium`]: what each access means in the model.
+
+use core::panic::Location;
+use std::io;
+
+use super::{
+    Sim,
+    memory::WordAt,
+    model::{Domain, Site},
+    mutate::SiteKind,
+    report::PointKind,
+    state::masked_words,
+};
+use crate::{
+    Medium, PAGE_BYTES, Region, Span, Word,
+    sync::thread::{self, ThreadId},
+};
+
+fn current_thread() -> ThreadId {
+    thread::current().id()
+}
+
+impl Sim {
+    fn place_of(&self, word: &Word) -> WordAt {
+        let place = core::ptr::from_ref(word).cast::<u8>();
+        let at = self.inner.live.region().offset_of(place);
+        WordAt::of(at.expect("the word lies in this medium"))
+    }
+
+    /// Makes sure that live memory shows what `word` holds.
+    fn resolve(&self, word: WordAt) {
+        if self.is_hot(word) {
+            self.lock().decide_word(word);
+        }
+    }
+
+    /// Announces an access to `word` and makes sure that live memory shows what it holds.
+    fn access(&self, word: &Word, what: &str, site: Site) -> WordAt {
+        let at = self.place_of(word);
+        self.step(site);
+        self.touch_word(at, what, site);
+        self.resolve(at);
+        at
+    }
+
+    /// Replaces the content of `word` by what `change` makes of it, as one store.
+    fn update(&self, word: &Word, site: Site, change: impl Fn(u64) -> Option<u64>) -> u64 {
+        let at = self.access(word, "an update", site);
+        let (old, is_changed) = {
+            let mut state = self.lock();
+            let old = word.get();
+            let new = change(old);
+            if let Some(new) = new {
+                state.store(current_thread, at, new, site);
+            }
+            (old, new.is_some())
+        };
+        if is_changed {
+            self.stored_one(site);
+        }
+        old
+    }
+
+    /// Where every store is durable at once, each leaves an image of its own.
+    fn stored_one(&self, site: Site) {
+        if self.inner.domain == Domain::Eadr {
+            self.reach(PointKind::Store, site);
+        }
+    }
+
+    /// Decides the units that `span` touches without losing what plain stores already wrote to it.
+    fn decide_under(&self, span: Span) {
+        if !WordAt::all_in(span).any(|word| self.is_hot(word)) {
+            return;
+        }
+        let mut state = self.lock();
+        let written: Vec<(WordAt, u64, u64)> = masked_words(span)
+            .map(|(word, mask)| (word, mask, state.memory.live(word).get()))
+            .collect();
+        for &(word, ..) in &written {
+            state.memory.live(word).set(state.memory.shadow(word));
+            state.decide_unit_of(word);
+        }
+        for (word, mask, value) in written {
+            let live = state.memory.live(word);
+            live.set(value & mask | live.get() & !mask);
+        }
+    }
+
+    fn punch_page(&self, page: usize, site: Site) {
+        let page_bytes = Span::new(page as u64 * PAGE_BYTES, PAGE_BYTES);
+        for word in WordAt::all_in(page_bytes) {
+            let mut state = self.lock();
+            state.decide_unit_of(word);
+            if state.memory.live(word).get() != 0 {
+                state.store(current_thread, word, 0, site);
+                drop(state);
+                self.stored_one(site);
+            }
+        }
+        self.inner.pages.punch(page);
+    }
+}
+
+impl Medium for Sim {
+    fn region(&self) -> &Region {
+        self.inner.live.region()
+    }
+
+    fn len(&self) -> u64 {
+        self.inner.pages.len_bytes()
+    }
+
+    #[track_caller]
+    fn load(&self, word: &Word) -> u64 {
+        self.access(word, "a load", Location::caller());
+        word.get()
+    }
+
+    #[track_caller]
+    fn store(&self, word: &Word, value: u64) {
+        let site = Location::caller();
+        let at = self.place_of(word);
+        self.step(site);
+        self.touch_word(at, "a store", site);
+        self.lock().store(current_thread, at, value, site);
+        self.stored_one(site);
+    }
+
+    #[track_caller]
+    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
+        let found = self.update(word, Location::caller(), |old| (old == current).then_some(new));
+        if found == current { Ok(found) } else { Err(found) }
+    }
+
+    #[track_caller]
+    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
+        self.update(word, Location::caller(), |old| Some(old | bits))
+    }
+
+    #[track_caller]
+    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
+        self.update(word, Location::caller(), |old| Some(old & bits))
+    }
+
+    #[track_caller]
+    fn flush(&self, span: Span) {
+        let site = Location::caller();
+        self.step(site);
+        self.touch(span, "a flush", site);
+        let mut state = self.lock();
+        state.sites.note(SiteKind::Flush, site);
+        if state.mutations.hits(SiteKind::Flush, site) {
+            return;
+        }
+        let thread = current_thread();
+        for line in span.lines() {
+            state.absorb(|| thread, line, site);
+            state.flush(thread, line);
+        }
+    }
+
+    #[track_caller]
+    fn fence(&self) {
+        let site = Location::caller();
+        self.step(site);
+        let thread = current_thread();
+        let is_effective = {
+            let mut state = self.lock();
+            state.sites.note(SiteKind::Fence, site);
+            if state.mutations.hits(SiteKind::Fence, site) {
+                return;
+            }
+            state.pending.is_fence_effective(thread)
+        };
+        if is_effective {
+            self.reach(PointKind::Fence, site);
+        }
+        self.lock().fence(thread);
+    }
+
+    #[track_caller]
+    fn stored(&self, span: Span) {
+        let site = Location::caller();
+        self.step(site);
+        self.touch(span, "plain stores", site);
+        self.decide_under(span);
+        for word in WordAt::all_in(span) {
+            let mut state = self.lock();
+            let value = state.memory.live(word).get();
+            if value != state.memory.shadow(word) {
+                state.log(current_thread, word, value, site);
+                drop(state);
+                self.stored_one(site);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn settle(&self, span: Span) {
+        let site = Location::caller();
+        self.step(site);
+        self.touch(span, "plain loads", site);
+        WordAt::all_in(span).for_each(|word| self.resolve(word));
+    }
+
+    #[track_caller]
+    fn back(&self, span: Span) -> io::Result<()> {
+        let site = Location::caller();
+        self.step(site);
+        self.lock().backs.next()?;
+        if span.end() > self.region().len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.inner.pages.first_unbacked(span).is_some() {
+            // The set of images is not a subset of the later ones: the pages differ.
+            self.reach(PointKind::Back, site);
+            self.inner.pages.back(span);
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn punch(&self, span: Span) -> io::Result<()> {
+        let site = Location::caller();
+        self.step(site);
+        let pages = self.inner.pages.backed_inside(span);
+        if !pages.is_empty() {
+            self.reach(PointKind::Punch, site);
+        }
+        for page in pages {
+            self.punch_page(page, site);
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn sync(&self) -> io::Result<()> {
+        let site = Location::caller();
+        self.step(site);
+        if !self.lock().pending.is_empty() {
+            self.reach(PointKind::Sync, site);
+            self.lock().release_all();
+        }
+        Ok(())
+    }
+
+    fn occupied_bytes(&self) -> io::Result<u64> {
+        Ok(self.inner.pages.occupied_bytes())
+    }
+}
