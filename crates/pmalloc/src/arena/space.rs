@@ -12,7 +12,7 @@ use crate::{
     extent::Extents,
     layout::{
         book::ExtentKind,
-        geometry::{Geometry, Page, PageRange},
+        geometry::{DataMap, Geometry, Page, PageRange},
     },
     page_map::{PageMap, SlabUse, Use},
     size_class::SizeClass,
@@ -32,6 +32,8 @@ pub(crate) struct Space<M> {
     pub(crate) extents: Extents,
     /// The bookkeeping logs and their mirrors.
     pub(crate) book: Book,
+    /// Where pages and descriptors are, computed once.
+    data_map: DataMap,
     /// Volatile: descriptor pages that have memory.
     backed_descriptors: Mutex<HashSet<u64>>,
 }
@@ -69,7 +71,8 @@ impl<M: Medium> Space<M> {
         book: Book,
     ) -> Self {
         let backed_descriptors = Mutex::new(HashSet::new());
-        Self { medium, geometry, page_map, extents, book, backed_descriptors }
+        let data_map = geometry.data_map();
+        Self { medium, geometry, page_map, extents, book, data_map, backed_descriptors }
     }
 
     /// The live block that starts at byte `offset`.
@@ -80,7 +83,7 @@ impl<M: Medium> Space<M> {
     #[inline]
     pub(crate) fn target(&self, offset: u64) -> Result<Target> {
         let not_live = Error::NotLive { offset };
-        let Some(page) = self.geometry.page_at(offset) else { return Err(not_live) };
+        let Some(page) = self.data_map.page_at(offset) else { return Err(not_live) };
         match self.page_map.get(page) {
             Use::Slab(found) => {
                 let slab = self.descriptor(found);
@@ -102,7 +105,7 @@ impl<M: Medium> Space<M> {
     /// Whether the eight bytes at `offset` lie in a live block.
     #[inline]
     pub(crate) fn is_inside_live_block(&self, offset: u64) -> bool {
-        let Some(page) = self.geometry.page_at(offset) else { return false };
+        let Some(page) = self.data_map.page_at(offset) else { return false };
         match self.page_map.get(page) {
             Use::Slab(found) => {
                 let slab = self.descriptor(found);
@@ -121,7 +124,7 @@ impl<M: Medium> Space<M> {
     /// If no slab does: only blocks that came from a slab are asked for.
     #[inline]
     pub(crate) fn slab_of(&self, offset: u64) -> Descriptor {
-        let page = self.geometry.page_at(offset).expect("a block lies in the data area");
+        let page = self.data_map.page_at(offset).expect("a block lies in the data area");
         match self.page_map.get(page) {
             Use::Slab(slab) => self.descriptor(slab),
             other => unreachable!("a small block lies in a slab, not in {other:?}"),
@@ -131,7 +134,8 @@ impl<M: Medium> Space<M> {
     /// The descriptor of a slab that the page map knows.
     #[inline]
     pub(crate) fn descriptor(&self, slab: SlabUse) -> Descriptor {
-        Descriptor::new(&self.geometry, slab.range, slab.class, slab.tag)
+        let place = (&self.data_map, self.geometry.stripes);
+        Descriptor::new(place, slab.range, slab.class, slab.tag)
     }
 
     /// Makes a slab of `class`, the arena's `count`-th of that class, and logs it.
@@ -149,7 +153,7 @@ impl<M: Medium> Space<M> {
         let pages_max =
             u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
         let range = self.extents.allocate(&self.medium, class.slab_pages(count, pages_max))?;
-        let slab = Descriptor::new(&self.geometry, range, class, 0);
+        let slab = self.descriptor(SlabUse { range, class, log: log.code(), tag: 0 });
         let made = self
             .back_descriptor(range)
             .and_then(|()| slab.create(&self.medium))

@@ -88,7 +88,7 @@ impl Lane {
         // missing, the tags differ and no record is there: the operation did not happen. Once all four are
         // durable, recovery finishes the operation.
         m.flush_of(words);
-        self.place = (self.place + 1) % self.places;
+        self.place = if self.place + 1 == self.places { 0 } else { self.place + 1 };
         self.tag = self.tag.next();
     }
 

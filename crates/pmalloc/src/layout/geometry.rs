@@ -206,9 +206,18 @@ impl Geometry {
         Span::new(start, self.capacity_bytes)
     }
 
+    /// Where pages and their descriptors are.
+    pub(crate) fn data_map(&self) -> DataMap {
+        DataMap {
+            data: self.data_span().start,
+            descriptors: self.descriptor_span().start,
+            capacity_bytes: self.capacity_bytes,
+        }
+    }
+
     /// Offset of `page`.
     pub(crate) fn page_offset(&self, page: Page) -> u64 {
-        self.data_span().start + u64::from(page.0) * PAGE_BYTES
+        self.data_map().page_offset(page)
     }
 
     /// The bytes of `range`.
@@ -218,20 +227,51 @@ impl Geometry {
 
     /// The page that holds byte `offset`, or `None` if it lies outside the data area.
     pub(crate) fn page_at(&self, offset: u64) -> Option<Page> {
-        let distance = offset.checked_sub(self.data_span().start)?;
-        let page = u32::try_from(distance / PAGE_BYTES).ok()?;
-        (distance < self.capacity_bytes).then_some(Page(page))
+        self.data_map().page_at(offset)
     }
 
     /// The descriptor lines of `range`: one line per page, header first.
     pub(crate) fn descriptor_of(&self, range: PageRange) -> Span {
-        let start = self.descriptor_span().start + u64::from(range.start.0) * LINE_BYTES;
+        let start = self.data_map().descriptor_offset(range.start);
         Span::new(start, u64::from(range.pages) * LINE_BYTES)
     }
 
     /// Bytes of the whole heap, metadata included.
     pub(crate) fn heap_bytes(&self) -> u64 {
         self.data_span().end()
+    }
+}
+
+/// Where pages and their descriptors are: the part of a [`Geometry`] that every operation needs, computed once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DataMap {
+    data: u64,
+    descriptors: u64,
+    capacity_bytes: u64,
+}
+
+impl DataMap {
+    /// Offset of `page`.
+    #[inline]
+    pub(crate) fn page_offset(&self, page: Page) -> u64 {
+        self.data + u64::from(page.0) * PAGE_BYTES
+    }
+
+    /// Offset of the descriptor line of `page`.
+    #[inline]
+    pub(crate) fn descriptor_offset(&self, page: Page) -> u64 {
+        self.descriptors + u64::from(page.0) * LINE_BYTES
+    }
+
+    /// The page that holds byte `offset`, or `None` if it lies outside the data area.
+    #[inline]
+    pub(crate) fn page_at(&self, offset: u64) -> Option<Page> {
+        let distance = offset.wrapping_sub(self.data);
+        if distance >= self.capacity_bytes {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "a heap has at most 2^32 pages")]
+        Some(Page((distance / PAGE_BYTES) as u32))
     }
 }
 

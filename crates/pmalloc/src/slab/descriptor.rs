@@ -6,7 +6,7 @@ use super::interleave::{BitIndex, Interleave, LINE_BITS};
 use crate::{
     error::{Error, Result},
     layout::{
-        geometry::{Geometry, PageRange},
+        geometry::{DataMap, Geometry, PageRange},
         sealed::checksum,
         slab::{SLAB_MAGIC, SlabHeader},
     },
@@ -36,14 +36,19 @@ pub(crate) struct LiveBit {
 impl Descriptor {
     /// The descriptor of the slab in `range`; nothing is read.
     #[inline]
-    pub(crate) fn new(geometry: &Geometry, range: PageRange, class: SizeClass, tag: u8) -> Self {
+    pub(crate) fn new(
+        (map, stripes): (&DataMap, u32),
+        range: PageRange,
+        class: SizeClass,
+        tag: u8,
+    ) -> Self {
         Self {
             range,
             class,
             tag,
-            base: geometry.page_offset(range.start),
-            lines: geometry.descriptor_of(range).start,
-            interleave: Interleave::new(geometry.stripes, range.pages),
+            base: map.page_offset(range.start),
+            lines: map.descriptor_offset(range.start),
+            interleave: Interleave::new(stripes, range.pages),
         }
     }
 
@@ -90,7 +95,7 @@ impl Descriptor {
             .ok_or_else(|| damaged("a slab has blocks of no known size"))?;
         let tag =
             u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
-        let slab = Self::new(geometry, range, class, tag);
+        let slab = Self::new((&geometry.data_map(), geometry.stripes), range, class, tag);
         if m.load(&header.extent) != slab.extent_word() {
             return Err(damaged("a slab header belongs to another extent"));
         }

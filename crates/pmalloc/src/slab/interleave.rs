@@ -47,7 +47,12 @@ impl Interleave {
     #[inline]
     pub(crate) fn bit_of(self, block: u32) -> BitIndex {
         let group_blocks = self.stripes * LINE_BITS;
-        let (group, within) = (block / group_blocks, block % group_blocks);
+        // Nearly every slab has one group: a comparison is cheaper than two divisions.
+        let (group, within) = if block < group_blocks {
+            (0, block)
+        } else {
+            (block / group_blocks, block % group_blocks)
+        };
         let line = group * self.stripes + within % self.stripes;
         BitIndex(line * LINE_BITS + within / self.stripes)
     }

@@ -26,6 +26,7 @@ pub(crate) struct Cache {
 /// The cached blocks of one class.
 #[derive(Debug)]
 struct Bin {
+    stripes: u32,
     /// Offsets of free blocks, by block index modulo the number of banks.
     banks: Box<[Vec<u64>]>,
     /// The bank to take from next.
@@ -84,7 +85,7 @@ impl Cache {
 impl Bin {
     fn new(stripes: u32) -> Self {
         let banks = (0..stripes).map(|_| Vec::new()).collect();
-        Self { banks, cursor: 0, count: 0, limit: LIMIT_START }
+        Self { stripes, banks, cursor: 0, count: 0, limit: LIMIT_START }
     }
 
     #[inline]
@@ -104,7 +105,7 @@ impl Bin {
 
     #[inline]
     fn push(&mut self, offset: u64, block: u32) {
-        let bank = block as usize % self.banks.len();
+        let bank = (block % self.stripes) as usize;
         self.banks[bank].push(offset);
         self.count += 1;
     }
