@@ -91,16 +91,16 @@ impl<'h> Bench<'h> {
     }
 
     fn bare(&self, half: usize) -> u64 {
-        const PERSISTS: u64 = 100_000;
+        const PERSISTS: usize = 100_000;
         let m = self.heap.medium();
         let lines = &self.bare[half * 64..][..64];
         for count in 0..PERSISTS {
-            let word = lines[count as usize % 64];
+            let word = lines[count % 64];
             m.store(word, 0);
             m.flush_of(word);
             m.fence();
         }
-        PERSISTS
+        PERSISTS as u64
     }
 
     fn bare_1(&self) -> f64 {

@@ -12,7 +12,7 @@ use pmalloc::{
 
 /// The byte at `index` of block `id`.
 fn byte(id: u64, index: usize) -> u8 {
-    (id.wrapping_mul(0x9e37_79b9) as usize ^ index.wrapping_mul(31)) as u8
+    (id.wrapping_mul(0x9e37_79b9) ^ (index as u64).wrapping_mul(31)).to_le_bytes()[0]
 }
 
 fn fill(id: u64) -> impl FnOnce(&mut [u8]) {

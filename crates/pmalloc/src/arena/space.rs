@@ -1,7 +1,7 @@
 //! The space that arenas share: the medium, the pages and who uses them.
 
 use pmalloc_persist::{
-    LINE_BYTES, Medium, PAGE_BYTES,
+    Medium, PAGE_BYTES, Span,
     sync::{Mutex, lock},
 };
 use std::collections::HashSet;
@@ -193,9 +193,9 @@ impl<M: Medium> Space<M> {
     fn back_descriptor(&self, range: PageRange) -> Result<()> {
         let span = self.geometry.descriptor_of(range).to_pages();
         let mut backed = lock(&self.backed_descriptors);
-        for page in (span.start..span.end()).step_by(PAGE_BYTES as usize) {
+        for page in span.start / PAGE_BYTES..span.end() / PAGE_BYTES {
             if !backed.contains(&page) {
-                let page_span = pmalloc_persist::Span::new(page, PAGE_BYTES);
+                let page_span = Span::new(page * PAGE_BYTES, PAGE_BYTES);
                 self.medium.back(page_span).map_err(Error::io("backing slab descriptors"))?;
                 backed.insert(page);
             }
@@ -203,5 +203,3 @@ impl<M: Medium> Space<M> {
         Ok(())
     }
 }
-
-const _: () = assert!(PAGE_BYTES.is_multiple_of(LINE_BYTES));

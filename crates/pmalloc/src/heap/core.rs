@@ -1,6 +1,6 @@
 //! The heap itself, shared by its handles and by the sessions of its threads.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::atomic::AtomicU64 as ProcessCounter};
 
 use pmalloc_persist::{
     Medium,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Identities of open heaps in this process.
-static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+static NEXT_ID: ProcessCounter = ProcessCounter::new(1);
 
 /// An open heap.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl<M: Medium> Core<M> {
     /// A heap that was recovered and marked as open.
     pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
         let Recovered { space, arenas, lanes, replayed } = recovered;
-        let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // Relaxed: only uniqueness counts.
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Self {
             id,
             space,

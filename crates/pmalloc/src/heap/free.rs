@@ -46,6 +46,7 @@ struct SlotSource<'a> {
 }
 
 /// Memory that no slot names any more.
+#[derive(Clone, Copy)]
 enum Unlinked {
     /// A block, its slab and the slab's owner.
     Small { slab: Descriptor, arena: LogId, block: u32 },

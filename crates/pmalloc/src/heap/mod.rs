@@ -96,7 +96,6 @@ impl<M: Medium + 'static> Drop for Handle<M> {
 
 impl Heap {
     /// Options for creating and opening heaps, all at their defaults.
-    #[must_use]
     pub fn options() -> HeapOptions {
         HeapOptions::new()
     }

@@ -112,7 +112,7 @@ impl Claim {
     /// [`Error::Limit`] if the lane has used up its operation numbers.
     #[inline]
     pub(crate) fn with<T>(&mut self, operation: impl FnOnce(&mut Lane) -> T) -> Result<T> {
-        let mut run = |lane: &mut Lane| {
+        let run = |lane: &mut Lane| {
             if lane.number() > NUMBER_MAX {
                 return Err(Error::Limit { what: "operations of one lane", limit: NUMBER_MAX });
             }

@@ -44,6 +44,7 @@ pub(crate) const SLAB_BYTES: u64 = 64 << 10;
 pub(crate) const CHUNK_BYTES: u64 = 4096;
 
 /// Most bookkeeping logs: their roots share one page.
+#[allow(clippy::cast_possible_truncation, reason = "64")]
 pub(crate) const LOGS_MAX: u32 = (PAGE_BYTES / LINE_BYTES) as u32;
 
 /// Most bitmap stripes: a descriptor's lines but for its header.
@@ -134,11 +135,6 @@ impl Geometry {
     /// Bytes that the book may occupy: room for two entries per data page, rounded to pages.
     pub(crate) fn book_bytes(&self) -> u64 {
         (self.capacity_bytes / 64).max(64 * self.chunk_bytes).next_multiple_of(PAGE_BYTES)
-    }
-
-    /// Chunks that fit the book.
-    pub(crate) fn chunks(&self) -> u64 {
-        self.book_bytes() / self.chunk_bytes
     }
 
     /// Pages of the data area.

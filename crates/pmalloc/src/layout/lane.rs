@@ -154,14 +154,13 @@ impl Record {
         let pages = u64::from(self.pages);
         let (low, high) = (bits(pages, 0, PAGES_LOW_BITS), pages >> PAGES_LOW_BITS);
         let tag = u64::from(tag.0) << TAG_SHIFT;
+        let block = self.block / BLOCK_UNIT_BYTES;
+        let slot = self.slot / size_of::<Word>() as u64;
         [
-            self.block / BLOCK_UNIT_BYTES
-                | self.op.code() << OP_SHIFT
-                | high << PAGES_HIGH_SHIFT
-                | tag,
-            self.slot / size_of::<Word>() as u64 | u64::from(self.index) << INDEX_SHIFT | tag,
-            self.number | u64::from(self.count) << COUNT_SHIFT | tag,
-            self.version.bits() | low << PAGES_LOW_SHIFT | tag,
+            block | (self.op.code() << OP_SHIFT) | (high << PAGES_HIGH_SHIFT) | tag,
+            slot | (u64::from(self.index) << INDEX_SHIFT) | tag,
+            self.number | (u64::from(self.count) << COUNT_SHIFT) | tag,
+            self.version.bits() | (low << PAGES_LOW_SHIFT) | tag,
         ]
     }
 

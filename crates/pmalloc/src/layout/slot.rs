@@ -56,7 +56,7 @@ impl SlotWord {
     pub(crate) const fn owning(place: u64, version: Version) -> Self {
         debug_assert!(place.is_multiple_of(BLOCK_UNIT_BYTES));
         debug_assert!(place / BLOCK_UNIT_BYTES < 1 << PLACE_BITS);
-        Self(version.bits() << PLACE_BITS | place / BLOCK_UNIT_BYTES)
+        Self((version.bits() << PLACE_BITS) | (place / BLOCK_UNIT_BYTES))
     }
 
     /// An empty slot.

@@ -11,6 +11,7 @@
 use pmalloc_persist::LINE_BYTES;
 
 /// Bits of a bitmap line.
+#[allow(clippy::cast_possible_truncation, reason = "a line is 64 bytes")]
 pub(crate) const LINE_BITS: u32 = LINE_BYTES as u32 * 8;
 
 /// A bit of a bitmap, counted over all its lines.
@@ -31,11 +32,6 @@ impl Interleave {
     pub(crate) fn new(stripes: u32, slab_pages: u32) -> Self {
         assert!(slab_pages >= 2, "a slab has a header line and a bitmap line");
         Self { stripes: stripes.min(slab_pages - 1) }
-    }
-
-    /// Lines of the bitmap over which consecutive blocks rotate.
-    pub(crate) fn stripes(self) -> u32 {
-        self.stripes
     }
 
     /// Lines that the bits of `blocks` blocks occupy.

@@ -13,5 +13,4 @@ mod interleave;
 mod inventory;
 
 pub(crate) use descriptor::{Descriptor, LiveBit};
-pub(crate) use interleave::Interleave;
 pub(crate) use inventory::Inventory;

@@ -1,0 +1,176 @@
+//! Goal: no operation flushes, fences or reflushes more than the golden table says.
+//!
+//! Method: the tracer records every flush and fence of a series of equal operations, on slots with a line of their
+//! own. A row gives the lines flushed and the fences per operation, as the range over the series; the lines of
+//! contents among them; and how many flushes hit a line again that the thread had flushed less than four other
+//! lines ago, contents left out. Rows called `making` hold what an operation adds on its way now and then: a slab, a
+//! lane, a chunk, growth. The table is a snapshot: a change of any count is a failing diff.
+
+use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
+
+use pmalloc::{
+    Heap, Slot,
+    persist::{Anon, Counts, Event, Line, Medium, Span, Traced},
+};
+
+/// Operations of a series.
+const SERIES: usize = 48;
+/// Slots per line.
+const PER_LINE: usize = 8;
+
+type Traceable = Heap<Traced<Anon>>;
+
+struct Table<'h> {
+    heap: &'h Traceable,
+    /// The slot arrays, whose lines are not contents.
+    arrays: Vec<Span>,
+    text: String,
+}
+
+impl<'h> Table<'h> {
+    fn new(heap: &'h Traceable) -> Self {
+        let mut text = String::new();
+        writeln!(
+            text,
+            "{:<34} {:>7} {:>9} {:>6} {:>10}",
+            "operation", "flushes", "contents", "fences", "reflush<4"
+        )
+        .expect("a string takes all");
+        Self { heap, arrays: Vec::new(), text }
+    }
+
+    fn slots(&mut self, name: &str) -> &'h [Slot] {
+        let slots = self.heap.slots(name, (SERIES * PER_LINE) as u64).expect("room");
+        let region = self.heap.medium().region();
+        let first = region.span_of(&slots[0]).start;
+        self.arrays.push(Span::new(first, (slots.len() * 8) as u64));
+        slots
+    }
+
+    /// Adds a row for `count` calls of `operation`.
+    fn row(&mut self, name: &str, count: usize, mut operation: impl FnMut(usize)) {
+        let mut series = Vec::new();
+        let (mut flushes, mut contents, mut fences) = (Vec::new(), Vec::new(), Vec::new());
+        for at in 0..count {
+            self.heap.medium().start_trace();
+            operation(at);
+            let events = self.heap.medium().take_trace();
+            let all = Counts::of(&events, |_| true);
+            flushes.push(all.flushes);
+            contents
+                .push(all.flushes - Counts::of(&events, |line| !self.is_contents(line)).flushes);
+            fences.push(all.fences);
+            series.extend(events);
+        }
+        let reflushes = self.metadata(&series).reflushes_below(4);
+        writeln!(
+            self.text,
+            "{name:<34} {:>7} {:>9} {:>6} {reflushes:>10}",
+            range(&flushes),
+            range(&contents),
+            range(&fences),
+        )
+        .expect("a string takes all");
+    }
+
+    fn metadata(&self, events: &[Event]) -> Counts {
+        Counts::of(events, |line| !self.is_contents(line))
+    }
+
+    /// Whether a line lies in a block that is no slot array.
+    fn is_contents(&self, line: Line) -> bool {
+        let data = self.heap.blocks().first().map_or(u64::MAX, |block| block.offset);
+        line.span().start >= data && !self.arrays.iter().any(|array| array.overlaps(line.span()))
+    }
+}
+
+fn range(counts: &[u64]) -> String {
+    let all: RangeInclusive<u64> =
+        *counts.iter().min().expect("a series")..=*counts.iter().max().expect("a series");
+    if all.start() == all.end() {
+        all.start().to_string()
+    } else {
+        format!("{}-{}", all.start(), all.end())
+    }
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("valid")
+}
+
+#[test]
+fn golden_persist_counts() {
+    let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
+    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
+    let heap = options.create_on(medium).expect("created");
+    let mut table = Table::new(&heap);
+    let slots = table.slots("slots");
+    let others = table.slots("others");
+
+    for (name, size) in [("16 B", 16), ("64 B", 64), ("1 KiB", 1024), ("8 KiB", 8192)] {
+        // Twice, so that the second series finds slabs and caches warm.
+        for slot in slots.iter().step_by(PER_LINE).chain(others.iter().step_by(PER_LINE)) {
+            heap.alloc_to(slot, layout(size)).expect("room");
+        }
+        for slot in slots.iter().step_by(PER_LINE) {
+            heap.free_from(slot).expect("full");
+        }
+        let slot = |at: usize| &slots[at * PER_LINE];
+        table.row(&format!("alloc_to {name}, steady"), SERIES, |at| {
+            heap.alloc_to(slot(at), layout(size)).expect("room");
+        });
+        table.row(&format!("free_from {name}, steady"), SERIES, |at| {
+            heap.free_from(slot(at)).expect("full");
+        });
+        table.row(&format!("alloc_init {name}, steady"), SERIES, |at| {
+            heap.alloc_init(slot(at), layout(size), |bytes| bytes.fill(1)).expect("room");
+        });
+        for slot in slots.iter().chain(others).step_by(PER_LINE) {
+            heap.free_from(slot).expect("full");
+        }
+    }
+    large_rows(&heap, &mut table, slots);
+    making_rows(&heap, &mut table, others);
+    insta::assert_snapshot!(table.text);
+}
+
+fn large_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {
+    let slot = |at: usize| &slots[at * PER_LINE];
+    let layout = layout(64 << 10);
+    for round in 0..2 {
+        let (name, count) = if round == 0 { ("making", 8) } else { ("steady", 8) };
+        table.row(&format!("alloc_to 64 KiB, {name}"), count, |at| {
+            heap.alloc_to(slot(at), layout).expect("room");
+        });
+        table.row(&format!("free_from 64 KiB, {name}"), count, |at| {
+            heap.free_from(slot(at)).expect("full");
+        });
+    }
+}
+
+fn making_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {
+    let slot = |at: usize| &slots[at * PER_LINE];
+    table.row("alloc_to 512 B, making a slab", 1, |_| {
+        heap.alloc_to(slot(0), layout(512)).expect("room");
+    });
+    table.row("alloc_to 64 MiB, growing", 1, |_| {
+        heap.alloc_to(slot(1), layout(64 << 20)).expect("room");
+    });
+    let mut session = heap.session();
+    table.row("alloc_to 512 B, making a lane", 1, |_| {
+        session.alloc_to(slot(2), layout(512)).expect("room");
+    });
+    table.row("slots, making a root", 1, |_| {
+        heap.slots("a new root", 8).expect("room");
+    });
+    table.row("slots, found", 1, |_| {
+        heap.slots("a new root", 8).expect("there");
+    });
+    table.row("64 large pairs, making chunks", 1, |_| {
+        for at in 0..64 {
+            let slot = slot(3 + at % 16);
+            heap.alloc_to(slot, layout(64 << 10)).expect("room");
+            heap.free_from(slot).expect("full");
+        }
+    });
+}
