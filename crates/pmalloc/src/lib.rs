@@ -28,3 +28,8 @@ pub use heap::{
 };
 pub use layout::{state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct ReadmeExample;
