@@ -103,6 +103,12 @@ pub trait Medium: Send + Sync {
     /// The error of the file system; nothing can be said about what reached the disk then.
     fn sync(&self) -> io::Result<()>;
 
+    /// Whether the kernel may write any page to stable storage at any time, so that a power loss between two
+    /// [`sync`](Medium::sync)s leaves a mixture: a file in the page cache of a disk.
+    fn needs_sync(&self) -> bool {
+        false
+    }
+
     /// Memory that the medium occupies now, in bytes: blocks of the file times 512.
     ///
     /// # Errors
@@ -217,6 +223,9 @@ impl<M: Medium> Medium for Arc<M> {
     }
     fn sync(&self) -> io::Result<()> {
         (**self).sync()
+    }
+    fn needs_sync(&self) -> bool {
+        (**self).needs_sync()
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         (**self).occupied_bytes()

@@ -7,7 +7,7 @@
 #[cfg(not(shuttle))]
 pub use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, Weak,
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread,
@@ -16,7 +16,7 @@ pub use std::{
 #[cfg(shuttle)]
 pub use shuttle::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, Weak,
+        Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread,

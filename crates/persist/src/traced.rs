@@ -296,6 +296,9 @@ impl<M: Medium> Medium for Traced<M> {
     fn sync(&self) -> io::Result<()> {
         self.medium.sync()
     }
+    fn needs_sync(&self) -> bool {
+        self.medium.needs_sync()
+    }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.medium.occupied_bytes()
     }

@@ -407,6 +407,10 @@ impl Medium for Mapped {
         Ok(())
     }
 
+    fn needs_sync(&self) -> bool {
+        self.storage == Storage::PageCache
+    }
+
     fn occupied_bytes(&self) -> io::Result<u64> {
         let stat = fs::fstat(&self.file.file)?;
         Ok(u64::try_from(stat.st_blocks).unwrap_or(0) * REPORTED_BLOCK_BYTES)

@@ -9,7 +9,7 @@
 //!
 //! # Lock order
 //!
-//! roots -> slot locks in address order -> shared lane -> limbo -> arena state -> remote queue ->
+//! gate -> roots -> slot locks in address order -> shared lane -> limbo -> arena state -> remote queue ->
 //! log -> chunk pool -> extents. A lock is taken only while locks to its left are held.
 
 mod space;

@@ -64,6 +64,7 @@ pub(super) fn alloc_bare<M: Medium>(
     layout: Layout,
 ) -> Result<()> {
     access.with(|state| {
+        let _entered = core.enter()?;
         let reserved = reserve(core, state, layout)?;
         publish(core, state, slot, reserved).inspect_err(|_| cancel(core, state, reserved))
     })
@@ -77,7 +78,10 @@ pub(super) fn alloc_init<M: Medium>(
     layout: Layout,
     init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
-    let reserved = access.with(|state| reserve(core, state, layout))?;
+    let reserved = access.with(|state| {
+        let _entered = core.enter()?;
+        reserve(core, state, layout)
+    })?;
     let mut reservation = Reservation { core, access, reserved: Some(reserved) };
     let span = Span::new(reserved.offset(), layout.size() as u64);
     // The session is not borrowed here: the initialiser may use the heap itself, or panic.
@@ -99,7 +103,10 @@ struct Reservation<'a, M: Medium, A: Access<M>> {
 impl<M: Medium, A: Access<M>> Reservation<'_, M, A> {
     fn publish(&mut self, slot: &Slot) -> Result<()> {
         let reserved = self.reserved.expect("published once");
-        self.access.with(|state| publish(self.core, state, slot, reserved))?;
+        self.access.with(|state| {
+            let _entered = self.core.enter()?;
+            publish(self.core, state, slot, reserved)
+        })?;
         self.reserved = None;
         Ok(())
     }
@@ -108,7 +115,12 @@ impl<M: Medium, A: Access<M>> Reservation<'_, M, A> {
 impl<M: Medium, A: Access<M>> Drop for Reservation<'_, M, A> {
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {
-            self.access.with(|state| cancel(self.core, state, reserved));
+            self.access.with(|state| {
+                // In a forked child the block belongs to the parent.
+                if let Ok(_entered) = self.core.enter() {
+                    cancel(self.core, state, reserved);
+                }
+            });
         }
     }
 }
@@ -289,9 +301,11 @@ fn commit_large<M: Medium>(
 }
 
 /// Allocates `bytes` zero bytes, aligned to a line, into the root slot at byte `place`.
+///
+/// The caller has [entered](Core::enter).
 pub(super) fn alloc_zeroed_root<M: Medium>(
     core: &Core<M>,
-    access: &mut impl Access<M>,
+    state: &mut SessionState,
     slot: &Slot,
     place: u64,
     bytes: u64,
@@ -299,15 +313,12 @@ pub(super) fn alloc_zeroed_root<M: Medium>(
     let too_large = || Error::Invalid { what: "root", why: format!("{bytes} bytes are too many") };
     let size = usize::try_from(bytes).map_err(|_| too_large())?;
     let layout = Layout::from_size_align(size, LINE).map_err(|_| too_large())?;
-    access.with(|state| {
-        let reserved = reserve(core, state, layout)?;
-        let span = Span::new(reserved.offset(), bytes);
-        raw::initialise(core, span, |block| block.fill(0));
-        let m = core.medium();
-        m.stored(span);
-        // CRASH: zeros are durable before the record that makes them slots.
-        m.persist(span);
-        publish_at(core, state, slot, place, reserved)
-            .inspect_err(|_| cancel(core, state, reserved))
-    })
+    let reserved = reserve(core, state, layout)?;
+    let span = Span::new(reserved.offset(), bytes);
+    raw::initialise(core, span, |block| block.fill(0));
+    let m = core.medium();
+    m.stored(span);
+    // CRASH: zeros are durable before the record that makes them slots.
+    m.persist(span);
+    publish_at(core, state, slot, place, reserved).inspect_err(|_| cancel(core, state, reserved))
 }

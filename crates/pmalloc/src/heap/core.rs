@@ -4,10 +4,11 @@ use std::{collections::VecDeque, sync::atomic::AtomicU64 as ProcessCounter};
 
 use pmalloc_persist::{
     Medium,
-    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock},
+    sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock},
 };
 
 use super::{
+    gate::{self, Entered, Gate},
     guard::{Freed, Guards},
     session::SessionState,
     slot_locks::SlotLocks,
@@ -17,7 +18,7 @@ use crate::{
     error::{Error, Result},
     lane::{Claim, Lanes},
     layout::{state::Clean, superblock::Header},
-    recovery::{Recovered, state},
+    recovery::Recovered,
 };
 
 /// Identities of open heaps in this process.
@@ -46,8 +47,7 @@ pub(crate) struct Core<M> {
     pub(super) peak_bytes: AtomicU64,
     lanes: Lanes,
     next_arena: AtomicUsize,
-    /// Volatile: the state page says `Synced`, and the next operation must take that back.
-    synced: AtomicBool,
+    gate: Gate,
     /// Volatile: whether the heap is closed; held while a session ends or the heap closes.
     closed: Mutex<bool>,
 }
@@ -66,6 +66,7 @@ impl<M: Medium> Core<M> {
     pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
         let Recovered { space, arenas, lanes, replayed } = recovered;
         // Relaxed: only uniqueness counts.
+        let gate = Gate::new(space.medium.needs_sync());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Self {
             id,
@@ -79,7 +80,7 @@ impl<M: Medium> Core<M> {
             peak_bytes: AtomicU64::new(0),
             lanes,
             next_arena: AtomicUsize::new(0),
-            synced: AtomicBool::new(false),
+            gate,
             closed: Mutex::new(false),
         }
     }
@@ -99,8 +100,9 @@ impl<M: Medium> Core<M> {
 
     /// Takes back what a session holds: its cached blocks and its lane.
     pub(super) fn end_session(&self, state: &mut SessionState) {
+        let Ok(_entered) = self.enter() else { return };
         let closed = lock(&self.closed);
-        if *closed || self.medium().forked() {
+        if *closed {
             return;
         }
         state.cache.drain(&self.space, &self.arenas[state.arena]);
@@ -109,20 +111,26 @@ impl<M: Medium> Core<M> {
         }
     }
 
-    /// Makes sure that `state` has a lane and that the heap may be changed.
+    /// Begins to change the medium; while the guard lives, no sync runs. No user code may run meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`] in a child process; [`Error::Io`] if a lane must be made and can't be.
+    /// [`Error::Forked`] in a child process, [`Error::Io`] if a sync's promise can't be taken back.
     #[inline]
-    pub(super) fn prepare(&self, state: &mut SessionState) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<Option<Entered<'_>>> {
         if self.medium().forked() {
             return Err(Error::Forked);
         }
-        // Relaxed: a sync that runs beside an operation promises nothing for it.
-        if self.synced.load(Ordering::Relaxed) {
-            self.take_back_synced()?;
-        }
+        self.gate.enter(self.medium())
+    }
+
+    /// Makes sure that `state` has a lane.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a lane must be made and can't be.
+    #[inline]
+    pub(super) fn prepare(&self, state: &mut SessionState) -> Result<()> {
         if state.claim.is_none() {
             state.claim = Some(self.claim_lane()?);
         }
@@ -134,29 +142,12 @@ impl<M: Medium> Core<M> {
         self.lanes.claim(self.medium())
     }
 
-    #[cold]
-    fn take_back_synced(&self) -> Result<()> {
-        let _closed = lock(&self.closed);
-        if self.synced.load(Ordering::Relaxed) {
-            state::set_clean(self.medium(), Clean::No)?;
-            self.medium().sync().map_err(Error::io("synchronizing the heap"))?;
-            self.synced.store(false, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Writes everything to stable storage and says so on the state page.
+    /// Writes everything to stable storage and, where that matters, says so on the state page.
     pub(super) fn sync(&self) -> Result<()> {
         if self.medium().forked() {
             return Err(Error::Forked);
         }
-        let closed = lock(&self.closed);
-        if *closed {
-            return Ok(());
-        }
-        self.write_back(Clean::Synced)?;
-        self.synced.store(true, Ordering::Relaxed);
-        Ok(())
+        self.gate.sync(self.medium())
     }
 
     /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
@@ -169,19 +160,12 @@ impl<M: Medium> Core<M> {
             return Ok(());
         }
         *closed = true;
-        self.write_back(Clean::Closed)
-    }
-
-    /// # Crash consistency
-    ///
-    /// The contents reach stable storage before the flag that vouches for them.
-    fn write_back(&self, clean: Clean) -> Result<()> {
-        self.medium().sync().map_err(Error::io("synchronizing the heap"))?;
-        state::set_clean(self.medium(), clean)?;
-        self.medium().sync().map_err(Error::io("synchronizing the heap"))
+        gate::write_back(self.medium(), Clean::Closed)
     }
 
     /// Makes freed memory that no guard can see any more usable again.
+    ///
+    /// The caller has [entered](Core::enter).
     pub(super) fn collect(&self) {
         let freed: VecDeque<Freed> = self.guards.collect();
         for freed in freed {

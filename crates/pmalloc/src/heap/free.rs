@@ -28,6 +28,7 @@ pub(super) fn free_from<M: Medium>(
     slot: &Slot,
 ) -> Result<()> {
     access.with(|state| {
+        let _entered = core.enter()?;
         core.prepare(state)?;
         let place = core.slot_place(slot)?;
         let freed = unlink(core, state, slot, place)?;

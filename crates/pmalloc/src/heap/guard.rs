@@ -138,7 +138,9 @@ impl<'h, M: Medium> Guard<'h, M> {
 impl<M: Medium> Drop for Guard<'_, M> {
     fn drop(&mut self) {
         self.core.guards.leave(self.epoch);
-        if self.core.guards.has_waiting() && !self.core.medium().forked() {
+        if self.core.guards.has_waiting()
+            && let Ok(_entered) = self.core.enter()
+        {
             self.core.collect();
         }
     }

@@ -8,7 +8,7 @@
 //! | [`session`] | what a thread holds: a lane and caches |
 //! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
-//! | [`slot_locks`], [`guard`] | who may change a slot, who may still read freed memory |
+//! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`] | named arrays of slots |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
@@ -18,6 +18,7 @@ mod check;
 pub(crate) mod core;
 mod format;
 mod free;
+mod gate;
 mod guard;
 mod info;
 mod options;
@@ -239,6 +240,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::Io`].
     pub fn trim(&self) -> Result<u64> {
+        let _entered = self.core().enter()?;
         self.core().collect();
         for arena in &self.core().arenas {
             arena.reclaim(&self.core().space);

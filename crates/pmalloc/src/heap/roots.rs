@@ -5,7 +5,13 @@
 
 use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Span, sync::lock};
 
-use super::{alloc, core::Core, root_table, session::Access, slot::Slot};
+use super::{
+    alloc,
+    core::Core,
+    root_table,
+    session::{Access, SessionState},
+    slot::Slot,
+};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -44,15 +50,14 @@ pub(super) fn slots<'h, M: Medium>(
             why: format!("{count}; a root array has at least one slot and must fit the heap"),
         });
     }
-    if core.medium().forked() {
-        return Err(Error::Forked);
-    }
-    let _roots = lock(&core.roots);
-    let (found, free) = find(core, name)?;
-    let block = match found {
-        Some(root) => check_match(&root, count)?,
-        None => create(core, access, free, name, count)?,
-    };
+    let block = access.with(|state| {
+        let _entered = core.enter()?;
+        let _roots = lock(&core.roots);
+        match find(core, name)? {
+            (Some(root), _) => check_match(&root, count),
+            (None, free) => create(core, state, free, name, count),
+        }
+    })?;
     if core.block_span(block).is_none_or(|span| span.len < count * 8) {
         return Err(Error::corrupted(block, "a root array lies in no live block of its size"));
     }
@@ -142,7 +147,7 @@ fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {
 /// Creates the root array `name` in the entry `free` and returns its block.
 fn create<M: Medium>(
     core: &Core<M>,
-    access: &mut impl Access<M>,
+    state: &mut SessionState,
     free: Option<u32>,
     name: &str,
     count: u64,
@@ -157,7 +162,7 @@ fn create<M: Medium>(
     write_name(m, entry, place, name, count);
     let slot_place = place + std::mem::offset_of!(RootEntry, slot) as u64;
     let slot: &Slot = m.at(Offset::new(slot_place))?;
-    alloc::alloc_zeroed_root(core, access, slot, slot_place, count * 8)?;
+    alloc::alloc_zeroed_root(core, state, slot, slot_place, count * 8)?;
     slot.read(m).place().ok_or(Error::SlotEmpty { slot: slot_place })
 }
 
