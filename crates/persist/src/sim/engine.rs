@@ -194,6 +194,10 @@ impl Engine {
         let outcome =
             quiet::catch(|| (self.check)(boot)).map_err(|panic| format!("panic: {panic}"));
         let verdict = outcome.flatten().and_then(|digest| confirm(boot, digest));
+        if self.is_prelude(level) {
+            boot.lock().memory.scrub();
+            return None;
+        }
         self.record(boot, level, verdict)
     }
 
@@ -244,6 +248,11 @@ impl Engine {
     fn is_wanted(&self, level: u32, point: u64) -> bool {
         let Some(image) = &self.options.replay else { return true };
         image.crashes.get(level as usize).is_some_and(|(wanted, _)| *wanted == point)
+    }
+
+    /// Whether runs at `level` only lead to the image to replay.
+    fn is_prelude(&self, level: u32) -> bool {
+        self.options.replay.as_ref().is_some_and(|image| (level as usize) + 1 < image.crashes.len())
     }
 
     /// The script of the image to replay, if any. What was read only by an earlier crash's run keeps its

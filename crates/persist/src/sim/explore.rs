@@ -65,7 +65,8 @@ impl Explorer {
     /// Starts to explore the crashes of `sim`.
     ///
     /// With [nesting](ExploreOptions::nesting), each fence inside the check is a crash point in turn,
-    /// judged by the same check, until the check calls [`Sim::recovered`].
+    /// judged by the same check, until the check calls [`Sim::recovered`]. Such checks run inside the outer
+    /// one, so a check must not hold a lock while it recovers.
     pub fn watch<C>(sim: &Sim, options: ExploreOptions, check: C) -> Self
     where
         C: Fn(&Sim) -> Result<Digest, String> + Send + Sync + 'static,

@@ -65,6 +65,9 @@ impl Sim {
     fn stored_one(&self, site: Site) {
         if self.inner.domain == Domain::Eadr {
             self.reach(PointKind::Store, site);
+            while self.lock().enqueue_due() {
+                self.reach(PointKind::Store, site);
+            }
         }
     }
 

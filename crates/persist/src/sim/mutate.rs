@@ -98,7 +98,11 @@ impl Delayed {
     }
 
     pub(super) fn release(&mut self, thread: ThreadId) -> Option<Store> {
-        if self.0.is_empty() { None } else { self.0.remove(&thread) }
+        self.0.remove(&thread)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn clear(&mut self) {

@@ -23,6 +23,9 @@ pub(super) struct State {
     pub(super) pending: Pending,
     pub(super) image: Image,
     pub(super) delayed: Delayed,
+    /// Stores that were delayed and are next to be logged: where each store is durable at once, there is a
+    /// crash point before.
+    due: Vec<Store>,
     pub(super) mutations: Mutations,
     pub(super) sites: SiteTable,
     pub(super) backs: Backs,
@@ -70,6 +73,7 @@ impl State {
             pending: Pending::new(unit_count),
             image,
             delayed: Delayed::default(),
+            due: Vec::new(),
             mutations: Mutations::default(),
             sites: SiteTable::default(),
             backs: Backs::default(),
@@ -116,14 +120,17 @@ impl State {
         self.sites.note(SiteKind::Store, site);
         self.memory.log(word, value);
         let store = Store { word, value, seq: 0, site };
-        if self.mutations.is_empty() {
+        if self.mutations.is_empty() && self.delayed.is_empty() {
             return self.enqueue(store);
         }
         let thread = thread();
         match self.delayed.release(thread) {
             Some(earlier) => {
                 self.enqueue(store);
-                self.enqueue(earlier);
+                self.due.push(earlier);
+                if self.domain != Domain::Eadr {
+                    self.enqueue_due();
+                }
             }
             None if self.mutations.hits(SiteKind::Store, site) => self.delayed.hold(thread, store),
             None => self.enqueue(store),
@@ -180,10 +187,18 @@ impl State {
         self.memory.rewind();
         self.pending.clear();
         self.delayed.clear();
+        self.due.clear();
         self.image.begin(self.domain, script, plan);
         self.run.points = 0;
         self.run.fresh_from = fresh_from;
         self.run.recovered = false;
+    }
+
+    /// Logs a delayed store whose time has come; false if there is none.
+    pub(super) fn enqueue_due(&mut self) -> bool {
+        let Some(store) = self.due.pop() else { return false };
+        self.enqueue(store);
+        true
     }
 
     fn enqueue(&mut self, mut store: Store) {
