@@ -195,7 +195,8 @@ fn samples_are_images() {
 
 #[test]
 fn untouched_pages_are_violations() {
-    let accesses: [(&str, fn(&Sim)); 6] = [
+    type Access = fn(&Sim);
+    let accesses: [(&str, Access); 6] = [
         ("load", |sim| assert_eq!(get(sim, 600), 0)),
         ("store", |sim| put(sim, 600, 1)),
         ("flush", |sim| flush(sim, 600)),
