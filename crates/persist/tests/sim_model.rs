@@ -184,13 +184,14 @@ fn a_boot_goes_on_with_what_it_found() {
 fn samples_are_images() {
     let sim = page(Domain::Word8);
     (0..16).for_each(|index| put(&sim, index, 1));
+    let state = sim.crash_state();
     let sample = |seed| {
-        let boot = sim.crash_state().sample(seed);
+        let boot = state.sample(seed);
         (0..16).map(|index| get(&boot, index)).sum::<u64>()
     };
     assert_eq!(sample(3), sample(3), "a seed names an image");
-    let sums: std::collections::BTreeSet<u64> = (0..64).map(sample).collect();
-    assert!(sums.len() > 5, "random images differ: {sums:?}");
+    let sums: std::collections::BTreeSet<u64> = (0..16).map(sample).collect();
+    assert!(sums.len() > 3, "random images differ: {sums:?}");
 }
 
 #[test]
