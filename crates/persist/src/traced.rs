@@ -6,7 +6,7 @@
 
 use core::{ops::Sub, panic::Location};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -206,7 +206,25 @@ impl Log {
 struct Recent {
     /// The last distinct lines, latest first.
     latest: [Option<Line>; DISTANCES - 1],
-    all: HashSet<Line>,
+    all: LineSet,
+}
+
+/// A set of lines, a bit each: flushes come in runs, and a set of their numbers would miss the caches.
+#[derive(Debug, Default)]
+struct LineSet {
+    /// One word for 64 lines, by the number of their group.
+    groups: HashMap<u64, u64>,
+}
+
+impl LineSet {
+    /// Inserts `line`; whether it was not there before.
+    fn insert(&mut self, line: Line) -> bool {
+        let group = self.groups.entry(line.0 / 64).or_default();
+        let bit = 1 << (line.0 % 64);
+        let is_new = *group & bit == 0;
+        *group |= bit;
+        is_new
+    }
 }
 
 impl Recent {
