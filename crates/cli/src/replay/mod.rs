@@ -1,0 +1,212 @@
+//! Replays allocation traces on real heaps, and kills the replay.
+//!
+//! A replay has two passes over the trace: one on a heap whose flushes are counted, which nobody times,
+//! and one that is timed, measured and verified. With kills, the second pass is done by worker
+//! processes; [`supervisor`] kills them and checks what they leave.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`trace`], [`plan`] | read a trace, arrange it by threads |
+//! | [`content`] | what each block contains |
+//! | [`journal`], [`slots`] | what was done so far, which slot owns what |
+//! | [`engine`], [`actor`], [`gauge`] | do it, one actor per thread of the trace |
+//! | [`probe`], [`medium`], [`heap`] | the watched heaps that it is done on |
+//! | [`audit`] | compares heap and journal |
+//! | [`supervisor`], [`worker`] | kills, and the process that is killed |
+//! | [`scratch`], [`progress`], [`report`] | temporary files, bar, figures |
+
+mod actor;
+mod audit;
+mod content;
+mod engine;
+mod gauge;
+mod heap;
+mod journal;
+mod medium;
+mod plan;
+mod probe;
+mod progress;
+mod report;
+mod scratch;
+mod slots;
+mod supervisor;
+mod trace;
+mod worker;
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::PathBuf,
+};
+
+use pmalloc_persist::{Anon, Counts};
+
+use self::{
+    audit::{Stage, audit},
+    engine::Engine,
+    journal::{Journal, Shape, Tally},
+    plan::Plan,
+    progress::{Interrupt, Progress},
+    scratch::{Need, Scratch},
+    supervisor::Supervisor,
+    trace::Trace,
+};
+pub(crate) use self::{report::Report, trace::TraceError, worker::run as run_worker};
+use crate::{
+    args::{HeapFlags, Order, ReplayArgs, Verification},
+    exit::Failure,
+    output::warn_if_forced,
+};
+
+/// The trace that is replayed if none is named.
+const BUNDLED: &[u8] = include_bytes!("../../traces/node-threads.mtr.zst");
+
+/// What the passes of a replay have in common.
+struct Setup {
+    plan: Plan,
+    order: Order,
+    verification: Verification,
+    flags: HeapFlags,
+    scratch: Scratch,
+}
+
+impl Setup {
+    fn shape(&self) -> Shape {
+        Shape::of(&self.plan)
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.scratch.file("journal")
+    }
+
+    fn trace_path(&self) -> PathBuf {
+        self.scratch.file("trace.mtr")
+    }
+}
+
+/// Replays what `args` ask for.
+pub(crate) fn run(args: &ReplayArgs) -> Result<Report, Failure> {
+    let interrupt = Interrupt::listen()?;
+    let (name, trace) = read_trace(args)?;
+    let setup = prepare(args, trace)?;
+    let counts = count(&setup, &interrupt)?;
+    let mut report = match args.kills {
+        0 => replay(&setup, &counts, &interrupt)?,
+        kills => campaign(&setup, &counts, &interrupt, kills, args.seed)?,
+    };
+    (report.trace, report.order) = (name, args.order);
+    finish(args, setup, &report)?;
+    Ok(report)
+}
+
+fn read_trace(args: &ReplayArgs) -> Result<(String, Trace), Failure> {
+    let (name, trace) = match &args.trace {
+        Some(path) => (path.display().to_string(), Trace::open(path)),
+        None => ("bundled (node-threads)".to_owned(), Trace::read(BUNDLED)),
+    };
+    match trace {
+        Ok(trace) => Ok((name, trace)),
+        Err(error) => Err(Failure::Trace { name, error }),
+    }
+}
+
+/// Makes the scratch directory, and in it the trace, uncompressed, if workers will read it again and again.
+fn prepare(args: &ReplayArgs, trace: Trace) -> Result<Setup, Failure> {
+    let mut uncompressed = Vec::new();
+    if args.kills > 0 {
+        trace.write(&mut uncompressed).map_err(Failure::io("write to memory"))?;
+    }
+    let plan = Plan::of(trace);
+    let scratch_bytes = Shape::of(&plan).len_bytes() + uncompressed.len() as u64;
+    let need = Need {
+        least_bytes: plan.peak_bytes().saturating_add(scratch_bytes),
+        most_bytes: plan.total_bytes().saturating_add(scratch_bytes),
+    };
+    let setup = Setup {
+        scratch: Scratch::new(args.heap.as_deref(), need)?,
+        plan,
+        order: args.order,
+        verification: if args.no_verify { Verification::Off } else { Verification::Full },
+        flags: args.heap_flags,
+    };
+    if args.kills > 0 {
+        let write = || {
+            let mut file = BufWriter::new(File::create(setup.trace_path())?);
+            file.write_all(&uncompressed).and_then(|()| file.flush())
+        };
+        write().map_err(Failure::io("write the trace for the workers"))?;
+    }
+    Ok(setup)
+}
+
+/// Replays once to count flushes and fences: counting takes locks, which would spoil any timing.
+fn count(setup: &Setup, interrupt: &Interrupt) -> Result<Counts, Failure> {
+    let path = setup.scratch.file("counted");
+    let heap = heap::create_counted(&path, &setup.plan, setup.flags)?;
+    warn_if_forced(heap.medium().inner().inner());
+    let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
+    let before = heap.medium().counts();
+    Engine::new(&heap, &journal, &setup.plan, Verification::Off)?
+        .run(setup.order, &mut Progress::new("counting", setup.plan.events(), interrupt))?;
+    let counts = heap.medium().counts() - before;
+    heap.close().map_err(Failure::heap(&path))?;
+    fs::remove_file(&path).map_err(Failure::io("remove a heap"))?;
+    Ok(counts)
+}
+
+/// Replays once, in this process.
+fn replay(setup: &Setup, counts: &Counts, interrupt: &Interrupt) -> Result<Report, Failure> {
+    let path = setup.scratch.heap();
+    let heap = heap::create(path, &setup.plan, setup.flags)?;
+    let durability = heap::durability(&heap);
+    let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
+    let mut progress = Progress::new("replaying", setup.plan.events(), interrupt);
+    let run = Engine::new(&heap, &journal, &setup.plan, setup.verification)?
+        .run(setup.order, &mut progress);
+    drop(progress);
+    heap.close().map_err(Failure::heap(path))?;
+    match run {
+        // The report tells the violations.
+        Ok(()) | Err(Failure::Inconsistent(_)) => {}
+        Err(failure) => return Err(failure),
+    }
+    if journal.tally(Tally::Violations) == 0 {
+        let heap = heap::open(path, setup.flags)?;
+        audit(&heap, &journal, &setup.plan, setup.verification, Stage::AtEnd)?;
+        heap.close().map_err(Failure::heap(path))?;
+    }
+    let mut report = Report::new(&setup.plan, &journal, counts);
+    report.durability = durability;
+    Ok(report)
+}
+
+/// Replays in workers that are killed.
+fn campaign(
+    setup: &Setup,
+    counts: &Counts,
+    interrupt: &Interrupt,
+    kills: u32,
+    seed: Option<u64>,
+) -> Result<Report, Failure> {
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    let progress = Progress::new("killing", setup.plan.events(), interrupt);
+    let (durability, campaign) = Supervisor::new(setup, progress, kills, seed).run()?;
+    let journal = worker::open_journal(&setup.journal_path(), setup.shape())?;
+    let mut report = Report::new(&setup.plan, &journal, counts);
+    (report.durability, report.campaign) = (durability, campaign);
+    Ok(report)
+}
+
+/// Keeps the heap or lets it go: a heap that contradicts itself is evidence.
+fn finish(args: &ReplayArgs, setup: Setup, report: &Report) -> Result<(), Failure> {
+    let is_evidence = report.violations > 0;
+    if (args.keep || is_evidence) && !setup.scratch.heap_stays() {
+        for file in [setup.journal_path(), setup.trace_path()] {
+            if !is_evidence && file.exists() {
+                fs::remove_file(file).map_err(Failure::io("clean up"))?;
+            }
+        }
+        eprintln!("the heap is kept: {}", setup.scratch.keep().display());
+    }
+    Ok(())
+}

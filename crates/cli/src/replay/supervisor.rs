@@ -1,0 +1,298 @@
+//! Kills workers, and checks what they leave.
+//!
+//! Half of the kills come from here, at a random moment; half from the worker itself, at a random persist
+//! call. Each waits until a random number of further steps is done, chosen anew after each kill so that the
+//! kills that are left are spread over the rest of the trace. If the trace ends before all kills are made,
+//! it begins again on a fresh heap.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pmalloc_persist::{MapOptions, Mapped, MediaFile, Medium, Span};
+
+use super::{
+    Setup, Shape,
+    audit::{Stage, audit},
+    engine::{Spectator, Trigger, Verdict},
+    heap,
+    journal::{Journal, Tally},
+    progress::Progress,
+    report::{Campaign, Recovery},
+    worker::open_journal,
+};
+use crate::{
+    args::name_of,
+    exit::{Code, Failure},
+};
+
+/// How often the journal of a running worker is looked at.
+const POLL: Duration = Duration::from_micros(100);
+
+/// A kill from here comes this much later than planned at most: a random part of it is waited.
+const JITTER_US: u64 = 500;
+
+/// Most persist calls between the planned step and a worker's kill, as a power of two. The synchronizer
+/// makes thousands in a row, and each of them shall be hit now and then.
+const COUNTDOWN_BITS: u32 = 12;
+
+/// So many rounds without a kill show that a trace is too short for one more.
+const FRUITLESS_ROUNDS: u32 = 16;
+
+/// Most persist calls until a kill that an earlier round was too short for.
+const SHORT_COUNTDOWN: u64 = 4;
+
+/// A worker that does no step for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Signal number of SIGKILL.
+const SIGKILL: i32 = 9;
+
+/// How a worker shall end.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It is killed from here, some time after so many steps.
+    Killed { after_steps: u64, delay: Duration },
+    /// It kills itself.
+    KillsItself(Trigger),
+    /// It lives to the end of the trace.
+    Lives,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Killed.
+    Killed,
+    /// At the end of the trace.
+    Done,
+    /// At a violation, or with one found after it.
+    Broken,
+}
+
+/// A replay with kills.
+pub(super) struct Supervisor<'s> {
+    setup: &'s Setup,
+    progress: Progress,
+    rng: fastrand::Rng,
+    kills: u32,
+    campaign: Campaign,
+    recoveries_ns: Vec<u64>,
+    durability: String,
+    /// Rounds since the last kill.
+    fruitless_rounds: u32,
+}
+
+impl<'s> Supervisor<'s> {
+    /// A campaign of `kills` kills at moments that `seed` determines, as far as a scheduler can be.
+    pub(super) fn new(setup: &'s Setup, progress: Progress, kills: u32, seed: u64) -> Self {
+        Self {
+            setup,
+            progress,
+            rng: fastrand::Rng::with_seed(seed),
+            kills,
+            campaign: Campaign { seed: Some(seed), ..Campaign::default() },
+            recoveries_ns: Vec::new(),
+            durability: String::new(),
+            fruitless_rounds: 0,
+        }
+    }
+
+    /// Makes all kills and replays to the end. Returns the heaps' durability; the other figures stand in the
+    /// journal.
+    pub(super) fn run(mut self) -> Result<(String, Campaign), Failure> {
+        self.make_journal()?;
+        loop {
+            self.begin_round()?;
+            let mut end = End::Killed;
+            while end == End::Killed {
+                end = self.segment()?;
+            }
+            if end == End::Broken || self.campaign.kills >= self.kills {
+                break;
+            }
+            if self.fruitless_rounds >= FRUITLESS_ROUNDS {
+                let (made, asked) = (self.campaign.kills, self.kills);
+                return Err(Failure::Usage(format!(
+                    "the trace is too short for {asked} kills: it ends before, {made} were made"
+                )));
+            }
+        }
+        self.campaign.recovery_ms = Recovery::of(self.recoveries_ns);
+        Ok((self.durability, self.campaign))
+    }
+
+    fn make_journal(&self) -> Result<(), Failure> {
+        let shape = self.setup.shape();
+        let create = || {
+            let mapped = MediaFile::create(&self.setup.journal_path())?
+                .map(&MapOptions::new(shape.len_bytes()))?;
+            Ok(mapped)
+        };
+        let mapped: Mapped = create().map_err(|error: pmalloc_persist::MapError| {
+            Failure::Worker(format!("the journal: {error}"))
+        })?;
+        mapped.back(Span::new(0, shape.len_bytes())).map_err(Failure::io("make the journal"))?;
+        mapped.publish().map_err(|error| Failure::Worker(format!("the journal: {error}")))?;
+        drop(Journal::create(mapped, shape));
+        Ok(())
+    }
+
+    /// Makes a fresh heap, which replaces that of the round before.
+    fn begin_round(&mut self) -> Result<(), Failure> {
+        let path = self.setup.scratch.heap();
+        if self.campaign.rounds > 0 {
+            fs::remove_file(path).map_err(Failure::io("remove the heap of the last round"))?;
+            open_journal(&self.setup.journal_path(), self.setup.shape())?.restart();
+        }
+        self.campaign.rounds += 1;
+        self.fruitless_rounds += 1;
+        let heap = heap::create(path, &self.setup.plan, self.setup.flags)?;
+        self.durability = heap::durability(&heap);
+        heap.close().map_err(Failure::heap(path))
+    }
+
+    /// Runs a worker until it ends, and checks the heap it leaves.
+    fn segment(&mut self) -> Result<End, Failure> {
+        let journal = open_journal(&self.setup.journal_path(), self.setup.shape())?;
+        let fate = self.fate(journal.steps());
+        // The worker maps it, and a mapping keeps others out.
+        drop(journal);
+        let mut child = self.spawn(fate)?;
+        let end = self.attend(&mut child, fate);
+        if end.is_err() {
+            // It may be dead already; then there is nothing to kill, but something to wait for.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        match end? {
+            End::Broken => Ok(End::Broken),
+            end => self.inspect(end),
+        }
+    }
+
+    /// What happens to the next worker, which begins at step `done`.
+    fn fate(&mut self, done: u64) -> Fate {
+        let left = u64::from(self.kills.saturating_sub(self.campaign.kills));
+        if left == 0 {
+            return Fate::Lives;
+        }
+        let remaining = self.setup.plan.events().saturating_sub(done);
+        let mean = remaining / (left + 1);
+        let after_steps = done + 1 + self.rng.u64(0..=mean * 2).min(remaining.saturating_sub(2));
+        if self.fruitless_rounds > 1 {
+            let countdown = self.rng.u64(1..=SHORT_COUNTDOWN);
+            return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
+        }
+        // Alternating, not drawn, so that each kind gets its half.
+        if self.campaign.kills.is_multiple_of(2) {
+            let bits = self.rng.u32(0..=COUNTDOWN_BITS);
+            let countdown = 1 + self.rng.u64(0..1 << bits);
+            return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
+        }
+        let delay = Duration::from_micros(self.rng.u64(0..JITTER_US));
+        Fate::Killed { after_steps, delay }
+    }
+
+    fn spawn(&self, fate: Fate) -> Result<Child, Failure> {
+        let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
+        let setup = self.setup;
+        let mut command = Command::new(program);
+        command.arg("replay-worker").args(setup.flags.to_args());
+        command.arg("--heap").arg(setup.scratch.heap());
+        command.arg("--journal").arg(setup.journal_path());
+        command.arg("--trace").arg(setup.trace_path());
+        command.arg("--order").arg(name_of(&setup.order));
+        command.arg("--verification").arg(name_of(&setup.verification));
+        if let Fate::KillsItself(trigger) = fate {
+            command.arg("--arm-at").arg(trigger.arm_at.to_string());
+            command.arg("--countdown").arg(trigger.countdown.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().map_err(Failure::io("start a worker"))
+    }
+
+    /// Watches over `child` until it has met its `fate`.
+    fn attend(&mut self, child: &mut Child, fate: Fate) -> Result<End, Failure> {
+        let peek = Peek::open(self.setup)?;
+        let (mut last_steps, mut last_progress) = (0, Instant::now());
+        loop {
+            if let Some(status) = child.try_wait().map_err(Failure::io("wait for a worker"))? {
+                return end_of(status);
+            }
+            let steps = peek.steps()?;
+            if self.progress.tick(steps) == Verdict::Stop {
+                return Err(Failure::Interrupted);
+            }
+            if steps != last_steps {
+                (last_steps, last_progress) = (steps, Instant::now());
+            } else if last_progress.elapsed() > PATIENCE {
+                return Err(Failure::Worker(format!("a worker hangs after {steps} steps")));
+            }
+            if let Fate::Killed { after_steps, delay } = fate
+                && steps >= after_steps
+            {
+                thread::sleep(delay);
+                child.kill().map_err(Failure::io("kill a worker"))?;
+                let status = child.wait().map_err(Failure::io("wait for a worker"))?;
+                return end_of(status);
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Reopens the heap and compares it with the journal; how the worker ended, unless it left violations.
+    fn inspect(&mut self, end: End) -> Result<End, Failure> {
+        let path = self.setup.scratch.heap();
+        let journal = open_journal(&self.setup.journal_path(), self.setup.shape())?;
+        let start = Instant::now();
+        let heap = heap::open(path, self.setup.flags)?;
+        let recovery_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let stage = if end == End::Done { Stage::AtEnd } else { Stage::AfterKill };
+        let findings = audit(&heap, &journal, &self.setup.plan, self.setup.verification, stage)?;
+        journal.raise_tally(Tally::PeakHeapBytes, heap.medium().peak_bytes());
+        heap.close().map_err(Failure::heap(path))?;
+        if end == End::Killed {
+            self.fruitless_rounds = 0;
+            self.recoveries_ns.push(recovery_ns);
+            self.campaign.add_kill(findings.in_flight);
+        }
+        self.progress.note(format!("{}/{} kills", self.campaign.kills, self.kills));
+        Ok(if findings.violations > 0 { End::Broken } else { end })
+    }
+}
+
+/// How a worker with this exit status ended.
+fn end_of(status: ExitStatus) -> Result<End, Failure> {
+    match (status.signal(), status.code()) {
+        (Some(SIGKILL), _) => Ok(End::Killed),
+        (_, Some(0)) => Ok(End::Done),
+        (_, Some(code)) if Code::from_status(code) == Some(Code::Inconsistent) => Ok(End::Broken),
+        _ => Err(Failure::Worker(format!("a worker ended by itself: {status}"))),
+    }
+}
+
+/// A look at the journal of a running worker, which has it mapped.
+struct Peek {
+    file: File,
+    shape: Shape,
+}
+
+impl Peek {
+    fn open(setup: &Setup) -> Result<Self, Failure> {
+        let file = File::open(setup.journal_path()).map_err(Failure::io("look at the journal"))?;
+        Ok(Self { file, shape: setup.shape() })
+    }
+
+    /// Steps that all threads have done.
+    fn steps(&self) -> Result<u64, Failure> {
+        let (at, len) = self.shape.positions();
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, at).map_err(Failure::io("look at the journal"))?;
+        Ok(self.shape.steps_in(&bytes))
+    }
+}
