@@ -1,0 +1,261 @@
+//! The command line. Volatile.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pmalloc::{Heap, HeapOptions, persist::DurabilityChoice};
+
+/// Creates, inspects, checks and exercises persistent heaps.
+#[derive(Debug, Parser)]
+#[command(name = "pmalloc", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 ok; 1 run-time error; 2 usage; 3 inconsistent heap or violation; \
+                        4 in use; 5 not a heap, wrong version or layout."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create an empty heap
+    Create(CreateArgs),
+    /// Show what a heap is; works on one that is open elsewhere, or damaged
+    Info(HeapArgs),
+    /// Verify everything a heap says about itself; the file is not changed
+    Check(HeapArgs),
+    /// Show how full a heap is
+    Stats(HeapArgs),
+    /// Delete a heap that nobody has open
+    Destroy(HeapArgs),
+    /// Replay an allocation trace of a real program, and kill it if asked to
+    Replay(ReplayArgs),
+    /// What `replay --kills` starts and kills
+    #[command(hide = true)]
+    ReplayWorker(WorkerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// File to create
+    pub(crate) path: PathBuf,
+    /// Most bytes it may ever hold; K, M, G are accepted [default: chosen by the library]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) capacity: Option<u64>,
+    /// Name of the data's layout, checked at every open
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layout: Option<String>,
+    #[command(flatten)]
+    pub(crate) heap: HeapFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeapArgs {
+    /// The heap's file
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+/// How a heap is made and made durable.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct HeapFlags {
+    /// Consistency model
+    #[arg(long, value_enum, default_value_t = ModelArg::Log)]
+    pub(crate) model: ModelArg,
+    /// When the effects of an operation are flushed
+    #[arg(long, value_enum, default_value_t = PolicyArg::Eager)]
+    pub(crate) policy: PolicyArg,
+    /// What the heap's memory survives; `powerfail` is taken at its word, also on a page-cache file
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
+    pub(crate) durability: DurabilityArg,
+    /// Stripes of the interleaved bitmaps, 1 for none [default: chosen by the library]
+    #[arg(long, value_name = "N")]
+    pub(crate) stripes: Option<u32>,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputFlags {
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Trace to replay, `.mtr` or `.mtr.zst` [default: the bundled one]
+    pub(crate) trace: Option<PathBuf>,
+    /// Heap to create; must not exist [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) heap: Option<PathBuf>,
+    /// Whether threads run freely, or one after the other as in the trace
+    #[arg(long, value_enum, default_value_t = Order::Threads)]
+    pub(crate) order: Order,
+    /// Kill the process this many times, and check what is found after each
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) kills: u32,
+    /// Keep the heap
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Don't compare the contents of blocks
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Seed of the moments at which the process is killed [default: random, shown]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) heap_flags: HeapFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+/// The supervisor's orders to a worker.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[arg(long)]
+    pub(crate) heap: PathBuf,
+    #[arg(long)]
+    pub(crate) journal: PathBuf,
+    #[arg(long)]
+    pub(crate) trace: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) order: Order,
+    #[arg(long, value_enum)]
+    pub(crate) verification: Verification,
+    /// Step after which the kill switch is armed.
+    #[arg(long)]
+    pub(crate) arm_at: Option<u64>,
+    /// Persist calls from then on until the process kills itself.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) countdown: u64,
+    #[command(flatten)]
+    pub(crate) heap_flags: HeapFlags,
+}
+
+/// In which order the events of a trace are replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// Program order per thread; a free waits for its allocation
+    Threads,
+    /// The global order of the trace
+    Trace,
+}
+
+/// Whether the contents of blocks are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verification {
+    /// In full, before the free and after recovery.
+    Full,
+    /// Not at all.
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelArg {
+    /// Every operation is recorded before it takes effect
+    Log,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// By the operation itself
+    Eager,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    /// What the memory offers
+    Auto,
+    /// Power loss: every persist is a flush and a fence
+    Powerfail,
+    /// Power loss, with caches that survive it: a fence
+    Eadr,
+    /// The death of the process
+    Process,
+    /// What was synchronized explicitly
+    Msync,
+}
+
+impl From<DurabilityArg> for DurabilityChoice {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Auto => Self::Auto,
+            DurabilityArg::Powerfail => Self::PowerFail,
+            DurabilityArg::Eadr => Self::Eadr,
+            DurabilityArg::Process => Self::ProcessCrash,
+            DurabilityArg::Msync => Self::Msync,
+        }
+    }
+}
+
+impl HeapFlags {
+    /// The library's options. A durability that is named on the command line is taken at its word: that
+    /// is how ordinary memory stands in for persistent memory.
+    pub(crate) fn options(self) -> HeapOptions {
+        let options = Heap::options().durability(self.durability.into()).unsafe_force_durability();
+        match self.stripes {
+            Some(stripes) => options.stripes(stripes),
+            None => options,
+        }
+    }
+
+    /// The flags as the command line has them.
+    pub(crate) fn to_args(self) -> Vec<String> {
+        let mut args = Vec::new();
+        for (flag, value) in [
+            ("--model", name_of(&self.model)),
+            ("--policy", name_of(&self.policy)),
+            ("--durability", name_of(&self.durability)),
+        ] {
+            args.extend([flag.to_owned(), value]);
+        }
+        if let Some(stripes) = self.stripes {
+            args.extend(["--stripes".to_owned(), stripes.to_string()]);
+        }
+        args
+    }
+}
+
+/// The name that the command line has for `value`.
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
+}
+
+/// Reads a number of bytes with an optional suffix K, M or G (powers of 1024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, unit_bytes) = match text.char_indices().last() {
+        Some((end, 'K' | 'k')) => (&text[..end], 1 << 10),
+        Some((end, 'M' | 'm')) => (&text[..end], 1 << 20),
+        Some((end, 'G' | 'g')) => (&text[..end], 1 << 30),
+        _ => (text, 1_u64),
+    };
+    let count: u64 = digits.parse().map_err(|_| "a number, with K, M or G behind it".to_owned())?;
+    count.checked_mul(unit_bytes).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_accept_suffixes_and_refuse_the_rest() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("3K"), Ok(3 << 10));
+        assert_eq!(parse_size("3m"), Ok(3 << 20));
+        assert_eq!(parse_size("16G"), Ok(16 << 30));
+        for wrong in ["", "K", "1T", "-1", "1.5G", "99999999999G", "é"] {
+            assert!(parse_size(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `pmalloc info`: what a heap's file says about itself. Volatile.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    args::{HeapArgs, OutputFlags},
+    exit::Failure,
+    output::{bytes, print_either, print_rows},
+};
+
+/// What is shown of a heap.
+#[derive(Debug, Serialize)]
+struct Shown {
+    format: u64,
+    uuid: String,
+    layout: String,
+    model: String,
+    policy: Option<String>,
+    durability: &'static str,
+    survives: &'static str,
+    capacity_bytes: u64,
+    heap_bytes: u64,
+    stripes: u32,
+    arenas: u32,
+    nodes: u32,
+    clean: Option<bool>,
+    features: Vec<&'static str>,
+    owner: Option<Owner>,
+    created_s: u64,
+}
+
+/// The process that has a heap open.
+#[derive(Debug, Serialize)]
+struct Owner {
+    pid: u64,
+}
+
+/// Shows the heap that `args` name.
+pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
+    show(&args.path, args.output)
+}
+
+/// Shows the heap in the file `path`.
+pub(super) fn show(path: &Path, output: OutputFlags) -> Result<(), Failure> {
+    let info = pmalloc::info(path).map_err(Failure::heap(path))?;
+    let shown = Shown {
+        format: info.format,
+        uuid: hyphenated(info.uuid),
+        layout: info.layout,
+        model: name(info.model),
+        policy: info.policy.map(name),
+        durability: info.durability.name(),
+        survives: info.durability.survives(),
+        capacity_bytes: info.capacity_bytes,
+        heap_bytes: info.heap_bytes,
+        stripes: info.stripes,
+        arenas: info.arenas,
+        nodes: info.nodes,
+        clean: info.clean,
+        // The format has no optional feature yet; a required one that is unknown is an error.
+        features: Vec::new(),
+        owner: info.owner_pid.map(|pid| Owner { pid }),
+        created_s: info.created_s,
+    };
+    print_either(output, &shown, |shown| print_rows(&rows(shown)))
+}
+
+fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
+    let unknown = || "unknown: the state page is damaged".to_owned();
+    let clean = match shown.clean {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no: it is open, or the next open recovers it".to_owned(),
+        None => unknown(),
+    };
+    let owner = shown.owner.as_ref();
+    vec![
+        ("format", shown.format.to_string()),
+        ("uuid", shown.uuid.clone()),
+        ("layout", if shown.layout.is_empty() { "-".to_owned() } else { shown.layout.clone() }),
+        ("model", shown.model.clone()),
+        ("policy", shown.policy.clone().unwrap_or_else(unknown)),
+        ("durability", shown.durability.to_owned()),
+        ("survives", shown.survives.to_owned()),
+        ("capacity", bytes(shown.capacity_bytes)),
+        ("size", bytes(shown.heap_bytes)),
+        ("stripes", shown.stripes.to_string()),
+        ("arenas", shown.arenas.to_string()),
+        ("nodes", shown.nodes.to_string()),
+        ("clean", clean),
+        (
+            "opened by",
+            owner.map_or_else(|| "-".to_owned(), |owner| format!("process {}", owner.pid)),
+        ),
+    ]
+}
+
+/// The name that the command line has for a choice of the library.
+fn name(choice: impl std::fmt::Debug) -> String {
+    format!("{choice:?}").to_lowercase()
+}
+
+/// The usual form of a UUID.
+fn hyphenated(uuid: u128) -> String {
+    let digits = format!("{uuid:032x}");
+    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    groups.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_has_its_hyphens() {
+        assert_eq!(hyphenated(0xab << 120), "ab000000-0000-0000-0000-000000000000");
+    }
+}

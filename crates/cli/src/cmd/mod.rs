@@ -1,0 +1,23 @@
+//! The commands, one file each. Volatile.
+
+mod check;
+mod create;
+mod destroy;
+mod info;
+mod replay;
+mod stats;
+
+use crate::{args::Command, exit::Failure, replay::run_worker};
+
+/// Runs `command`.
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(args) => create::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Stats(args) => stats::run(args),
+        Command::Destroy(args) => destroy::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::ReplayWorker(args) => run_worker(args),
+    }
+}

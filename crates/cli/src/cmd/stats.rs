@@ -1,0 +1,116 @@
+//! `pmalloc stats`: how full a heap is. Volatile.
+
+use pmalloc::Heap;
+use serde::Serialize;
+
+use crate::{
+    args::HeapArgs,
+    exit::Failure,
+    output::{as_f64, bytes, duration, print_either, print_rows, print_text},
+};
+
+/// The figures of a heap.
+#[derive(Debug, Serialize)]
+struct Shown {
+    live_blocks: u64,
+    live_bytes: u64,
+    heap_bytes: u64,
+    peak_heap_bytes: u64,
+    free_bytes: u64,
+    largest_free: u64,
+    dram_bytes: u64,
+    recovery_ns: u64,
+    replayed: u64,
+    classes: Vec<Class>,
+    log: Log,
+}
+
+#[derive(Debug, Serialize)]
+struct Class {
+    size: u64,
+    slabs: u64,
+    blocks: u64,
+    live: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Log {
+    chunks: u64,
+    live: u64,
+    fast_gc: u64,
+    slow_gc: u64,
+}
+
+/// Shows the figures of the heap that `args` name.
+pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
+    let heap = Heap::open(&args.path).map_err(Failure::heap(&args.path))?;
+    let stats = heap.stats().map_err(Failure::heap(&args.path))?;
+    heap.close().map_err(Failure::heap(&args.path))?;
+    print_either(args.output, &shown(stats), |shown| {
+        print_rows(&rows(shown))?;
+        print_classes(&shown.classes)
+    })
+}
+
+fn shown(stats: pmalloc::Stats) -> Shown {
+    let classes = stats.classes.into_iter().map(|class| Class {
+        size: class.block_bytes,
+        slabs: class.slabs,
+        blocks: class.blocks,
+        live: class.live,
+    });
+    Shown {
+        live_blocks: stats.live_blocks,
+        live_bytes: stats.live_bytes,
+        heap_bytes: stats.heap_bytes,
+        peak_heap_bytes: stats.peak_heap_bytes,
+        free_bytes: stats.free_bytes,
+        largest_free: stats.largest_free_bytes,
+        dram_bytes: stats.dram_bytes,
+        recovery_ns: stats.recovery_ns,
+        replayed: stats.replayed,
+        classes: classes.collect(),
+        log: Log {
+            chunks: stats.log.chunks,
+            live: stats.log.live,
+            fast_gc: stats.log.fast_gc,
+            slow_gc: stats.log.slow_gc,
+        },
+    }
+}
+
+fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
+    let live = format!("{} in {} blocks", bytes(shown.live_bytes), shown.live_blocks);
+    let free =
+        format!("{}, at most {} in one piece", bytes(shown.free_bytes), bytes(shown.largest_free));
+    let log = format!(
+        "{} extents in {} chunks, {} fast and {} slow collections",
+        shown.log.live, shown.log.chunks, shown.log.fast_gc, shown.log.slow_gc
+    );
+    vec![
+        ("live", live),
+        ("size", bytes(shown.heap_bytes)),
+        ("free", free),
+        ("volatile", bytes(shown.dram_bytes)),
+        (
+            "opened in",
+            format!("{}, {} records redone", duration(shown.recovery_ns), shown.replayed),
+        ),
+        ("log", log),
+    ]
+}
+
+fn print_classes(classes: &[Class]) -> Result<(), Failure> {
+    if classes.is_empty() {
+        return Ok(());
+    }
+    let lines = classes.iter().map(|class| {
+        let percent = 100.0 * as_f64(class.live) / as_f64(class.blocks.max(1));
+        format!(
+            "{:>8}  {:>7}  {:>9}  {:>9}  {percent:>5.1} %\n",
+            class.size, class.slabs, class.blocks, class.live
+        )
+    });
+    let head = "\n    size    slabs     blocks       live     full\n".to_owned();
+    print_text(&(head + &lines.collect::<String>()))
+}

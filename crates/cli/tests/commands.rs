@@ -1,0 +1,173 @@
+//! The commands on heaps that are whole, open elsewhere, damaged or none: pinned JSON keys and exit codes.
+//!
+//! Every test runs the built command, as a script would.
+
+mod common;
+
+use std::{alloc::Layout, fs};
+
+use common::{Place, expect_keys, run, str};
+use pmalloc::Heap;
+
+const INFO_KEYS: [&str; 14] = [
+    "format",
+    "uuid",
+    "layout",
+    "model",
+    "policy",
+    "durability",
+    "survives",
+    "capacity_bytes",
+    "heap_bytes",
+    "stripes",
+    "nodes",
+    "clean",
+    "features",
+    "owner",
+];
+
+#[test]
+fn create_makes_a_heap_and_says_what_it_is() {
+    let place = Place::new();
+    let path = place.path("heap");
+    let args = ["create", str(&path), "--capacity", "64M", "--layout", "cache-1", "--stripes", "3"];
+    let made = run(&[&args[..], &["--json"]].concat()).expect_code(0).json();
+    expect_keys(&made, &INFO_KEYS);
+    assert_eq!(made["layout"], "cache-1");
+    assert_eq!(made["capacity_bytes"], 64 << 20);
+    assert_eq!(made["stripes"], 3);
+    assert_eq!(made["clean"], true);
+    let again = run(&["info", str(&path), "--json"]).expect_code(0).json();
+    assert_eq!(again["uuid"], made["uuid"]);
+}
+
+#[test]
+fn create_leaves_what_exists_alone() {
+    let place = Place::new();
+    let path = place.file("precious", b"not a heap");
+    run(&["create", str(&path)]).expect_code(1);
+    assert_eq!(fs::read(&path).expect("still there"), b"not a heap");
+}
+
+#[test]
+fn a_forced_durability_is_warned_of() {
+    let place = Place::new();
+    let path = place.path("heap");
+    let made = run(&["create", str(&path), "--durability", "powerfail", "--capacity", "64M"]);
+    assert!(made.expect_code(0).stderr().contains("loss of power"), "a warning");
+}
+
+#[test]
+fn usage_is_code_2() {
+    let place = Place::new();
+    let path = place.path("heap");
+    for args in [
+        &["frobnicate"][..],
+        &["create"],
+        &["create", str(&path), "--capacity", "1X"],
+        &["create", str(&path), "--stripes", "99"],
+        &["create", str(&path), "--model", "gc"],
+        &["replay", "--kills", "many"],
+    ] {
+        run(args).expect_code(2);
+    }
+    assert!(!path.exists());
+    run(&["--version"]).expect_code(0);
+}
+
+#[test]
+fn a_whole_heap_checks_and_has_stats() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 8).expect("slots");
+    heap.alloc_to(&slots[0], Layout::new::<[u8; 100]>()).expect("room");
+    heap.close().expect("closed");
+    let checked = run(&["check", str(&path), "--json"]).expect_code(0).json();
+    expect_keys(&checked, &["ok", "problems", "blocks", "live_bytes", "ms"]);
+    assert_eq!((&checked["ok"], &checked["blocks"]), (&true.into(), &2.into()));
+    let stats = run(&["stats", str(&path), "--json"]).expect_code(0).json();
+    expect_keys(
+        &stats,
+        &[
+            "live_blocks",
+            "live_bytes",
+            "heap_bytes",
+            "peak_heap_bytes",
+            "free_bytes",
+            "largest_free",
+            "dram_bytes",
+            "recovery_ns",
+            "replayed",
+            "classes",
+        ],
+    );
+    assert_eq!(stats["live_blocks"], 2, "the block and the array of slots");
+    expect_keys(&stats["classes"][0], &["size", "slabs", "blocks", "live"]);
+    expect_keys(&stats["log"], &["chunks", "live", "fast_gc", "slow_gc"]);
+    for command in ["check", "stats", "info"] {
+        let text = run(&[command, str(&path)]).expect_code(0).stdout();
+        assert!(text.lines().count() > 3, "{text}");
+    }
+}
+
+#[test]
+fn an_open_heap_is_in_use_but_has_info() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    for command in ["check", "stats", "destroy"] {
+        run(&[command, str(&path)]).expect_code(4);
+    }
+    let info = run(&["info", str(&path), "--json"]).expect_code(0).json();
+    assert_eq!(info["clean"], false);
+    assert_eq!(info["owner"]["pid"], std::process::id());
+    heap.close().expect("closed");
+    run(&["destroy", str(&path), "--json"]).expect_code(0).json();
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_no_heap_is_code_5_and_survives() {
+    let place = Place::new();
+    let text = place.file("text", &b"precious ".repeat(10_000));
+    let empty = place.file("empty", b"");
+    let directory = place.path("directory");
+    fs::create_dir(&directory).expect("a directory");
+    for path in [&text, &empty, &directory] {
+        for command in ["info", "check", "stats", "destroy"] {
+            run(&[command, str(path)]).expect_code(5);
+        }
+        assert!(path.exists());
+    }
+    for command in ["info", "check", "stats", "destroy"] {
+        run(&[command, str(&place.path("nothing"))]).expect_code(1);
+    }
+}
+
+/// Flips one byte of every 4 KiB page that holds anything: no page of metadata goes unharmed.
+fn damage(contents: &mut [u8]) {
+    for page in contents.chunks_mut(4096) {
+        if let Some(byte) = page.iter_mut().skip(24).find(|byte| **byte != 0) {
+            *byte ^= 0x5a;
+        }
+    }
+}
+
+#[test]
+fn a_damaged_heap_is_code_3_and_can_be_destroyed() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    heap.slots("test", 8).expect("slots");
+    heap.close().expect("closed");
+    let mut contents = fs::read(&path).expect("readable");
+    damage(&mut contents);
+    fs::write(&path, &contents).expect("writable");
+    let checked = run(&["check", str(&path), "--json"]).expect_code(3).json();
+    assert_eq!(checked["ok"], false);
+    expect_keys(&checked["problems"][0], &["kind", "offset", "text"]);
+    run(&["stats", str(&path)]).expect_code(3);
+    assert_eq!(fs::read(&path).expect("readable"), contents, "a look changes nothing");
+    run(&["destroy", str(&path)]).expect_code(0);
+}
