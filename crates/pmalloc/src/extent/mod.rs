@@ -14,9 +14,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `decay` | how many free pages may keep their memory |
 //! | `free` | the free runs, by size and by their ends |
 //! | `memory` | which free pages have memory, and since when |
 
+mod decay;
 mod free;
 mod memory;
 #[cfg(test)]
@@ -38,7 +40,7 @@ use crate::{
     },
 };
 
-use self::{free::FreeRuns, memory::PageMemory};
+use self::{decay::RecentPeak, free::FreeRuns, memory::PageMemory};
 
 /// The heap grows by one part in this many of its grown length, so that a peak costs little.
 const GROWTH_PARTS: u32 = 64;
@@ -48,12 +50,6 @@ const GROWTH_MIN_PAGES: u32 = 32;
 
 /// Most growth beyond what is asked for: 64 MiB.
 const GROWTH_MAX_PAGES: u32 = 16 << 10;
-
-/// Free pages may keep memory up to one part in this many of the pages in use.
-const DECAY_PARTS: u32 = 8;
-
-/// Free pages that may always keep their memory: 1 MiB.
-const DECAY_FLOOR_PAGES: u32 = 256;
 
 /// The free space of a heap.
 #[derive(Debug)]
@@ -94,8 +90,12 @@ impl Extents {
             let what = "the heap grew beyond its capacity";
             return Err(Error::corrupted(Geometry::state(), what));
         }
-        let mut space =
-            Space { free: FreeRuns::default(), memory: PageMemory::default(), grown: grown_pages };
+        let mut space = Space {
+            free: FreeRuns::default(),
+            memory: PageMemory::default(),
+            peak: RecentPeak::default(),
+            grown: grown_pages,
+        };
         space.free.grow(grown_pages);
         space.memory.grow(grown_pages);
         space.take_over(&geometry, allocated)?;
@@ -130,6 +130,8 @@ impl Extents {
         }
         space.free.take_front(run, pages);
         space.memory.allocate(range);
+        let used = space.used();
+        space.peak.rise(used);
         Ok(range)
     }
 
@@ -145,7 +147,8 @@ impl Extents {
         let mut space = lock(&self.space);
         space.memory.release(range);
         space.free.insert(range);
-        let bound = space.decay_bound();
+        let used = space.used();
+        let bound = space.peak.fall(used);
         space.memory.decay(bound, |old| medium.punch(self.geometry.span_of(old)));
     }
 
@@ -231,6 +234,7 @@ impl Extents {
 struct Space {
     free: FreeRuns,
     memory: PageMemory,
+    peak: RecentPeak,
     /// Pages of the data area that ever had memory; the wilderness lies behind.
     grown: u32,
 }
@@ -254,6 +258,8 @@ impl Space {
             end = Page(range.start.0 + range.pages);
         }
         self.free.insert_if_any(PageRange::new(end, self.grown - end.0));
+        let used = self.used();
+        self.peak.rise(used);
         Ok(())
     }
 
@@ -271,8 +277,8 @@ impl Space {
         self.free.ending_at(Page(self.grown))
     }
 
-    /// Free pages that may have memory now.
-    fn decay_bound(&self) -> u32 {
-        ((self.grown - self.free.pages()) / DECAY_PARTS).max(DECAY_FLOOR_PAGES)
+    /// Pages in use.
+    fn used(&self) -> u32 {
+        self.grown - self.free.pages()
     }
 }
