@@ -37,11 +37,11 @@ use pmalloc_persist::{
     sync::{AtomicU64, Mutex, lock},
 };
 
-pub(crate) use self::{append::Append, gc::Compacted};
+pub(crate) use self::append::Append;
 use self::{chunk::Area, log::Log, pool::Pool};
 use crate::layout::{
     book::ExtentKind,
-    geometry::{Geometry, Page, PageRange},
+    geometry::{Geometry, PageRange},
 };
 
 /// Index of a log: below [`Geometry::logs`].
@@ -119,15 +119,6 @@ impl Book {
             pool: Mutex::new(Pool::new(area.chunks())),
             live: AtomicU64::new(0),
         }
-    }
-
-    /// The extent from `start` on and the log that holds it; `None` if no log does. An extent is held from
-    /// the commit of its allocation to that of its free.
-    pub(crate) fn holds(&self, start: Page) -> Option<Held> {
-        self.logs.iter().find_map(|log| {
-            let log = lock(log);
-            log.live.get(&start).map(|live| Held { extent: live.extent, log: log.id })
-        })
     }
 
     /// Figures of all logs.

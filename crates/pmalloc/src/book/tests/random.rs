@@ -46,7 +46,7 @@ impl Run {
     fn is_free(&self, start: u32, pages: u32) -> bool {
         let wanted = PageRange::new(Page(start), pages);
         let held = self.fixture.model.values().map(|held| held.extent.range);
-        let taken = held.chain(self.pending.iter().map(|append| append.extent().range));
+        let taken = held.chain(self.pending.iter().map(|append| append.extent.range));
         wanted.end() <= 64
             && taken.into_iter().all(|range| {
                 range.end() <= u64::from(start) || wanted.end() <= u64::from(range.start.0)
@@ -56,7 +56,7 @@ impl Run {
     /// The `nth` extent that nobody is freeing.
     fn freeable(&self, nth: usize) -> Option<u32> {
         let freeing =
-            |start: &u32| self.pending.iter().any(|append| append.extent().range.start.0 == *start);
+            |start: &u32| self.pending.iter().any(|append| append.extent.range.start.0 == *start);
         let starts: Vec<u32> =
             self.fixture.model.keys().copied().filter(|start| !freeing(start)).collect();
         starts.get(nth % starts.len().max(1)).copied()
@@ -87,13 +87,13 @@ impl Run {
                 self.fixture.finish(append);
             }
             Step::Cancel { log } => {
-                while let Some(nth) = self.pending.iter().position(|a| a.log() == LogId(log)) {
+                while let Some(nth) = self.pending.iter().position(|a| a.log == LogId(log)) {
                     self.fixture.book.cancel(self.pending.remove(nth));
                 }
             }
             Step::Fast { log } => self.fixture.collect_fast(LogId(log)),
             Step::Compact { log } => {
-                let busy = self.pending.iter().any(|append| append.log() == LogId(log));
+                let busy = self.pending.iter().any(|append| append.log == LogId(log));
                 let wanted = if busy { Compacted::Busy } else { Compacted::Done };
                 let done = self.fixture.book.compact(&self.fixture.m, LogId(log)).unwrap();
                 assert_eq!(done, wanted);
