@@ -3,7 +3,10 @@
 //! What was done stands in the journal, so an engine may begin where a killed one ended. The figures go
 //! to the journal's tallies a few hundred times a second. Volatile, but for the journal.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::resume_unwind,
+    time::{Duration, Instant},
+};
 
 use pmalloc::{Heap, Slot};
 use pmalloc_persist::{
@@ -161,19 +164,11 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
         self.running.store(u64::from(threads), Ordering::Relaxed);
         let watcher = thread::current();
         thread::scope(|scope| {
-            for thread in 0..threads {
-                let watcher = watcher.clone();
-                scope.spawn(move || {
-                    let _seat = Seat { engine: self, watcher };
-                    let done = match order {
-                        Order::Trace => self.in_trace_order(),
-                        Order::Threads => self.in_program_order(thread),
-                    };
-                    if let Err(failure) = done {
-                        self.stop(Some(failure));
-                    }
-                });
-            }
+            let spawn = |thread| {
+                let seat = Seat { engine: self, watcher: watcher.clone() };
+                scope.spawn(move || seat.replay(order, thread))
+            };
+            let threads: Vec<_> = (0..threads).map(spawn).collect();
             // Pairs with the Release in the drop of `Seat`.
             while self.running.load(Ordering::Acquire) > 0 {
                 thread::park_timeout(TICK);
@@ -181,6 +176,11 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
                 if spectator.tick(self.journal.steps()) == Verdict::Stop {
                     self.stop(Some(Failure::Interrupted));
                 }
+            }
+            // A scope waits for the closures only, a join for the whole threads: as long as one of them gives
+            // back what it held of the heap, the heap can't be closed and opened again.
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic));
             }
         });
         self.publish(&start);
@@ -326,6 +326,19 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
 struct Seat<'e, 'h, M: Watched, J: Medium> {
     engine: &'e Engine<'h, M, J>,
     watcher: Thread,
+}
+
+impl<M: Watched, J: Medium> Seat<'_, '_, M, J> {
+    /// The body of the thread; `thread` is its number if it is one of the trace's.
+    fn replay(self, order: Order, thread: u16) {
+        let done = match order {
+            Order::Trace => self.engine.in_trace_order(),
+            Order::Threads => self.engine.in_program_order(thread),
+        };
+        if let Err(failure) = done {
+            self.engine.stop(Some(failure));
+        }
+    }
 }
 
 impl<M: Watched, J: Medium> Drop for Seat<'_, '_, M, J> {

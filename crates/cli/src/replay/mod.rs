@@ -10,8 +10,8 @@
 //! | [`content`] | what each block contains |
 //! | [`journal`], [`slots`] | what was done so far, which slot owns what |
 //! | [`engine`], [`actor`], [`gauge`] | do it, one actor per thread of the trace |
-//! | [`probe`], [`medium`], [`heap`] | the watched heaps that it is done on |
-//! | [`audit`] | compares heap and journal |
+//! | [`probe`], [`medium`], [`mod@heap`] | the watched heaps that it is done on |
+//! | [`mod@audit`] | compares heap and journal |
 //! | [`supervisor`], [`worker`] | kills, and the process that is killed |
 //! | [`scratch`], [`progress`], [`report`] | temporary files, bar, figures |
 
