@@ -100,6 +100,7 @@ fn a_whole_heap_checks_and_has_stats() {
             "recovery_ns",
             "replayed",
             "classes",
+            "morphs",
         ],
     );
     assert_eq!(stats["live_blocks"], 2, "the block and the array of slots");

@@ -22,6 +22,8 @@ struct Shown {
     recovery_ns: u64,
     replayed: u64,
     classes: Vec<Class>,
+    /// Slabs that changed their class: none, as long as the library can't do it.
+    morphs: u64,
     log: Log,
 }
 
@@ -70,6 +72,7 @@ fn shown(stats: pmalloc::Stats) -> Shown {
         recovery_ns: stats.recovery_ns,
         replayed: stats.replayed,
         classes: classes.collect(),
+        morphs: 0,
         log: Log {
             chunks: stats.log.chunks,
             live: stats.log.live,
