@@ -15,7 +15,7 @@
 
 use std::io;
 
-use pmalloc_persist::sync::{AtomicU32, Ordering};
+use pmalloc_persist::LazyTable;
 
 use crate::{
     layout::geometry::{LOGS_MAX, Page, PageRange},
@@ -269,27 +269,6 @@ impl Entry {
     /// The high part of the page count that the second page of a large block holds.
     fn pages_high(self) -> u32 {
         INSIDE_PAGES.of(self.0) << LARGE_PAGES.bits
-    }
-}
-
-/// Stands in for a table in lazily faulted memory.
-#[derive(Debug)]
-struct LazyTable(Vec<AtomicU32>);
-
-impl LazyTable {
-    #[expect(clippy::unnecessary_wraps, reason = "reserving address space can fail")]
-    fn new(count: usize) -> io::Result<Self> {
-        Ok(Self((0..count).map(|_| AtomicU32::new(0)).collect()))
-    }
-
-    #[inline]
-    fn load(&self, index: usize) -> u32 {
-        self.0.get(index).map_or(0, |word| word.load(Ordering::Acquire))
-    }
-
-    #[inline]
-    fn store(&self, index: usize, value: u32) {
-        self.0[index].store(value, Ordering::Release);
     }
 }
 
