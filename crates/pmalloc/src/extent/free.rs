@@ -10,7 +10,7 @@ use crate::layout::geometry::{Page, PageRange};
 #[derive(Debug, Default)]
 pub(super) struct FreeRuns {
     /// Volatile: every run by size, then place: the first one at or behind a size is the best fit.
-    by_size: BTreeSet<(u32, Page)>,
+    by_size: BTreeSet<SizeThenPlace>,
     /// Volatile: for the first and the last page of every run its length, zero for all other pages. So both
     /// neighbours of a run are found by one look-up each, without a tree.
     length_at_end: Vec<u32>,
@@ -31,18 +31,18 @@ impl FreeRuns {
 
     /// Pages of the largest run.
     pub(super) fn largest(&self) -> u32 {
-        self.by_size.last().map_or(0, |&(pages, _)| pages)
+        self.by_size.last().map_or(0, |run| run.range().pages)
     }
 
     /// Every run, smaller ones first.
     pub(super) fn iter(&self) -> impl Iterator<Item = PageRange> {
-        self.by_size.iter().map(|&(pages, start)| PageRange::new(start, pages))
+        self.by_size.iter().map(|run| run.range())
     }
 
     /// The smallest run of at least `pages` pages, the lowest among equals.
     pub(super) fn best_fit(&self, pages: u32) -> Option<PageRange> {
-        let (pages, start) = *self.by_size.range((pages, Page(0))..).next()?;
-        Some(PageRange::new(start, pages))
+        let least = SizeThenPlace::of(PageRange::new(Page(0), pages));
+        self.by_size.range(least..).next().map(|run| run.range())
     }
 
     /// The run whose last page is in front of `end`, which is not free itself.
@@ -95,13 +95,13 @@ impl FreeRuns {
 
     fn add(&mut self, run: PageRange) {
         self.set_ends(run, run.pages);
-        self.by_size.insert((run.pages, run.start));
+        self.by_size.insert(SizeThenPlace::of(run));
         self.pages += run.pages;
     }
 
     fn remove(&mut self, run: PageRange) {
         self.set_ends(run, 0);
-        let found = self.by_size.remove(&(run.pages, run.start));
+        let found = self.by_size.remove(&SizeThenPlace::of(run));
         assert!(found, "{run:?} is not a free run");
         self.pages -= run.pages;
     }
@@ -110,5 +110,22 @@ impl FreeRuns {
         let first = run.start.0 as usize;
         self.length_at_end[first] = length;
         self.length_at_end[first + run.pages as usize - 1] = length;
+    }
+}
+
+/// A run as one integer, pages above start: one comparison orders by size, then place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct SizeThenPlace(u64);
+
+impl SizeThenPlace {
+    #[inline]
+    fn of(run: PageRange) -> Self {
+        Self((u64::from(run.pages) << 32) | u64::from(run.start.0))
+    }
+
+    #[inline]
+    fn range(self) -> PageRange {
+        let [a, b, c, d, pages @ ..] = self.0.to_le_bytes();
+        PageRange::new(Page(u32::from_le_bytes([a, b, c, d])), u32::from_le_bytes(pages))
     }
 }

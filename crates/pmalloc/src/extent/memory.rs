@@ -69,22 +69,22 @@ impl PageMemory {
 
     /// Whether a page of `range`, which is free, has to be given memory before use.
     pub(super) fn lacks_any(&self, range: PageRange) -> bool {
-        self.marks[indexes(range)].iter().any(|&mark| mark < FIRST_RELEASE)
+        count(&self.marks[indexes(range)], |mark| mark < FIRST_RELEASE) > 0
     }
 
     /// Marks `range`, which is free, as allocated.
     pub(super) fn allocate(&mut self, range: PageRange) {
         let marks = &mut self.marks[indexes(range)];
-        let backed = marks.iter().map(|&mark| u32::from(mark >= FIRST_RELEASE)).sum::<u32>();
-        assert!(marks.iter().all(|&mark| mark != ALLOCATED), "{range:?} is allocated already");
+        let allocated = count(marks, |mark| mark == ALLOCATED);
+        assert!(allocated == 0, "{range:?} is allocated already");
+        self.backed_free -= count(marks, |mark| mark >= FIRST_RELEASE);
         marks.fill(ALLOCATED);
-        self.backed_free -= backed;
     }
 
     /// Marks `range`, which is allocated, as free with memory from now on.
     pub(super) fn release(&mut self, range: PageRange) {
-        let marks = &self.marks[indexes(range)];
-        assert!(marks.iter().all(|&mark| mark == ALLOCATED), "{range:?} is not allocated");
+        let free = count(&self.marks[indexes(range)], |mark| mark != ALLOCATED);
+        assert!(free == 0, "{range:?} is not allocated");
         self.set_backed(range);
     }
 
@@ -141,9 +141,8 @@ impl PageMemory {
         while let Some(run) = self.next_run(rest, &chosen) {
             punch(run)?;
             let marks = &mut self.marks[indexes(run)];
-            let backed = marks.iter().map(|&mark| u32::from(mark >= FIRST_RELEASE)).sum::<u32>();
+            self.backed_free -= count(marks, |mark| mark >= FIRST_RELEASE);
             marks.fill(BARE);
-            self.backed_free -= backed;
             punched_pages += u64::from(run.pages);
             let next = run.start.0 + run.pages;
             rest = PageRange::new(Page(next), rest.pages - (next - rest.start.0));
@@ -169,16 +168,16 @@ impl PageMemory {
         let mut number = FIRST_RELEASE;
         let marks = &mut self.marks;
         self.queue.retain_mut(|release| {
-            let mut is_void = true;
-            for mark in
-                marks[indexes(release.range)].iter_mut().filter(|mark| **mark == release.number)
-            {
+            let marks = &mut marks[indexes(release.range)];
+            if count(marks, |mark| mark == release.number) == 0 {
+                return false;
+            }
+            for mark in marks.iter_mut().filter(|mark| **mark == release.number) {
                 *mark = number;
-                is_void = false;
             }
             release.number = number;
-            number += u32::from(!is_void);
-            !is_void
+            number += 1;
+            true
         });
         self.next = number;
         self.sweep_at = 2 * self.queue.len() + QUEUE_SLACK;
@@ -189,4 +188,10 @@ impl PageMemory {
 fn indexes(range: PageRange) -> Range<usize> {
     let start = range.start.0 as usize;
     start..start + range.pages as usize
+}
+
+/// How many of `marks` are `chosen`: without an early end, so that it runs over several marks at a time.
+#[inline]
+fn count(marks: &[u32], chosen: impl Fn(u32) -> bool) -> u32 {
+    marks.iter().map(|&mark| u32::from(chosen(mark))).sum()
 }
