@@ -8,17 +8,19 @@ use crate::{
     layout::{
         geometry::Geometry,
         state::Policy,
-        superblock::{Header, SUPERBLOCK_WORDS},
+        superblock::{Header, MAGIC, SUPERBLOCK_WORDS},
     },
     recovery::{state, superblock_places},
 };
+
+const SUPERBLOCK_BYTES: u64 = (SUPERBLOCK_WORDS * size_of::<Word>()) as u64;
 
 /// Writes an empty heap to a medium that holds only zeros.
 ///
 /// # Crash consistency
 ///
-/// The superblock copies come last, each durable before the next: a medium with a valid copy is a whole heap,
-/// one without is no heap.
+/// The superblock copies come last, and of these the magic words: a medium with a magic word is a whole heap, one
+/// without is no heap.
 pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     let geometry = &header.geometry;
     for span in fixed_spans(geometry) {
@@ -29,16 +31,26 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there.
     m.fence();
     for place in superblock_places() {
-        let words: &[Word; SUPERBLOCK_WORDS] = m.at(Offset::new(place))?;
-        for (word, value) in words.iter().zip(header.encode(place)) {
-            m.store(word, value);
+        let [magic, rest @ ..] = copy_at(m, place)?;
+        for (word, value) in rest.iter().zip(&header.encode(place)[1..]) {
+            m.store(word, *value);
         }
-        // CRASH: a torn copy does not match its checksum. The first copy makes the heap; recovery reads the
-        // second only if the first is damaged.
-        m.flush_of(words);
-        m.fence();
+        m.flush(Span::new(m.region().span_of(magic).start, SUPERBLOCK_BYTES));
     }
+    // CRASH: without the magic word there is no heap, whatever else of a copy is durable.
+    m.fence();
+    for place in superblock_places() {
+        let [magic, ..] = copy_at(m, place)?;
+        m.store(magic, MAGIC);
+        m.flush_of(magic);
+    }
+    // CRASH: each magic word is one atomic store, and either makes the heap: the rest of both copies is durable.
+    m.fence();
     Ok(())
+}
+
+fn copy_at<M: Medium>(m: &M, place: u64) -> Result<&[Word; SUPERBLOCK_WORDS]> {
+    Ok(m.at(Offset::new(place))?)
 }
 
 /// What a heap has memory for from the start: superblock, state, log roots, the first page of the root table

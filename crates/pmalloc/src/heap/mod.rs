@@ -32,7 +32,10 @@ mod stats;
 
 use std::{alloc::Layout, fmt, path::Path};
 
-use pmalloc_persist::{Mapped, Medium, Span, sync::Arc};
+use pmalloc_persist::{
+    Mapped, Medium, Span,
+    sync::{Arc, thread},
+};
 
 pub use self::{
     check::{CheckReport, Problem, ProblemKind, check_file},
@@ -91,6 +94,11 @@ impl<M: Medium + 'static> Drop for Handle<M> {
         if let Err(error) = self.0.close() {
             // The last handle has nobody to return the error to.
             eprintln!("pmalloc: closing a heap failed: {error}");
+        }
+        // A thread that exits meanwhile may hold the heap for the moment that its session takes to find it
+        // closed. The file is unlocked when this returns, so that it can be opened again at once.
+        while Arc::strong_count(&self.0) > 1 && !self.0.medium().forked() {
+            thread::yield_now();
         }
     }
 }
@@ -256,13 +264,8 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::HandlesRemain`] if other handles or sessions exist, [`Error::Io`].
     pub fn close(self) -> Result<()> {
-        let core = Arc::clone(self.core());
         match Arc::try_unwrap(self.0) {
-            Ok(handle) => {
-                let result = core.close();
-                drop(handle);
-                result
-            }
+            Ok(handle) => handle.0.close(),
             Err(_) => Err(Error::HandlesRemain),
         }
     }

@@ -50,14 +50,15 @@ pub(super) fn slots<'h, M: Medium>(
             why: format!("{count}; a root array has at least one slot and must fit the heap"),
         });
     }
-    let block = access.with(|state| {
+    let found = {
         let _entered = core.enter()?;
         let _roots = lock(&core.roots);
-        match find(core, name)? {
-            (Some(root), _) => check_match(&root, count),
-            (None, free) => create(core, state, free, name, count),
-        }
-    })?;
+        find(core, name)?.0
+    };
+    let block = match found {
+        Some(root) => check_match(&root, count)?,
+        None => access.with(|state| find_or_create(core, state, name, count))?,
+    };
     if core.block_span(block).is_none_or(|span| span.len < count * 8) {
         return Err(Error::corrupted(block, "a root array lies in no live block of its size"));
     }
@@ -142,6 +143,21 @@ fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {
     words[9] = m.load(&entry.length);
     words[10] = m.load(&entry.layout_hash);
     words
+}
+
+/// As [`slots`], where another thread may have created the array since.
+fn find_or_create<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    name: &str,
+    count: u64,
+) -> Result<u64> {
+    let _entered = core.enter()?;
+    let _roots = lock(&core.roots);
+    match find(core, name)? {
+        (Some(root), _) => check_match(&root, count),
+        (None, free) => create(core, state, free, name, count),
+    }
 }
 
 /// Creates the root array `name` in the entry `free` and returns its block.

@@ -1,0 +1,280 @@
+//! The operations, and the states they start from.
+
+use std::fmt;
+
+use pmalloc::Error;
+
+use crate::{
+    model::{Held, Model},
+    world::World,
+};
+
+/// Bytes of a block of which a slab holds two or three, so that every few allocations take a slab's last block.
+const FEW_PER_SLAB: usize = 6000;
+/// Bytes of a page-granular block.
+const PAGES: usize = 16 << 10;
+
+/// An operation of the alphabet. Which slot it works on follows from the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A bare block of the smallest class.
+    AllocSmallest,
+    /// A block with contents over two lines.
+    AllocContents,
+    /// A block of which a slab holds few: takes a slab's last block, or makes a slab.
+    AllocFewPerSlab,
+    /// A page-granular block, split off a free extent, with contents in its first lines only.
+    AllocPages,
+    /// The largest block that there is room for.
+    AllocLargest,
+    /// Frees the oldest block that this session allocated.
+    FreeOwn,
+    /// Frees the oldest block that the other session allocated.
+    FreeOther,
+    /// Frees a block of which a slab holds few: may empty the slab.
+    FreeFewPerSlab,
+    /// Frees a page-granular block: may merge free extents.
+    FreePages,
+    /// Gives empty slabs and free memory back.
+    Trim,
+    /// Creates a second root array.
+    MakeRoot,
+    /// Ends the session and begins another.
+    RenewSession,
+}
+
+impl Op {
+    /// Every operation.
+    pub const ALL: [Self; 12] = [
+        Self::AllocSmallest,
+        Self::AllocContents,
+        Self::AllocFewPerSlab,
+        Self::AllocPages,
+        Self::AllocLargest,
+        Self::FreeOwn,
+        Self::FreeOther,
+        Self::FreeFewPerSlab,
+        Self::FreePages,
+        Self::Trim,
+        Self::MakeRoot,
+        Self::RenewSession,
+    ];
+}
+
+/// An operation by a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// What is done.
+    pub op: Op,
+    /// By which session.
+    pub lane: usize,
+}
+
+impl Step {
+    /// Every operation by either session.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        Op::ALL.into_iter().flat_map(|op| [0, 1].map(|lane| Self { op, lane })).collect()
+    }
+
+    /// What the step does in the present state of `world`, decided before anything happens.
+    #[must_use]
+    pub fn plan(&self, world: &World) -> Plan {
+        let alloc = |size, filled| {
+            let at = world.model.slots.iter().position(Option::is_none);
+            at.map_or(Plan::Nothing, |at| Plan::Alloc(at, world.draft(self.lane, size, filled)))
+        };
+        match self.op {
+            Op::AllocSmallest => alloc(16, false),
+            Op::AllocContents => alloc(100, true),
+            Op::AllocFewPerSlab => alloc(FEW_PER_SLAB, false),
+            Op::AllocPages => alloc(PAGES, true),
+            Op::AllocLargest => alloc(largest(world), false),
+            Op::FreeOwn => self.free(world, |held| held.lane == self.lane),
+            Op::FreeOther => self.free(world, |held| held.lane != self.lane),
+            Op::FreeFewPerSlab => self.free(world, |held| held.size == FEW_PER_SLAB),
+            Op::FreePages => self.free(world, |held| held.size >= PAGES),
+            Op::Trim => Plan::Trim,
+            Op::MakeRoot if world.model.extra => Plan::Nothing,
+            Op::MakeRoot => Plan::MakeRoot,
+            Op::RenewSession => Plan::RenewSession(self.lane),
+        }
+    }
+
+    fn free(self, world: &World, wanted: impl Fn(&Held) -> bool) -> Plan {
+        let full = world.model.slots.iter().enumerate();
+        let oldest = full
+            .filter_map(|(at, held)| held.as_ref().map(|held| (at, held)))
+            .filter(|(_, held)| wanted(held))
+            .min_by_key(|(_, held)| held.id);
+        oldest.map_or(Plan::Nothing, |(at, _)| Plan::Free(self.lane, at))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}@{}", self.op, self.lane)
+    }
+}
+
+fn largest(world: &World) -> usize {
+    let stats = world.heap.stats().expect("the simulator knows its size");
+    usize::try_from(stats.largest_free_bytes).expect("a small heap").max(PAGES)
+}
+
+/// A step with its slot and size.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// Nothing fits the step in this state.
+    Nothing,
+    /// Allocate into a slot.
+    Alloc(usize, Held),
+    /// Free a slot through a session.
+    Free(usize, usize),
+    /// Give back what is free.
+    Trim,
+    /// Create the root array `extra`.
+    MakeRoot,
+    /// End a session and begin another.
+    RenewSession(usize),
+}
+
+impl Plan {
+    /// The state after the step, if it succeeds.
+    #[must_use]
+    pub fn after(&self, before: &Model) -> Model {
+        let mut after = before.clone();
+        match self {
+            Self::Alloc(at, held) => after.slots[*at] = Some(held.clone()),
+            Self::Free(_, at) => after.slots[*at] = None,
+            Self::MakeRoot => after.extra = true,
+            Self::Nothing | Self::Trim | Self::RenewSession(_) => {}
+        }
+        after
+    }
+
+    /// Performs the step.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's; the state is then as before.
+    pub fn perform(&self, world: &mut World) -> Result<(), Error> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Alloc(at, held) => world.alloc(*at, held),
+            Self::Free(lane, at) => world.free(*lane, *at),
+            Self::Trim => world.heap.trim().map(drop),
+            Self::MakeRoot => world.heap.slots("extra", 4).map(drop),
+            Self::RenewSession(lane) => {
+                world.renew_session(*lane);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A state that sequences start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// Nothing but the slots.
+    Fresh,
+    /// Blocks of several sizes, every other one freed, also by the other session.
+    Fragmented,
+    /// No page is left, and few slots.
+    AlmostFull,
+    /// The next record of each lane goes to its ring's first place again.
+    LaneWrapped,
+    /// The next free of a page-granular block drops chunks from the bookkeeping log.
+    FastGcPending,
+    /// The next free of a page-granular block copies the bookkeeping log.
+    SlowGcPending,
+}
+
+impl Start {
+    /// Every start state.
+    pub const ALL: [Self; 6] = [
+        Self::Fresh,
+        Self::Fragmented,
+        Self::AlmostFull,
+        Self::LaneWrapped,
+        Self::FastGcPending,
+        Self::SlowGcPending,
+    ];
+
+    /// Brings a fresh world into the state.
+    ///
+    /// # Panics
+    ///
+    /// If the heap refuses what it has room for.
+    pub fn build(self, world: &mut World) {
+        match self {
+            Self::Fresh => {}
+            Self::Fragmented => fragment(world),
+            Self::AlmostFull => fill(world),
+            Self::LaneWrapped => wrap_lanes(world),
+            Self::FastGcPending => churn_pages(world, PAIRS_TO_FAST_GC),
+            Self::SlowGcPending => churn_pages(world, PAIRS_TO_SLOW_GC),
+        }
+    }
+}
+
+/// Pairs of a page-granular allocation and its free after which the next pair drops chunks; the test
+/// `start_states_are_what_they_say` keeps it true.
+const PAIRS_TO_FAST_GC: usize = 5;
+/// Likewise for a copy of the log.
+const PAIRS_TO_SLOW_GC: usize = 11;
+
+fn step(world: &mut World, op: Op, lane: usize) -> Result<(), Error> {
+    let plan = Step { op, lane }.plan(world);
+    let after = plan.after(&world.model);
+    plan.perform(world)?;
+    world.model = after;
+    Ok(())
+}
+
+fn must(world: &mut World, op: Op, lane: usize) {
+    step(world, op, lane).expect("the heap has room");
+}
+
+fn fragment(world: &mut World) {
+    for lane in [0, 1] {
+        for op in [Op::AllocSmallest, Op::AllocPages, Op::AllocContents, Op::AllocFewPerSlab] {
+            must(world, op, lane);
+        }
+    }
+    for op in [Op::FreeOwn, Op::FreeOther, Op::FreePages, Op::FreeFewPerSlab] {
+        must(world, op, 0);
+    }
+    must(world, Op::AllocSmallest, 1);
+}
+
+fn fill(world: &mut World) {
+    must(world, Op::AllocSmallest, 0);
+    must(world, Op::AllocContents, 1);
+    must(world, Op::AllocFewPerSlab, 0);
+    for turn in 0.. {
+        if step(world, Op::AllocLargest, turn % 2).is_err() {
+            break;
+        }
+    }
+}
+
+fn wrap_lanes(world: &mut World) {
+    for lane in [0, 1] {
+        for _ in 0..3 {
+            must(world, Op::AllocSmallest, lane);
+            must(world, Op::FreeOwn, lane);
+        }
+        must(world, Op::AllocContents, lane);
+    }
+}
+
+fn churn_pages(world: &mut World, pairs: usize) {
+    must(world, Op::AllocPages, 0);
+    for _ in 0..pairs {
+        must(world, Op::AllocPages, 0);
+        let newest = world.model.slots.iter().rposition(Option::is_some).expect("just allocated");
+        world.free(0, newest).expect("just allocated");
+        world.model.slots[newest] = None;
+    }
+}

@@ -1,0 +1,214 @@
+//! One case: a start state, a sequence of operations, a domain, a nesting depth.
+
+use std::{fmt, sync::Arc};
+
+use pmalloc::persist::sim::{Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount};
+
+use crate::{
+    alphabet::{Start, Step},
+    model::{Expected, Model, Shared},
+    oracle::Oracle,
+    world::{self, World},
+};
+
+/// What happens while every crash is explored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scene {
+    /// Steps from a start state; the last one is explored.
+    Steps(Start, Vec<Step>),
+    /// Creating a heap, and its first root array.
+    Create,
+    /// Closing a heap in a start state.
+    Close(Start),
+    /// Closing a heap in a start state and opening it again.
+    Open(Start),
+}
+
+/// A scene, and how its crashes are explored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Case {
+    /// What happens.
+    pub scene: Scene,
+    /// What a crash preserves.
+    pub domain: Domain,
+    /// Crashes inside recovery.
+    pub nesting: u32,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scene {
+            Scene::Steps(start, steps) => {
+                write!(f, "{start:?}")?;
+                steps.iter().try_for_each(|step| write!(f, " {step}"))?;
+            }
+            Scene::Create => write!(f, "Create")?,
+            Scene::Close(start) => write!(f, "Close {start:?}")?,
+            Scene::Open(start) => write!(f, "Open {start:?}")?,
+        }
+        write!(f, " {:?} nesting {}", self.domain, self.nesting)
+    }
+}
+
+/// How a case is run.
+#[derive(Debug, Clone, Default)]
+pub struct Conditions {
+    /// A fault to plant.
+    pub fault: Option<SiteCount>,
+    /// The only image to run.
+    pub replay: Option<ImageId>,
+    /// Whether the oracle is told a wrong state, to see that it notices.
+    pub lie: Option<Lie>,
+}
+
+/// A wrong state for the oracle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// A block more than there is.
+    Lost,
+    /// A block less than there is.
+    Leaked,
+    /// A block with other contents.
+    Changed,
+}
+
+impl Case {
+    /// Explores the case; `sites` gets every place that stored, flushed or fenced.
+    #[must_use]
+    pub fn run(&self, conditions: &Conditions) -> (Report, Vec<SiteCount>) {
+        let sim = world::medium(self.domain);
+        if let Some(fault) = conditions.fault {
+            sim.mutate(fault);
+        }
+        let expected = Shared::default();
+        let report = match &self.scene {
+            Scene::Steps(start, steps) => self.steps(&sim, &expected, (*start, steps), conditions),
+            Scene::Create => self.create(&sim, &expected, conditions),
+            Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
+            Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
+        };
+        (report, sim.sites())
+    }
+
+    fn watch(&self, sim: &Sim, expected: &Shared, conditions: &Conditions) -> Explorer {
+        let oracle = Arc::new(Oracle::new(expected.clone()));
+        Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
+    }
+
+    /// Recovery wipes the rings: hundreds of words, each zero or not, that all mean the same. Points in the midst of
+    /// that are sampled, in an opening heap and in a nested crash; all others are explored in full.
+    fn options(&self, conditions: &Conditions) -> ExploreOptions {
+        let wipes = matches!(self.scene, Scene::Open(_));
+        ExploreOptions {
+            nesting: self.nesting,
+            budget: if wipes { 1 << 6 } else { 1 << 14 },
+            nested_budget: 1 << 5,
+            samples: 16,
+            max_violations: 1,
+            replay: conditions.replay.clone(),
+            ..ExploreOptions::default()
+        }
+    }
+
+    fn steps(
+        &self,
+        sim: &Sim,
+        expected: &Shared,
+        (start, steps): (Start, &[Step]),
+        conditions: &Conditions,
+    ) -> Report {
+        let mut world = World::new(sim.clone());
+        start.build(&mut world);
+        let (last, before) = steps.split_last().expect("a sequence has a step");
+        for step in before {
+            perform(&mut world, *step, |_, _| {});
+        }
+        let explorer = self.watch(sim, expected, conditions);
+        perform(&mut world, *last, |before, after| {
+            expected.either(&told(before, conditions.lie), &told(after, conditions.lie));
+        });
+        expected.only(&told(&world.model, conditions.lie));
+        explorer.crash_point("returned");
+        let report = explorer.finish();
+        // Not dropped: the heap is not to be closed, and its mutations are not to be noticed.
+        drop(world);
+        report
+    }
+
+    fn create(&self, sim: &Sim, expected: &Shared, conditions: &Conditions) -> Report {
+        let empty = Model::default();
+        expected.set(Expected { states: Vec::new(), may_be_absent: true });
+        let explorer = self.watch_creation(sim, conditions);
+        let heap = world::options().create_on(sim.clone()).expect("a fresh medium has room");
+        explorer.crash_point("created");
+        let report = explorer.finish();
+        drop((heap, empty));
+        report
+    }
+
+    /// A heap in the making is absent or opens empty.
+    fn watch_creation(&self, sim: &Sim, conditions: &Conditions) -> Explorer {
+        let options = self.options(conditions);
+        Explorer::watch(sim, options, |sim: &Sim| crate::oracle::check_creation(sim))
+    }
+
+    fn close(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
+        let mut world = World::new(sim.clone());
+        start.build(&mut world);
+        let (heap, model) = world.into_heap();
+        expected.only(&told(&model, conditions.lie));
+        let explorer = self.watch(sim, expected, conditions);
+        heap.close().expect("the simulator never fails to sync");
+        explorer.crash_point("closed");
+        explorer.finish()
+    }
+
+    fn open(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
+        let mut world = World::new(sim.clone());
+        start.build(&mut world);
+        let (heap, model) = world.into_heap();
+        heap.close().expect("the simulator never fails to sync");
+        expected.only(&told(&model, conditions.lie));
+        let explorer = self.watch(sim, expected, conditions);
+        let heap = world::options().open_on(sim.clone()).expect("it was closed");
+        explorer.crash_point("opened");
+        let report = explorer.finish();
+        drop(heap);
+        report
+    }
+}
+
+/// Performs a step and updates the model; `in_flight` is called with the states before and after it.
+fn perform(world: &mut World, step: Step, in_flight: impl FnOnce(&Model, &Model)) {
+    let plan = step.plan(world);
+    let after = plan.after(&world.model);
+    in_flight(&world.model, &after);
+    match plan.perform(world) {
+        Ok(()) => world.model = after,
+        // A refused operation changes nothing; the oracle holds it to that.
+        Err(pmalloc::Error::OutOfMemory { .. }) => {}
+        Err(error) => panic!("{step} failed: {error}"),
+    }
+}
+
+/// What the oracle is told of a state.
+fn told(model: &Model, lie: Option<Lie>) -> Model {
+    let mut told = model.clone();
+    let full = told.slots.iter().position(Option::is_some);
+    match (lie, full) {
+        (Some(Lie::Lost), _) => {
+            let empty = told.slots.iter().position(Option::is_none).expect("a slot is empty");
+            told.slots[empty] =
+                Some(crate::model::Held { id: 0, size: 16, filled: false, lane: 0 });
+        }
+        (Some(Lie::Leaked), Some(full)) => told.slots[full] = None,
+        (Some(Lie::Changed), _) => {
+            let filled = told.slots.iter_mut().flatten().find(|held| held.filled);
+            if let Some(held) = filled {
+                held.id += 1000;
+            }
+        }
+        _ => {}
+    }
+    told
+}

@@ -1,0 +1,23 @@
+//! Crash exploration of the heap.
+//!
+//! Short sequences of operations run on the crash simulator, over two lanes and from several start states; at every
+//! crash point of the last operation, every image that recovery can tell apart is recovered by the real recovery and
+//! judged by an oracle that knows what must be there.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`model`] | what each slot must hold: the oracle's memory |
+//! | [`world`] | a small heap on the simulator with two sessions |
+//! | [`alphabet`] | the operations, and the states they start from |
+//! | [`oracle`] | judges a recovered heap |
+//! | [`explore`] | one case: start state, operations, domain, nesting |
+//! | [`sets`] | many cases, over threads |
+//! | [`power`] | plants faults and counts those that the sets find |
+
+pub mod alphabet;
+pub mod explore;
+pub mod model;
+pub mod oracle;
+pub mod power;
+pub mod sets;
+pub mod world;

@@ -1,0 +1,71 @@
+//! What each slot must hold.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A block that a slot owns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// Identity; with [`Held::filled`] it decides the contents.
+    pub id: u64,
+    /// Bytes asked for.
+    pub size: usize,
+    /// Whether an initialiser wrote the contents.
+    pub filled: bool,
+    /// The session that allocated it.
+    pub lane: usize,
+}
+
+impl Held {
+    /// The byte at `index` of a filled block.
+    #[must_use]
+    pub fn byte(&self, index: usize) -> u8 {
+        (self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).wrapping_mul(0x0100_0193))
+            .to_be_bytes()[0]
+            | 1
+    }
+}
+
+/// The state of a heap as the program knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Model {
+    /// Per slot of the array `slots`.
+    pub slots: Vec<Option<Held>>,
+    /// Whether the root array `extra` exists.
+    pub extra: bool,
+}
+
+/// What may be found after a crash: the state before the operation in flight, and the one after it.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// Accepted states.
+    pub states: Vec<Model>,
+    /// Whether there may be no heap yet.
+    pub may_be_absent: bool,
+}
+
+/// An expectation that the driver changes while the oracle reads it.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<Expected>>);
+
+impl Shared {
+    /// What is expected now. Cloned, so that nested checks find the lock free.
+    #[must_use]
+    pub fn get(&self) -> Expected {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Expects exactly `state`: an operation has returned.
+    pub fn only(&self, state: &Model) {
+        self.set(Expected { states: vec![state.clone()], may_be_absent: false });
+    }
+
+    /// Expects `before` or `after`: an operation is in flight.
+    pub fn either(&self, before: &Model, after: &Model) {
+        self.set(Expected { states: vec![before.clone(), after.clone()], may_be_absent: false });
+    }
+
+    /// Replaces the expectation.
+    pub fn set(&self, expected: Expected) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
+    }
+}

@@ -1,0 +1,200 @@
+//! Many cases, over threads.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use pmalloc::persist::sim::{Domain, Report, SiteCount};
+
+use crate::{
+    alphabet::{Start, Step},
+    explore::{Case, Conditions, Scene},
+};
+
+/// Every domain.
+pub const DOMAINS: [Domain; 3] = [Domain::Line64, Domain::Word8, Domain::Eadr];
+
+/// A named set of cases.
+#[derive(Debug)]
+pub struct Set {
+    /// What it is called in reports.
+    pub name: &'static str,
+    /// Its cases.
+    pub cases: Vec<Case>,
+}
+
+impl Set {
+    /// The sets of CI: every sequence of one operation with a crash in recovery, every sequence of two without, and the
+    /// heap's own life.
+    #[must_use]
+    pub fn quick() -> Vec<Self> {
+        vec![
+            Self { name: "create, open, close", cases: life(1) },
+            Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
+            Self { name: "2 operations", cases: sequences(2, 0) },
+        ]
+    }
+
+    /// The sets of the campaign: one step further in each direction.
+    #[must_use]
+    pub fn full() -> Vec<Self> {
+        vec![
+            Self { name: "create, open, close, nesting 2", cases: life(2) },
+            Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
+            Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
+            Self { name: "3 operations", cases: sequences(3, 0) },
+        ]
+    }
+
+    /// A few cases of each kind, for a test that takes seconds.
+    #[must_use]
+    pub fn smoke() -> Self {
+        let mut cases: Vec<Case> = sequences(1, 1).into_iter().step_by(7).collect();
+        cases.extend(sequences(2, 0).into_iter().step_by(97));
+        cases.extend(life(1).into_iter().step_by(3));
+        Self { name: "smoke", cases }
+    }
+
+    /// The cases of shard `index` of `count`.
+    #[must_use]
+    pub fn shard(self, index: usize, count: usize) -> Self {
+        let cases = self.cases.into_iter().skip(index).step_by(count).collect();
+        Self { name: self.name, cases }
+    }
+}
+
+fn sequences(length: u32, nesting: u32) -> Vec<Case> {
+    let mut all: Vec<Vec<Step>> = vec![Vec::new()];
+    for _ in 0..length {
+        all = all
+            .into_iter()
+            .flat_map(|steps| {
+                Step::all().into_iter().map(move |step| [steps.clone(), vec![step]].concat())
+            })
+            .collect();
+    }
+    let case = |start, steps: &Vec<Step>, domain| Case {
+        scene: Scene::Steps(start, steps.clone()),
+        domain,
+        nesting,
+    };
+    let mut cases = Vec::new();
+    for domain in DOMAINS {
+        for start in Start::ALL {
+            cases.extend(all.iter().map(|steps| case(start, steps, domain)));
+        }
+    }
+    cases
+}
+
+fn life(nesting: u32) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for domain in DOMAINS {
+        let mut add = |scene| cases.push(Case { scene, domain, nesting });
+        add(Scene::Create);
+        for start in Start::ALL {
+            add(Scene::Close(start));
+            add(Scene::Open(start));
+        }
+    }
+    cases
+}
+
+/// What running a set came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The set.
+    pub name: &'static str,
+    /// Cases that were run.
+    pub cases: usize,
+    /// All their reports together.
+    pub report: Report,
+    /// The first case with a violation, and its report.
+    pub failure: Option<(Case, String)>,
+    /// Places that stored, flushed or fenced.
+    pub sites: Vec<SiteCount>,
+    /// Seconds of wall time.
+    pub elapsed_s: f64,
+}
+
+/// Runs the cases of `set` on `threads` threads, up to the first violation.
+#[must_use]
+pub fn run(set: &Set, conditions: &Conditions, threads: usize) -> Outcome {
+    let started = Instant::now();
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new(Total::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = set.cases.get(at) else { return };
+                    let (report, sites) = run_guarded(case, conditions);
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    if total.add(case, report, sites) {
+                        next.store(set.cases.len(), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Outcome {
+        name: set.name,
+        cases: total.cases,
+        report: total.report,
+        failure: total.failure,
+        sites: total.sites,
+        elapsed_s: started.elapsed().as_secs_f64(),
+    }
+}
+
+/// Runs a case; a panic outside recovery, as a planted fault may cause, counts as a violation.
+fn run_guarded(case: &Case, conditions: &Conditions) -> (Result<Report, String>, Vec<SiteCount>) {
+    let run = std::panic::AssertUnwindSafe(|| case.run(conditions));
+    match std::panic::catch_unwind(run) {
+        Ok((report, sites)) => (Ok(report), sites),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".into());
+            (Err(text), Vec::new())
+        }
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    cases: usize,
+    report: Report,
+    failure: Option<(Case, String)>,
+    sites: Vec<SiteCount>,
+}
+
+impl Total {
+    /// Adds a case and returns whether it failed.
+    fn add(&mut self, case: &Case, report: Result<Report, String>, sites: Vec<SiteCount>) -> bool {
+        self.cases += 1;
+        for site in sites {
+            let known =
+                |other: &SiteCount| other.kind == site.kind && other.location == site.location;
+            if !self.sites.iter().any(known) {
+                self.sites.push(site);
+            }
+        }
+        let failure = match &report {
+            Ok(report) => report.violations.first().map(ToString::to_string),
+            Err(panic) => Some(panic.clone()),
+        };
+        if let Ok(report) = report {
+            self.report.merge(report);
+        }
+        if let Some(failure) = failure {
+            self.failure.get_or_insert_with(|| (case.clone(), failure));
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,133 @@
+//! A small heap on the simulator, with two sessions.
+
+use std::alloc::Layout;
+
+use pmalloc::{
+    Error, Heap, HeapOptions, Session, Slot, TestGeometry,
+    persist::sim::{Domain, Sim, SimOptions},
+};
+
+use crate::model::{Held, Model};
+
+/// Slots of the array that operations work on: two lines.
+pub const SLOTS: usize = 16;
+
+/// Options of a heap in which a full ring, chunk or slab is a few operations away.
+pub fn options() -> HeapOptions {
+    Heap::options().test_geometry(TestGeometry {
+        capacity_bytes: 256 << 10,
+        slab_bytes: 16 << 10,
+        ring_places: 8,
+        lanes: 3,
+        chunk_bytes: 256,
+        logs: 2,
+        roots: 8,
+        stripes: 3,
+    })
+}
+
+/// An empty medium for such a heap.
+///
+/// # Panics
+///
+/// If the options are not valid, which they are.
+#[must_use]
+pub fn medium(domain: Domain) -> Sim {
+    let len_bytes = options().heap_bytes().expect("valid sizes");
+    Sim::new(SimOptions { len_bytes, domain })
+}
+
+/// A heap, the sessions that work on it, and what they expect of it.
+#[derive(Debug)]
+pub struct World {
+    /// The medium.
+    pub sim: Sim,
+    /// The heap.
+    pub heap: Heap<Sim>,
+    /// What it must hold.
+    pub model: Model,
+    sessions: [Session<Sim>; 2],
+    next_id: u64,
+}
+
+impl World {
+    /// A fresh heap on `sim`, with the array `slots`, all empty.
+    ///
+    /// # Panics
+    ///
+    /// If the heap can't be created, which no simulated fault prevents here.
+    #[must_use]
+    pub fn new(sim: Sim) -> Self {
+        let heap = options().create_on(sim.clone()).expect("a fresh medium has room");
+        heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
+        let sessions = [heap.session(), heap.session()];
+        let model = Model { slots: vec![None; SLOTS], extra: false };
+        Self { sim, heap, model, sessions, next_id: 1 }
+    }
+
+    /// The array that operations work on.
+    ///
+    /// # Panics
+    ///
+    /// If it is gone.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        self.heap.slots("slots", SLOTS as u64).expect("it was created")
+    }
+
+    /// The block that the next allocation would be.
+    #[must_use]
+    pub fn draft(&self, lane: usize, size: usize, filled: bool) -> Held {
+        Held { id: self.next_id, size, filled, lane }
+    }
+
+    /// Allocates `held` into the slot `at`.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    ///
+    /// # Panics
+    ///
+    /// If the size is no valid layout.
+    pub fn alloc(&mut self, at: usize, held: &Held) -> Result<(), Error> {
+        self.next_id += 1;
+        let layout = Layout::from_size_align(held.size, 8).expect("a valid size");
+        let slot = &self.heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let session = &mut self.sessions[held.lane];
+        if held.filled {
+            let fill = |bytes: &mut [u8]| {
+                bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = held.byte(index));
+            };
+            session.alloc_init(slot, layout, fill)
+        } else {
+            session.alloc_to(slot, layout)
+        }
+    }
+
+    /// Frees the slot `at` through session `lane`.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    ///
+    /// # Panics
+    ///
+    /// If the slots are gone.
+    pub fn free(&mut self, lane: usize, at: usize) -> Result<(), Error> {
+        let slot = &self.heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        self.sessions[lane].free_from(slot)
+    }
+
+    /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
+    pub fn renew_session(&mut self, lane: usize) {
+        self.sessions[lane] = self.heap.session();
+    }
+
+    /// Gives up everything but the heap.
+    #[must_use]
+    pub fn into_heap(self) -> (Heap<Sim>, Model) {
+        drop(self.sessions);
+        (self.heap, self.model)
+    }
+}
