@@ -19,6 +19,10 @@ mod tcache;
 #[cfg(test)]
 mod tests;
 
+// The tests of damaged heaps are shared with those that see only the public interface.
+#[cfg(all(test, not(shuttle)))]
+extern crate self as pmalloc;
+
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;

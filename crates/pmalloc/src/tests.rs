@@ -1,4 +1,12 @@
-//! What the unit tests of several modules share.
+//! What the unit tests of several modules share, and tests of the whole heap that need to know its layout.
+
+#[cfg(not(shuttle))]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(not(shuttle))]
+mod forged;
+#[cfg(not(shuttle))]
+mod sealed;
 
 use crate::layout::geometry::Geometry;
 

@@ -205,6 +205,15 @@ impl Area {
         m.store(&at.checksum, words[3]);
     }
 
+    /// Makes a place empty and flushes it.
+    pub(super) fn clear<M: Medium>(self, m: &M, place: Offset<EntryWords>) {
+        let at = self.entry(m, place);
+        for word in [&at.extent, &at.what, &at.sequence, &at.checksum] {
+            m.store(word, 0);
+        }
+        m.flush_of(at);
+    }
+
     /// Loads the words of an entry.
     pub(super) fn load<M: Medium>(self, m: &M, place: Offset<EntryWords>) -> [u64; 4] {
         let at = self.entry(m, place);

@@ -13,6 +13,7 @@
 //! | [`append`] | reserve, write, commit, cancel |
 //! | [`gc`] | unlink empty chunks, copy sparse logs |
 //! | [`replay`] | from media back to mirrors and extents |
+//! | [`torn`] | what interrupted appends leave |
 //!
 //! The arenas append, the heap replays when it opens, recovery appends what is missing and compacts.
 //! Persistent are the roots and the chunks that they reach; all else is rebuilt from them.
@@ -31,6 +32,7 @@ mod pool;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod torn;
 
 use pmalloc_persist::{
     Medium,

@@ -4,7 +4,8 @@
 //!
 //! | found | verdict |
 //! |---|---|
-//! | words that are no entry | an append in flight was torn: a hole, and the log goes on behind it |
+//! | words that are no entry, one of them zero | an append in flight was torn: a hole, and the log goes on behind it |
+//! | words that are no entry, none of them zero | impossible: the place was zero, and what is torn lacks a word |
 //! | an empty place before a used one | its append was cancelled, or in flight and lost: a hole |
 //! | a free of a start not held | its allocation's chunk was collected: no effect |
 //! | a free of a held start, other page count | impossible: a free is written only for an extent held, and allocating the start again waits until the free is durable |
@@ -94,7 +95,11 @@ impl Book {
             // must never mix with a new one.
             log.next = base + nth + 1;
             match Entry::decode(words, place.bytes()) {
-                None => log.chunk_of(base).1.torn += 1,
+                None if words.contains(&0) => log.chunk_of(base).1.torn += 1,
+                None => {
+                    let what = "an entry does not match its checksum";
+                    return Err(Error::corrupted(place.bytes(), what));
+                }
                 Some(entry) if entry.sequence == base + nth => {
                     self.apply(log, &entry)
                         .map_err(|what| Error::corrupted(place.bytes(), what))?;

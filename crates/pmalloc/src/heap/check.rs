@@ -2,13 +2,20 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset};
+use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 
 use super::{core::Core, options, root_table, roots, slot::Slot, stats};
 use crate::{
     error::{Error, Result},
-    layout::geometry::Geometry,
-    recovery::recover,
+    layout::{
+        geometry::Geometry,
+        superblock::{Header, SUPERBLOCK_WORDS},
+    },
+    recovery::{
+        recover,
+        state::{self, OwnerFound},
+        superblock_places,
+    },
 };
 
 /// What a check found.
@@ -79,10 +86,18 @@ pub fn check_file(path: impl AsRef<Path>) -> Result<CheckReport> {
         header => header?,
     };
     let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
-    match recover(mapped, header.geometry) {
-        Ok(recovered) => check(&Core::new(header, recovered, 0)),
+    check_closed(Ok(header), mapped)
+}
+
+/// Checks the heap on `medium`, whose superblock says `header`, without serving it.
+pub(super) fn check_closed<M: Medium>(header: Result<Header>, medium: M) -> Result<CheckReport> {
+    let checked = header.and_then(|header| {
+        let recovered = recover(medium, header.geometry)?;
+        check(&Core::new(header, recovered, 0))
+    });
+    match checked {
         Err(Error::Corrupted { offset, what }) => Ok(damaged(offset, what)),
-        Err(error) => Err(error),
+        checked => checked,
     }
 }
 
@@ -100,6 +115,10 @@ pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
         live_bytes += block.usable_bytes;
         checker.owners.insert(block.offset, None);
     });
+    checker.check_superblocks()?;
+    for found in &core.findings {
+        checker.report(ProblemKind::Damaged, found.offset, found.what.into());
+    }
     checker.check_roots()?;
     checker.check_slabs();
     let unowned = checker.owners.values().filter(|owner| owner.is_none()).count() as u64;
@@ -116,6 +135,24 @@ struct Checker<'a, M> {
 impl<M: Medium> Checker<'_, M> {
     fn report(&mut self, kind: ProblemKind, offset: u64, text: String) {
         self.problems.push(Problem { kind, offset, text });
+    }
+
+    /// Opening needs one copy; the other must say the same.
+    fn check_superblocks(&mut self) -> Result<()> {
+        let (m, header) = (self.core.medium(), &self.core.header);
+        let never_served = state::read(m, &header.geometry)?.owner == OwnerFound::Never;
+        for place in superblock_places() {
+            let words: &[Word; SUPERBLOCK_WORDS] = m.at(Offset::new(place))?;
+            let copy = Header::decode(&words.each_ref().map(|word| m.load(word)), place);
+            // A crash may keep the creator of a heap from its second copy; whoever serves the heap writes it.
+            let is_missing = never_served && place == Geometry::second_superblock();
+            if copy.is_ok_and(|copy| copy == *header) || is_missing {
+                continue;
+            }
+            let text = "a superblock copy is damaged; the heap is served by the other".into();
+            self.report(ProblemKind::Damaged, place, text);
+        }
+        Ok(())
     }
 
     fn check_roots(&mut self) -> Result<()> {

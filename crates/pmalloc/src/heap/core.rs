@@ -10,6 +10,7 @@ use pmalloc_persist::{
 use super::{
     gate::{self, Entered, Gate},
     guard::{Freed, Guards},
+    root_blocks::RootBlocks,
     session::SessionState,
     slot_locks::SlotLocks,
 };
@@ -18,7 +19,7 @@ use crate::{
     error::{Error, Result},
     lane::{Claim, Lanes},
     layout::{state::Clean, superblock::Header},
-    recovery::Recovered,
+    recovery::{Finding, Recovered},
 };
 
 /// Identities of open heaps in this process.
@@ -39,10 +40,14 @@ pub(crate) struct Core<M> {
     pub(super) slot_locks: SlotLocks,
     /// Volatile: who may still read freed memory.
     pub(super) guards: Guards,
+    /// Volatile: blocks that slots may neither free nor read.
+    pub(super) root_blocks: RootBlocks,
     /// Volatile: held while a named root is looked up or made.
     pub(super) roots: Mutex<()>,
     /// Nanoseconds that opening took, and records that it redid.
     pub(super) recovery: RecoveryFigures,
+    /// Volatile: damage that opening found and could do without.
+    pub(super) findings: Vec<Finding>,
     /// Volatile: most bytes that the medium was seen to occupy.
     pub(super) peak_bytes: AtomicU64,
     lanes: Lanes,
@@ -64,7 +69,7 @@ pub(super) struct RecoveryFigures {
 impl<M: Medium> Core<M> {
     /// A heap that was recovered and marked as open.
     pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
-        let Recovered { space, arenas, lanes, replayed } = recovered;
+        let Recovered { space, arenas, lanes, replayed, findings } = recovered;
         // Relaxed: only uniqueness counts.
         let gate = Gate::new(space.medium.needs_sync());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -75,8 +80,10 @@ impl<M: Medium> Core<M> {
             header,
             slot_locks: SlotLocks::new(),
             guards: Guards::new(),
+            root_blocks: RootBlocks::new(),
             roots: Mutex::new(()),
             recovery: RecoveryFigures { elapsed_ns, replayed },
+            findings,
             peak_bytes: AtomicU64::new(0),
             lanes,
             next_arena: AtomicUsize::new(0),

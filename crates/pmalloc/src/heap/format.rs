@@ -30,23 +30,46 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     Book::format(m, geometry);
     // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there.
     m.fence();
-    for place in superblock_places() {
-        let [magic, rest @ ..] = copy_at(m, place)?;
-        for (word, value) in rest.iter().zip(&header.encode(place)[1..]) {
+    write_superblocks(m, header, &superblock_places())
+}
+
+/// Writes the superblock copies at `places`.
+///
+/// # Crash consistency
+///
+/// The magic words come last: a copy with its magic word is whole.
+fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Result<()> {
+    for place in places {
+        let [magic, rest @ ..] = copy_at(m, *place)?;
+        for (word, value) in rest.iter().zip(&header.encode(*place)[1..]) {
             m.store(word, *value);
         }
         m.flush(Span::new(m.region().span_of(magic).start, SUPERBLOCK_BYTES));
     }
-    // CRASH: without the magic word there is no heap, whatever else of a copy is durable.
+    // CRASH: without the magic word there is no copy, whatever else of it is durable.
     m.fence();
-    for place in superblock_places() {
-        let [magic, ..] = copy_at(m, place)?;
+    for place in places {
+        let [magic, ..] = copy_at(m, *place)?;
         m.store(magic, MAGIC);
         m.flush_of(magic);
     }
     // CRASH: each magic word is one atomic store, and either makes the heap: the rest of both copies is durable.
     m.fence();
     Ok(())
+}
+
+/// Writes the second superblock copy of a heap that was never served, if a crash kept its creator from it.
+///
+/// # Crash consistency
+///
+/// Nobody has served the heap: until the copy is durable, the next open gets here again.
+pub(super) fn complete<M: Medium>(m: &M, header: &Header) -> Result<()> {
+    let place = Geometry::second_superblock();
+    let words = copy_at(m, place)?;
+    if words.iter().zip(header.encode(place)).all(|(word, value)| m.load(word) == value) {
+        return Ok(());
+    }
+    write_superblocks(m, header, &[place])
 }
 
 fn copy_at<M: Medium>(m: &M, place: u64) -> Result<&[Word; SUPERBLOCK_WORDS]> {

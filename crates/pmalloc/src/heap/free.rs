@@ -73,6 +73,9 @@ fn unlink<M: Medium>(
     let _owned = core.slot_locks.lock(place);
     let found = slot.read(core.medium());
     let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot: place }) };
+    if core.root_blocks.contains(block) {
+        return Err(Error::corrupted(place, "a slot owns the block of a root array"));
+    }
     let source = SlotSource { slot, place, block, version: found.version().next() };
     match core.space.target(block)? {
         Target::Small { slab, arena, block, bit } => {

@@ -93,7 +93,7 @@ fn read_state(
 
 /// The process that opened the heap last, if it runs in this boot.
 fn running_owner(state: &state::StateImage) -> Option<u64> {
-    let owner = state.owner?;
+    let owner = state.owner.known()?;
     let process = ProcessId { pid: u32::try_from(owner.pid).ok()?, start_time: owner.start_time };
     let here = boot_id().ok()? == owner.boot && process.is_alive().ok()?;
     here.then_some(owner.pid)

@@ -9,7 +9,7 @@
 //! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
-//! | [`roots`] | named arrays of slots |
+//! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
 
@@ -24,6 +24,7 @@ mod info;
 mod options;
 mod pptr;
 mod raw;
+mod root_blocks;
 mod roots;
 mod session;
 mod slot;
@@ -207,7 +208,8 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`] if the slot's word is damaged,
+    /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is
+    /// damaged,
     /// [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log of a large block has no room.
     /// Nothing changed then.
     ///

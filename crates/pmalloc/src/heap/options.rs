@@ -3,11 +3,11 @@
 use std::{path::Path, time::Instant};
 
 use pmalloc_persist::{
-    Access, Durability, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, ProcessId,
-    Storage, Word, boot_id,
+    Access, Durability, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset,
+    PAGE_BYTES, ProcessId, Span, Storage, Word, boot_id,
 };
 
-use super::{Heap, core::Core, format};
+use super::{CheckReport, Heap, check, core::Core, format, roots};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -19,7 +19,7 @@ use crate::{
     },
     recovery::{
         identify, recover,
-        state::{self, OwnerImage, StateImage},
+        state::{self, OwnerFound, OwnerImage, StateImage},
         superblock_places,
     },
 };
@@ -224,6 +224,40 @@ impl HeapOptions {
         serve(medium, header, &OwnerImage::default(), Instant::now())
     }
 
+    /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAHeap`], [`Error::Version`], [`Error::Io`]; damage is in the report.
+    pub fn check_on<M: Medium>(&self, medium: M) -> Result<CheckReport> {
+        check::check_closed(read_header_of(&medium), medium)
+    }
+
+    /// The areas of a heap with these options, in the order of their places: what the geometry says about its bytes.
+    /// For tests of the heap itself.
+    #[doc(hidden)]
+    pub fn areas(&self) -> Result<Vec<(&'static str, Span)>> {
+        let geometry = self.header()?.geometry;
+        Ok(vec![
+            ("superblock", Span::new(0, PAGE_BYTES)),
+            ("superblock copy", Span::new(Geometry::second_superblock(), PAGE_BYTES)),
+            ("state", Span::new(Geometry::state(), PAGE_BYTES)),
+            ("log roots", Span::new(Geometry::log_roots().bytes(), PAGE_BYTES)),
+            ("root table", geometry.root_span()),
+            ("lane directory", geometry.directory_span()),
+            (
+                "lanes",
+                Span::new(
+                    geometry.lane_span(0).start,
+                    geometry.book_span().start - geometry.lane_span(0).start,
+                ),
+            ),
+            ("book", geometry.book_span()),
+            ("descriptors", geometry.descriptor_span()),
+            ("data", geometry.data_span()),
+        ])
+    }
+
     /// Bytes that a heap with these options can grow to, metadata included: the length that a medium for
     /// [`create_on`](Self::create_on) needs.
     ///
@@ -312,12 +346,17 @@ fn serve<M: Medium + 'static>(
 ) -> Result<Heap<M>> {
     let recovered = recover(medium, header.geometry)?;
     let m = &recovered.space.medium;
+    if state::read(m, &header.geometry)?.owner == OwnerFound::Never {
+        format::complete(m, &header)?;
+    }
     // CRASH: the owner is durable before the flag that makes it matter is cleared, and the flag before the
     // first record.
     state::set_owner(m, owner)?;
     state::set_clean(m, Clean::No)?;
     let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    Ok(Heap::new(Core::new(header, recovered, elapsed_ns)))
+    let core = Core::new(header, recovered, elapsed_ns);
+    roots::protect(&core)?;
+    Ok(Heap::new(core))
 }
 
 /// The superblock of a file.
@@ -372,7 +411,7 @@ fn owner_of(durability: Durability) -> Result<OwnerImage> {
 /// of its pages at any time.
 fn check_power(state: &StateImage, now: &OwnerImage, storage: Storage) -> Result<()> {
     let was_open = state.clean == Clean::No;
-    let same_boot = state.owner.is_some_and(|owner| owner.boot == now.boot);
+    let same_boot = state.owner.boot() == Some(now.boot);
     if was_open && !same_boot && storage != Storage::Dax {
         return Err(Error::PowerLoss);
     }

@@ -62,6 +62,7 @@ pub(super) fn slots<'h, M: Medium>(
     if core.block_span(block).is_none_or(|span| span.len < count * 8) {
         return Err(Error::corrupted(block, "a root array lies in no live block of its size"));
     }
+    core.root_blocks.insert(block);
     Ok(core.medium().region().array(Offset::new(block), count)?)
 }
 
@@ -99,6 +100,19 @@ fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<(Option<Root>, Option<u
         }
     }
     Ok((None, free))
+}
+
+/// Notes the blocks of all roots, before a slot can name one of them.
+pub(super) fn protect<M: Medium>(core: &Core<M>) -> Result<()> {
+    for index in 0..core.header.geometry.roots {
+        let entry = root_table(core.medium(), &core.header.geometry, index)?;
+        match SlotWord::from_bits(core.medium().load(&entry.slot)).place() {
+            Some(block) => core.root_blocks.insert(block),
+            None if matches!(read(core.medium(), entry)?, Entry::Pristine) => break,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// What an entry of the root table holds.

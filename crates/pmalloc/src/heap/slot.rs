@@ -36,7 +36,7 @@ impl Slot {
     /// The block that the slot owns, all its usable bytes, or `None` if the slot is empty.
     ///
     /// The usable size is at least the size asked for. A slot whose word is damaged, so that it names no live
-    /// block, reads as empty.
+    /// block or that of a root array, reads as empty.
     ///
     /// # Panics
     ///
@@ -45,6 +45,9 @@ impl Slot {
     pub fn get<'g, M: Medium>(&self, guard: &'g Guard<'_, M>) -> Option<&'g [u8]> {
         let core = guard.core();
         let place = self.read(core.medium()).place()?;
+        if core.root_blocks.contains(place) {
+            return None;
+        }
         let span = core.block_span(place)?;
         core.medium().settle(span);
         raw::bytes(core, guard, span)

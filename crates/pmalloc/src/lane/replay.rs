@@ -24,6 +24,17 @@ pub(crate) struct LaneImage {
     pub(crate) newest_mark: u64,
     /// The records of the operation in flight, in group order; empty if there was none.
     pub(crate) live: Vec<Record>,
+    /// Where a record in flight stands that can't be one: the heap was closed.
+    pub(crate) stray: Option<u64>,
+}
+
+/// Whether operations may have been in flight when the heap was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The heap was not closed.
+    Open,
+    /// The heap was closed: every record is retired, and one that says otherwise is damaged.
+    Closed,
 }
 
 /// Reads every made lane.
@@ -31,14 +42,14 @@ pub(crate) struct LaneImage {
 /// # Errors
 ///
 /// [`Error::Corrupted`] for anything that no crash can leave behind.
-pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry) -> Result<Vec<LaneImage>> {
+pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry, left: Left) -> Result<Vec<LaneImage>> {
     let mut images = Vec::new();
     for index in 0..geometry.lanes {
         let at = directory_word(geometry, index);
         match m.load(m.at(at)?) {
             0 => {}
             word if word == directory_value(geometry, index) => {
-                images.push(replay_lane(m, geometry, index)?);
+                images.push(replay_lane(m, geometry, left, index)?);
             }
             _ => return Err(Error::corrupted(at.bytes(), "a lane directory word is damaged")),
         }
@@ -46,7 +57,7 @@ pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry) -> Result<Vec<LaneIm
     Ok(images)
 }
 
-fn replay_lane<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<LaneImage> {
+fn replay_lane<M: Medium>(m: &M, geometry: &Geometry, left: Left, index: u32) -> Result<LaneImage> {
     let start = geometry.lane_span(index).start;
     let header: &LaneHeader = m.at(Offset::new(start))?;
     let valid = m.load(&header.magic) == LANE_MAGIC
@@ -56,8 +67,11 @@ fn replay_lane<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<Lane
         return Err(Error::corrupted(start, "a lane header is damaged"));
     }
     let newest_mark = newest_mark(m, start)?;
-    let live = live_group(m, geometry, start, newest_mark)?;
-    Ok(LaneImage { index, newest_mark, live })
+    let (live, stray) = match left {
+        Left::Open => (live_group(m, geometry, start, newest_mark)?, None),
+        Left::Closed => (Vec::new(), stray_record(m, geometry, start, newest_mark)?),
+    };
+    Ok(LaneImage { index, newest_mark, live, stray })
 }
 
 fn newest_mark<M: Medium>(m: &M, lane: u64) -> Result<u64> {
@@ -108,6 +122,22 @@ fn live_group<M: Medium>(
         group.clear();
     }
     Ok(group)
+}
+
+/// The place of the first record that is not retired.
+fn stray_record<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    lane: u64,
+    newest: u64,
+) -> Result<Option<u64>> {
+    for place in 0..geometry.ring_places {
+        let at = place_offset(ring_offset(lane), geometry.ring_places, place);
+        if Record::decode(words_at(m, at)?).is_some_and(|(record, _)| record.number > newest) {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
 }
 
 fn words_at<M: Medium>(m: &M, at: u64) -> Result<[u64; 4]> {

@@ -94,6 +94,11 @@ impl Op {
     pub(crate) const fn is_alloc(self) -> bool {
         matches!(self, Self::AllocSmall | Self::AllocLarge)
     }
+
+    /// Whether the block is an extent of its own.
+    pub(crate) const fn is_large(self) -> bool {
+        matches!(self, Self::AllocLarge | Self::FreeLarge)
+    }
 }
 
 /// The tag of a record: the lane's record count folded into 16 bits, never zero.

@@ -41,10 +41,14 @@ on_media! {
         pub(crate) durability: Word,
         /// Unused, zero.
         pub(crate) reserved: [Word; 2],
-        /// Persistent: CRC-32C of the words before.
+        /// Persistent: CRC-32C of the words before, plus 2^32; [`OWNER_IN_WORK`] while they change; zero, as all
+        /// of the record: the heap was never served.
         pub(crate) checksum: Word,
     }
 }
+
+/// The checksum of an owner record that is being written; many bits away from every checksum.
+pub(crate) const OWNER_IN_WORK: u64 = u64::MAX;
 
 /// How a heap was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

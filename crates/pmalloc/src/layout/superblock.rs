@@ -11,6 +11,9 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"PMALLOC\x01");
 /// Version of the format; a heap of another version is refused by name.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
+/// Memory nodes of a heap of this version.
+const NODES: u64 = 1;
+
 /// Longest layout name, in bytes.
 pub(crate) const LAYOUT_NAME_MAX_BYTES: usize = 63;
 
@@ -129,7 +132,7 @@ impl Header {
             u64::from(geometry.logs),
             u64::from(geometry.roots),
             u64::from(geometry.stripes),
-            1,
+            NODES,
         ]);
         words[SUPERBLOCK_WORDS - 1] = checksum(&words[..SUPERBLOCK_WORDS - 1], place);
         words
@@ -165,7 +168,7 @@ impl Header {
             roots: small(words[22]),
             stripes: small(words[23]),
         };
-        if !geometry.is_valid() {
+        if !geometry.is_valid() || words[24] != NODES {
             return Err(damaged("a superblock has impossible sizes"));
         }
         let layout_name = unpack_name(&words[8..16])

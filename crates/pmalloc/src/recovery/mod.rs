@@ -18,12 +18,13 @@ pub(crate) mod state;
 
 use pmalloc_persist::Medium;
 
+use self::state::{OwnerFound, StateImage};
 pub(crate) use identify::{identify, superblock_places};
 
 use crate::{
     arena::{Arena, Space},
     error::Result,
-    lane::Lanes,
+    lane::{LaneImage, Lanes},
     layout::geometry::Geometry,
 };
 
@@ -38,6 +39,17 @@ pub(crate) struct Recovered<M> {
     pub(crate) lanes: Lanes,
     /// Records that were redone.
     pub(crate) replayed: u64,
+    /// Damage that recovery could do without, and may have overwritten.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// One thing that is wrong with a heap that can be served all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Where, as a byte offset from the base of the heap.
+    pub(crate) offset: u64,
+    /// What.
+    pub(crate) what: &'static str,
 }
 
 /// Recovers the heap on `medium`, whose superblock said `geometry`.
@@ -53,8 +65,18 @@ pub(crate) struct Recovered<M> {
 pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recovered<M>> {
     let state = state::read(&medium, &geometry)?;
     let replayed = replay::replay(&medium, &geometry, &state)?;
+    let findings = findings(&state, &replayed.lanes);
     let lanes = Lanes::new(geometry, &replayed.lanes);
     let (space, arenas) =
         rebuild::rebuild(medium, geometry, &state, replayed.book, &replayed.held)?;
-    Ok(Recovered { space, arenas, lanes, replayed: replayed.records })
+    Ok(Recovered { space, arenas, lanes, replayed: replayed.records, findings })
+}
+
+fn findings(state: &StateImage, lanes: &[LaneImage]) -> Vec<Finding> {
+    let owner = (state.owner == OwnerFound::Damaged)
+        .then(|| Finding { offset: state::owner_offset(), what: "the owner record is damaged" });
+    let stray = lanes.iter().filter_map(|lane| lane.stray);
+    let stray = stray
+        .map(|offset| Finding { offset, what: "a heap that was closed has a record in flight" });
+    owner.into_iter().chain(stray).collect()
 }

@@ -6,15 +6,16 @@ use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
 
 use super::state::StateImage;
 use crate::{
-    book::{Book, Extent, Held, LogId},
+    book::{Append, Book, Extent, Held, LogId},
     error::{Error, Result},
-    lane::{self, LaneImage},
+    lane::{self, LaneImage, Left},
     layout::{
         book::ExtentKind,
         geometry::{Geometry, Page, PageRange},
         lane::{Op, Record},
         root::RootEntry,
         slot::SlotWord,
+        state::Clean,
     },
     slab::{Descriptor, LiveBit},
 };
@@ -38,9 +39,16 @@ pub(super) fn replay<M: Medium>(
     geometry: &Geometry,
     state: &StateImage,
 ) -> Result<Replayed> {
+    let left = if state.clean == Clean::Closed { Left::Closed } else { Left::Open };
     let (book, held) = Book::replay(m, geometry)?;
+    if left == Left::Closed
+        && let Some(offset) = book.first_torn(m)
+    {
+        // Recovery empties what a crash tore, so in a heap that was closed nothing is torn.
+        return Err(Error::corrupted(offset, "an entry does not match its checksum"));
+    }
     let mut replay = Replay::new(m, geometry, &book, held, state)?;
-    let lanes = lane::replay(m, geometry)?;
+    let lanes = lane::replay(m, geometry, left)?;
     let records: Vec<(LogId, Record)> = lanes
         .iter()
         .flat_map(|lane| {
@@ -48,29 +56,23 @@ pub(super) fn replay<M: Medium>(
             lane.live.iter().map(move |record| (log, *record))
         })
         .collect();
-    for (_, record) in &records {
-        replay.check(record)?;
-    }
-    for (log, record) in records.iter().filter(|(_, record)| record.op.is_alloc()) {
-        replay.apply(*log, record)?;
-    }
-    for (log, record) in records.iter().filter(|(_, record)| !record.op.is_alloc()) {
-        replay.apply(*log, record)?;
-    }
+    replay.check_all(&records)?;
+    let applied = replay.apply_all(&records);
     // CRASH: until here the records are live and are redone from the start. The fence makes every effect
     // durable before the first word of a ring is zeroed.
     m.fence();
     let held = replay.finish();
+    applied?;
     lane::zero_rings(m, geometry, &lanes)?;
     // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
     m.fence();
-    compact_torn(m, geometry, &book)?;
+    mend_torn(m, geometry, &book)?;
     Ok(Replayed { book, held, lanes, records: records.len() as u64 })
 }
 
-/// Copies the logs if a crash left torn entries in them, so that in a heap that was closed an entry that does not
-/// match its checksum is damage and not a trace of a crash.
-fn compact_torn<M: Medium>(m: &M, geometry: &Geometry, book: &Book) -> Result<()> {
+/// Copies the logs if a crash left torn entries in them, and empties those that stay, so that in a heap that was
+/// closed an entry that does not match its checksum is damage and not a trace of a crash.
+fn mend_torn<M: Medium>(m: &M, geometry: &Geometry, book: &Book) -> Result<()> {
     if book.stats().torn == 0 {
         return Ok(());
     }
@@ -80,6 +82,11 @@ fn compact_torn<M: Medium>(m: &M, geometry: &Geometry, book: &Book) -> Result<()
             Ok(_) | Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
             Err(error) => return Err(error),
         }
+    }
+    if book.stats().torn > 0 {
+        book.scrub_torn(m);
+        // CRASH: a torn place that is not empty yet is emptied by the next open.
+        m.fence();
     }
     Ok(())
 }
@@ -91,7 +98,8 @@ struct Replay<'a, M> {
     book: &'a Book,
     /// By first page.
     held: BTreeMap<Page, Held>,
-    appends: Vec<crate::book::Append>,
+    grown_pages: u64,
+    appends: Vec<Append>,
 }
 
 impl<'a, M: Medium> Replay<'a, M> {
@@ -104,16 +112,45 @@ impl<'a, M: Medium> Replay<'a, M> {
     ) -> Result<Self> {
         let held: BTreeMap<Page, Held> =
             held.into_iter().map(|held| (held.extent.range.start, held)).collect();
+        let grown_pages = u64::from(state.grown_pages);
         let mut end = 0;
         for held in held.values() {
             let range = held.extent.range;
-            if u64::from(range.start.0) < end || range.end() > u64::from(state.grown_pages) {
+            if u64::from(range.start.0) < end || range.end() > grown_pages {
                 let offset = geometry.page_offset(range.start);
                 return Err(Error::corrupted(offset, "extents overlap or lie outside the heap"));
             }
             end = range.end();
         }
-        Ok(Self { m, geometry, book, held, appends: Vec::new() })
+        Ok(Self { m, geometry, book, held, grown_pages, appends: Vec::new() })
+    }
+
+    /// Checks that all records name blocks and slots that can exist, before any of them changes anything.
+    fn check_all(&self, records: &[(LogId, Record)]) -> Result<()> {
+        for (_, record) in records {
+            self.check(record)?;
+        }
+        let mut large: Vec<(PageRange, u64)> = Vec::new();
+        for (_, record) in records.iter().filter(|(_, record)| record.op.is_large()) {
+            large.push((self.range_of(record)?.0, record.block));
+        }
+        large.sort_by_key(|(range, _)| range.start);
+        // The pages of an operation are nobody else's until it is retired.
+        match large.windows(2).find(|pair| pair[0].0.end() > u64::from(pair[1].0.start.0)) {
+            Some(pair) => Err(Error::corrupted(pair[1].1, "two records in flight name one extent")),
+            None => Ok(()),
+        }
+    }
+
+    /// Redoes allocations, then frees.
+    fn apply_all(&mut self, records: &[(LogId, Record)]) -> Result<()> {
+        for (log, record) in records.iter().filter(|(_, record)| record.op.is_alloc()) {
+            self.apply(*log, record)?;
+        }
+        for (log, record) in records.iter().filter(|(_, record)| !record.op.is_alloc()) {
+            self.apply(*log, record)?;
+        }
+        Ok(())
     }
 
     /// Checks that `record` names a block and a slot that can exist.
@@ -233,7 +270,7 @@ impl<'a, M: Medium> Replay<'a, M> {
         let range = PageRange::new(page, record.pages);
         let valid = record.block.is_multiple_of(PAGE_BYTES)
             && record.pages > 0
-            && range.end() <= self.geometry.data_pages();
+            && range.end() <= self.grown_pages;
         if valid { Ok((range, damaged())) } else { Err(damaged()) }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     layout::{
         geometry::Geometry,
         sealed::{checksum, seal, unseal},
-        state::{Clean, Owner, Policy, State},
+        state::{Clean, OWNER_IN_WORK, Owner, Policy, State},
     },
 };
 
@@ -20,8 +20,43 @@ pub(crate) struct StateImage {
     pub(crate) policy: Policy,
     /// Pages of the data area that ever had memory.
     pub(crate) grown_pages: u32,
-    /// Who wrote last, if that is known: the record is not written atomically.
-    pub(crate) owner: Option<OwnerImage>,
+    /// Who wrote last.
+    pub(crate) owner: OwnerFound,
+}
+
+/// What the owner record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnerFound {
+    /// Nothing was ever written there: the heap was created, and never served.
+    Never,
+    /// A process.
+    Known(OwnerImage),
+    /// A crash interrupted its writing, in this boot or before it.
+    Interrupted {
+        /// What stands where the boot does.
+        boot: u128,
+    },
+    /// What no crash leaves.
+    Damaged,
+}
+
+impl OwnerFound {
+    /// The process, if it is known.
+    pub(crate) fn known(self) -> Option<OwnerImage> {
+        if let Self::Known(image) = self { Some(image) } else { None }
+    }
+
+    /// The boot that wrote to the heap last, if it is known.
+    ///
+    /// An interrupted record names it as well as a whole one: who finds an unclean heap of another boot does not get
+    /// as far as writing its own.
+    pub(crate) fn boot(self) -> Option<u128> {
+        match self {
+            Self::Known(image) => Some(image.boot),
+            Self::Interrupted { boot } => Some(boot),
+            Self::Never | Self::Damaged => None,
+        }
+    }
 }
 
 /// Who wrote to a heap last.
@@ -42,12 +77,23 @@ pub(crate) fn page<M: Medium>(m: &M) -> Result<&State> {
     Ok(m.at(Offset::new(Geometry::state()))?)
 }
 
+/// Byte offset of the owner record.
+pub(crate) fn owner_offset() -> u64 {
+    Geometry::state() + std::mem::offset_of!(State, owner) as u64
+}
+
 /// Reads the state page.
 ///
 /// # Errors
 ///
 /// [`Error::Corrupted`] if a word does not match its check or the file is shorter than it says.
 pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> {
+    let truncated =
+        || Error::corrupted(m.len(), "the file was truncated: it ends before the heap does");
+    // Before the first look: what lies behind the end of a file can't even be read.
+    if m.len() < geometry.data_span().start {
+        return Err(truncated());
+    }
     let state = page(m)?;
     let damaged = |word: &Word, what| Error::corrupted(m.region().span_of(word).start, what);
     let value = |word: &Word, what| unseal(m.load(word)).ok_or_else(|| damaged(word, what));
@@ -62,23 +108,28 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
         .filter(|pages| u64::from(*pages) <= geometry.data_pages())
         .ok_or_else(|| damaged(&state.grown_pages, "the heap has grown beyond its capacity"))?;
     if m.len() < geometry.data_span().start + grown * PAGE_BYTES {
-        return Err(Error::corrupted(
-            m.len(),
-            "the file was truncated: it ends before the heap does",
-        ));
+        return Err(truncated());
     }
     Ok(StateImage { clean, policy, grown_pages, owner: read_owner(m, &state.owner) })
 }
 
-fn read_owner<M: Medium>(m: &M, owner: &Owner) -> Option<OwnerImage> {
+fn read_owner<M: Medium>(m: &M, owner: &Owner) -> OwnerFound {
     let words = owner_words(owner).map(|word| m.load(word));
-    let place = m.region().span_of(owner).start;
-    (m.load(&owner.checksum) == checksum(&words, place)).then(|| OwnerImage {
-        boot: u128::from(words[0]) | u128::from(words[1]) << 64,
-        pid: words[2],
-        start_time: words[3],
-        durability: words[4],
-    })
+    let boot = u128::from(words[0]) | u128::from(words[1]) << 64;
+    match m.load(&owner.checksum) {
+        0 if words == [0; 7] => OwnerFound::Never,
+        OWNER_IN_WORK => OwnerFound::Interrupted { boot },
+        sum if sum == owner_checksum(&words, m.region().span_of(owner).start) => {
+            let [_, _, pid, start_time, durability, _, _] = words;
+            OwnerFound::Known(OwnerImage { boot, pid, start_time, durability })
+        }
+        _ => OwnerFound::Damaged,
+    }
+}
+
+/// Bit 32 is set, so that the sum is neither zero nor near [`OWNER_IN_WORK`].
+fn owner_checksum(words: &[u64; 7], place: u64) -> u64 {
+    1 << 32 | checksum(words, place)
 }
 
 /// Writes a new state page, without fencing.
@@ -97,18 +148,25 @@ pub(crate) fn format<M: Medium>(m: &M, policy: Policy) -> Result<()> {
 ///
 /// # Crash consistency
 ///
-/// A torn record does not match its checksum: the owner is then unknown, and a heap that needs to know its
-/// last boot is treated as if it had been another.
+/// The checksum says that the record is in work before its other words change, and seals it when they are durable:
+/// at no point does a crash leave what looks like damage.
 pub(crate) fn set_owner<M: Medium>(m: &M, image: &OwnerImage) -> Result<()> {
     let owner = &page(m)?.owner;
     #[allow(clippy::cast_possible_truncation, reason = "the halves of the boot id")]
     let boot = [image.boot as u64, (image.boot >> 64) as u64];
     let words = [boot[0], boot[1], image.pid, image.start_time, image.durability, 0, 0];
+    m.store(&owner.checksum, OWNER_IN_WORK);
+    // CRASH: the record is the old one, or interrupted.
+    m.flush_of(owner);
+    m.fence();
     for (word, value) in owner_words(owner).into_iter().zip(words) {
         m.store(word, value);
     }
-    m.store(&owner.checksum, checksum(&words, m.region().span_of(owner).start));
-    // CRASH: see above.
+    // CRASH: interrupted.
+    m.flush_of(owner);
+    m.fence();
+    m.store(&owner.checksum, owner_checksum(&words, m.region().span_of(owner).start));
+    // CRASH: interrupted, or the new record.
     m.flush_of(owner);
     m.fence();
     Ok(())

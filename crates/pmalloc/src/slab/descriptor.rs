@@ -10,7 +10,7 @@ use crate::{
         sealed::checksum,
         slab::{SLAB_MAGIC, SlabHeader},
     },
-    size_class::SizeClass,
+    size_class::{SLAB_PAGES_MAX, SLAB_PAGES_MIN, SizeClass},
 };
 
 /// Where a slab and its descriptor are, and how its blocks map to bits.
@@ -79,11 +79,14 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupted`] if the header is not that of a slab in this range: it is durable before the log
-    /// names the slab.
+    /// [`Error::Corrupted`] if no slab can have this range, or the header is not that of a slab in it: the header
+    /// is durable before the log names the slab.
     pub(crate) fn open<M: Medium>(m: &M, geometry: &Geometry, range: PageRange) -> Result<Self> {
         let lines = geometry.descriptor_of(range).start;
         let damaged = |what| Error::corrupted(lines, what);
+        if !(SLAB_PAGES_MIN..=SLAB_PAGES_MAX).contains(&range.pages) {
+            return Err(damaged("a slab has a number of pages that none can have"));
+        }
         let header: &SlabHeader = m.at(Offset::new(lines))?;
         let sealed = m.load(&header.magic) == SLAB_MAGIC
             && m.load(&header.checksum) == header_checksum(m, header, lines);
@@ -98,6 +101,9 @@ impl Descriptor {
         let slab = Self::new((&geometry.data_map(), geometry.stripes), range, class, tag);
         if m.load(&header.extent) != slab.extent_word() {
             return Err(damaged("a slab header belongs to another extent"));
+        }
+        if slab.blocks() == 0 {
+            return Err(damaged("a slab is smaller than its blocks"));
         }
         Ok(slab)
     }
