@@ -32,7 +32,8 @@ pub enum Error {
     },
     /// The place is not the start of a live block.
     #[error(
-        "{offset:#x} is not the start of a live block: it was freed before, or never allocated"
+        "{offset:#x} is not the start of a live block: it was freed before, or never allocated; `pmalloc check` \
+         tells which slots are damaged"
     )]
     NotLive {
         /// The place.
@@ -45,7 +46,7 @@ pub enum Error {
         slot: u64,
     },
     /// The slot owns no block.
-    #[error("the slot at {slot:#x} owns no block")]
+    #[error("the slot at {slot:#x} owns no block: allocate one into it first")]
     SlotEmpty {
         /// Offset of the slot.
         slot: u64,
@@ -54,7 +55,7 @@ pub enum Error {
     #[error("the slot lies in no live block of this heap: use slots that `Heap::slots` returned")]
     SlotForeign,
     /// A fixed limit is reached.
-    #[error("no more than {limit} {what}")]
+    #[error("no more than {limit} {what}: use fewer, or a second heap")]
     Limit {
         /// Of what there are too many.
         what: &'static str,
@@ -62,7 +63,9 @@ pub enum Error {
         limit: u64,
     },
     /// A root of this name exists with another kind or length.
-    #[error("the root {name:?} exists with {found}, not {expected}")]
+    #[error(
+        "the root {name:?} exists with {found}, not {expected}: ask for what is there, or choose another name"
+    )]
     RootMismatch {
         /// The root's name.
         name: String,
@@ -72,7 +75,9 @@ pub enum Error {
         found: String,
     },
     /// The heap was created for data of another layout.
-    #[error("the heap holds data of layout {found:?}, not {expected:?}")]
+    #[error(
+        "the heap holds data of layout {found:?}, not {expected:?}: open it with the program that made it"
+    )]
     Layout {
         /// The name asked for.
         expected: String,
@@ -80,7 +85,7 @@ pub enum Error {
         found: String,
     },
     /// The file is not a heap.
-    #[error("not a heap: {why}")]
+    #[error("not a heap: {why}; give the path of a heap, or create one")]
     NotAHeap {
         /// What was found.
         why: &'static str,
@@ -124,7 +129,7 @@ pub enum Error {
     #[error(transparent)]
     Map(#[from] MapError),
     /// The operating system refused.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {source}; {}", advice(source))]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -143,6 +148,17 @@ impl Error {
     /// An [`Error::Corrupted`].
     pub(crate) fn corrupted(offset: u64, what: &'static str) -> Self {
         Self::Corrupted { offset, what }
+    }
+}
+
+/// What to do about an error of the operating system.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free space on its file system, or raise the quota, and try again"
+        }
+        io::ErrorKind::OutOfMemory => "free memory, or choose a smaller capacity",
+        _ => "check the file and its file system",
     }
 }
 

@@ -73,9 +73,10 @@ impl Gate {
             return m.sync().map_err(Error::io("synchronizing the heap"));
         };
         let _alone = changing.write().expect("a thread panicked while it synchronized the heap");
-        write_back(m, Clean::Synced)?;
+        let written = write_back(m, Clean::Synced);
+        // Also after an error: the flag may be on its way to the disk.
         self.synced.store(true, Ordering::Relaxed);
-        Ok(())
+        written
     }
 }
 

@@ -206,9 +206,15 @@ impl HeapOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for an option out of range, [`Error::Io`] if the medium is too small.
+    /// [`Error::Invalid`] for an option out of range or a medium shorter than [`heap_bytes`](Self::heap_bytes),
+    /// [`Error::Io`] if the medium has no memory.
     pub fn create_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
         let header = self.header()?;
+        let (len, needed) = (medium.region().len(), header.geometry.heap_bytes());
+        if len < needed {
+            let why = format!("{len} bytes; a heap with these options needs {needed}");
+            return Err(Error::Invalid { what: "medium", why });
+        }
         format::format(&medium, &header)?;
         serve(medium, header, &OwnerImage::default(), Instant::now())
     }

@@ -1,10 +1,10 @@
-//! A simulated medium that keeps what a crash at chosen fences would leave.
+//! A simulated medium that keeps what a crash at chosen fences would leave, and that can be made to fail.
 
 use std::{
     io,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -16,7 +16,11 @@ use pmalloc::persist::{
 /// A medium that counts its fences and keeps the crash state in front of one of them.
 #[derive(Debug)]
 pub(crate) struct Tap {
-    sim: Sim,
+    pub(crate) sim: Sim,
+    /// Whether the process is to look like a forked child.
+    pub(crate) forked: AtomicBool,
+    /// Syncs that succeed before all others fail.
+    pub(crate) syncs_left: AtomicU64,
     /// Fences until the one that is kept.
     left: AtomicU64,
     kept: Mutex<Option<CrashState>>,
@@ -24,7 +28,13 @@ pub(crate) struct Tap {
 
 impl Tap {
     pub(crate) fn new(sim: Sim) -> Self {
-        Self { sim, left: AtomicU64::new(u64::MAX), kept: Mutex::new(None) }
+        Self {
+            sim,
+            forked: AtomicBool::new(false),
+            syncs_left: AtomicU64::new(u64::MAX),
+            left: AtomicU64::new(u64::MAX),
+            kept: Mutex::new(None),
+        }
     }
 
     /// Keeps the state in front of the `nth` fence from now on, counted from zero.
@@ -84,7 +94,18 @@ impl Medium for Tap {
         self.sim.punch(span)
     }
     fn sync(&self) -> io::Result<()> {
+        let left = self.syncs_left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::other("the device does not answer"));
+        }
+        self.syncs_left.store(left - 1, Ordering::Relaxed);
         self.sim.sync()
+    }
+    fn needs_sync(&self) -> bool {
+        true
+    }
+    fn forked(&self) -> bool {
+        self.forked.load(Ordering::Relaxed)
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.sim.occupied_bytes()
