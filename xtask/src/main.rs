@@ -9,13 +9,15 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask NAME
 
-  tidy    check the house rules that neither rustc nor clippy knows";
+  tidy    check the house rules that neither rustc nor clippy knows
+  format  write the tables of docs/format.md from the declarations of the layout";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let names: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match names.as_slice() {
         ["tidy"] => tidy::run(),
+        ["format"] => tidy::format::run(),
         _ => Err(USAGE.to_owned()),
     };
     match done {

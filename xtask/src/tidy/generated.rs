@@ -1,17 +1,20 @@
 //! Documents that repeat what the code says are rendered from the code and compared.
 
-use super::{Violation, source::Repository};
+use super::{Violation, format, source::Repository};
 
 /// A passage of a document that is generated.
 struct Passage {
     /// The document.
     path: &'static str,
     /// Renders the passage as it must stand there, whole.
-    render: fn() -> String,
+    render: fn(&Repository) -> String,
+    /// The command that writes it there.
+    command: &'static str,
 }
 
 /// All generated passages.
-const PASSAGES: &[Passage] = &[];
+const PASSAGES: &[Passage] =
+    &[Passage { path: format::DOCUMENT, render: format::render, command: "cargo xtask format" }];
 
 /// Finds documents that do not contain their generated passages.
 pub(super) fn check(repository: &Repository) -> Vec<Violation> {
@@ -21,11 +24,11 @@ pub(super) fn check(repository: &Repository) -> Vec<Violation> {
 fn compare(repository: &Repository, passages: &[Passage]) -> Vec<Violation> {
     let stale = passages.iter().filter(|passage| {
         let document = repository.find(passage.path);
-        document.is_none_or(|document| !document.text.contains(&(passage.render)()))
+        document.is_none_or(|document| !document.text.contains(&(passage.render)(repository)))
     });
     stale
         .map(|passage| {
-            let what = format!("out of date; it must contain:\n{}", (passage.render)());
+            let what = format!("out of date: run `{}`", passage.command);
             Violation::new(passage.path, 1, what)
         })
         .collect()
@@ -37,7 +40,8 @@ mod tests {
 
     #[test]
     fn a_stale_or_missing_document_is_found() {
-        let passage = |path| Passage { path, render: || "| word | 8 |\n".to_owned() };
+        let passage =
+            |path| Passage { path, render: |_| "| word | 8 |\n".to_owned(), command: "make" };
         let repository = Repository::of(&[
             ("docs/fresh.md", "# Format\n\n| word | 8 |\n"),
             ("docs/stale.md", "# Format\n\n| word | 4 |\n"),

@@ -3,6 +3,7 @@
 //! Each check is a function from the repository's files to its violations, so that its tests plant a
 //! violation in a made-up repository and see it found. [`CHECKS`] lists them all.
 
+pub(crate) mod format;
 mod generated;
 mod layers;
 mod lengths;

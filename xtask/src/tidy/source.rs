@@ -93,7 +93,7 @@ pub(super) fn check_syntax(repository: &Repository) -> Vec<Violation> {
     broken.map(|file| Violation::new(&file.path, 1, "does not parse as Rust")).collect()
 }
 
-fn root() -> Result<PathBuf, String> {
+pub(super) fn root() -> Result<PathBuf, String> {
     let here = std::env::current_dir().map_err(|e| format!("tidy: no current directory: {e}"))?;
     Ok(PathBuf::from(git(&here, &["rev-parse", "--show-toplevel"])?.trim_end()))
 }
