@@ -22,6 +22,19 @@ test *ARGS:
 crash *ARGS:
     cargo test --workspace crash {{ARGS}}
 
+# Every byte and bit of a small heap's metadata changed, and a million heaps forged with good checksums.
+corruption:
+    PMALLOC_CORRUPTION=full cargo test --release -p pmalloc --test corruption -- --nocapture
+    PMALLOC_FORGED=1000000 cargo test --release -p pmalloc --lib forged -- --nocapture
+
+# Writes the fixture heaps of the present format version anew; those of released versions stay as they are.
+fixtures:
+    PMALLOC_WRITE_FIXTURES=1 cargo test -p pmalloc --test fixtures
+
+# The tables of docs/format.md.
+format:
+    cargo xtask format
+
 # Undefined behaviour and data races in the media primitives.
 miri *ARGS:
     MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-strict-provenance" \
