@@ -88,7 +88,7 @@ pub(super) fn alloc_init<M: Medium>(
     raw::initialise(core, span, init);
     let m = core.medium();
     m.stored(span);
-    // CRASH: the contents are durable before the record that makes them reachable can be (rule 10).
+    // CRASH: the contents are durable before the record that makes them reachable can be (rule 3).
     m.persist(span);
     reservation.publish(slot)
 }
@@ -200,7 +200,7 @@ fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserved: Reserve
 ///
 /// Before the record is durable, nothing happened. From then on recovery finishes the operation: live bit or
 /// log entry, and slot. The retirement is durable before the slot's lock is released, so no later operation on
-/// the slot or the block can be undone by this record (rule 18).
+/// the slot or the block can be undone by this record (rule 1).
 #[inline]
 fn publish<M: Medium>(
     core: &Core<M>,

@@ -1,7 +1,7 @@
 //! Who may change which slot: a striped table of volatile locks.
 //!
 //! An operation holds the lock of every slot that it names from before it loads the slot until its retirement
-//! is durable (rule 1 of the protocol). Slots share locks, so no operation may wait for anything but locks to
+//! is durable (rule 1 in `docs/crash-consistency.md`). Slots share locks, so no operation may wait for anything but locks to
 //! the right of these in the lock order while it holds one.
 
 use pmalloc_persist::sync::{Mutex, MutexGuard, lock};

@@ -7,7 +7,7 @@
 //! | replay | [`replay`] | bookkeeping logs, lanes | the effects of the operations in flight |
 //! | rebuild | [`rebuild`] | slab headers and bitmaps | nothing |
 //!
-//! The steps are those of rule 18 of the protocol in `docs/crash-consistency.md`: apply live records
+//! The steps are those of `docs/crash-consistency.md`: apply live records
 //! (allocations, then frees), fence; zero the rings, fence; only then serve. Every step may be repeated after a
 //! crash in any of them. Time and memory are linear in the metadata that the heap has; nothing recurses.
 

@@ -177,7 +177,7 @@ impl<'a, M: Medium> Replay<'a, M> {
         self.redo_slot(record)
     }
 
-    /// Stores the slot again unless a newer version is there (rule 7).
+    /// Stores the slot again unless a newer version is there (rule 6).
     fn redo_slot(&self, record: &Record) -> Result<()> {
         let word = self.slot(record)?;
         let found = SlotWord::from_bits(self.m.load(word));
