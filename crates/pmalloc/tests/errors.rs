@@ -300,7 +300,7 @@ fn slots_of_other_heaps_and_damaged_slots_are_refused() {
     let medium = heap.medium();
     let word = |slot: &Slot| {
         let at = medium.region().span_of(slot).start;
-        &image::words(&**medium)[(at / 8) as usize]
+        &image::words(&**medium)[image::word_index(at)]
     };
     let array = medium.region().span_of(&slots[0]).start;
     let block = medium.load(word(&slots[0])) & ((1 << 44) - 1);
@@ -353,7 +353,7 @@ fn a_lane_that_has_used_up_its_numbers_says_so() {
     // The mark of residue 7, sealed: the value and the exclusive or of its 16-bit parts with a constant.
     let last = (1_u64 << 40) - 1;
     let check = (last ^ last >> 16 ^ last >> 32 ^ 0x5ea1) & 0xffff;
-    let mark = &image::words(&*medium)[((lanes.start + 64 + 7 * 64) / 8) as usize];
+    let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 7 * 64)];
     medium.store(mark, last | check << 48);
     let heap = options().open_on(medium).expect("opened");
     let slots = heap.slots("first", 24).expect("it exists");

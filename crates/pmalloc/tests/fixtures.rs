@@ -43,7 +43,7 @@ impl Fixture {
         for (at, &value) in (0..).zip(words).filter(|(_, value)| **value != 0) {
             match runs.last_mut() {
                 Some((start, count, same)) if *start + *count == at && *same == value => {
-                    *count += 1
+                    *count += 1;
                 }
                 _ => runs.push((at, 1, value)),
             }

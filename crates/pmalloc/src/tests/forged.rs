@@ -171,8 +171,8 @@ impl Forger<'_> {
     /// A chunk that was made, linked or not.
     fn chunk(&mut self) -> Option<u64> {
         let book = self.geometry.book_span();
-        let chunks: Vec<u64> = (book.start..book.end())
-            .step_by(self.geometry.chunk_bytes as usize)
+        let chunks: Vec<u64> = (0..book.len / self.geometry.chunk_bytes)
+            .map(|index| book.start + index * self.geometry.chunk_bytes)
             .filter(|chunk| self.get(*chunk) == CHUNK_MAGIC)
             .collect();
         if chunks.is_empty() { None } else { Some(chunks[self.rng.usize(..chunks.len())]) }
@@ -290,7 +290,7 @@ impl Forger<'_> {
 
 fn try_one(image: &Image, m: &Arc<Anon>, seed: u64) {
     image.restore(m);
-    let mut forger = Forger { m: &**m, geometry: small_geometry(), rng: Rng::with_seed(seed) };
+    let mut forger = Forger { m, geometry: small_geometry(), rng: Rng::with_seed(seed) };
     for _ in 0..forger.rng.u32(1..5) {
         forger.forge();
     }
@@ -313,7 +313,7 @@ fn forged_heaps_are_refused_or_work() {
                 let watchdog = Watchdog::new("forged heap");
                 let mut m = Arc::new(Anon::new(image::heap_bytes()));
                 let mut failed = Vec::new();
-                for seed in (thread..heaps).step_by(threads as usize) {
+                for seed in (thread..heaps).filter(|seed| seed % threads == thread) {
                     watchdog.begin(seed);
                     let image = &images[(seed % 3) as usize];
                     if catch_unwind(AssertUnwindSafe(|| try_one(image, &m, seed))).is_err() {

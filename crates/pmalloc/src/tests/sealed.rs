@@ -89,7 +89,8 @@ fn add_log(m: &Anon, geometry: &Geometry, log: u32, parts: &mut Vec<Part>) {
     while link != 0 {
         let chunk = geometry.book_span().start + (link - 1) * geometry.chunk_bytes;
         parts.push(part("chunk header", chunk, size_of::<ChunkHeader>()));
-        for place in (chunk + LINE..chunk + geometry.chunk_bytes).step_by(ENTRY_BYTES as usize) {
+        for nth in LINE / ENTRY_BYTES..geometry.chunk_bytes / ENTRY_BYTES {
+            let place = chunk + nth * ENTRY_BYTES;
             let words = [0, 8, 16, 24].map(|at| word(m, place + at));
             if Entry::decode(words, place).is_some() {
                 parts.push(part("entry", place, 32));

@@ -28,6 +28,11 @@ pub(crate) fn heap_bytes() -> u64 {
     options().heap_bytes().expect("valid options")
 }
 
+/// The index of the word that holds byte `offset`.
+pub(crate) fn word_index(offset: u64) -> usize {
+    usize::try_from(offset / 8).expect("an offset in a small heap")
+}
+
 /// The words of a medium.
 pub(crate) fn words<M: Medium>(m: &M) -> &[Word] {
     m.region().array(Offset::new(0), heap_bytes() / 8).expect("the whole heap")
@@ -69,19 +74,19 @@ impl Image {
 
     /// The byte at `offset`.
     pub(crate) fn byte(&self, offset: u64) -> u8 {
-        self.words[(offset / 8) as usize].to_le_bytes()[(offset % 8) as usize]
+        self.words[word_index(offset)].to_le_bytes()[(offset % 8) as usize]
     }
 
     /// Whether the line of byte `offset` holds anything.
     pub(crate) fn is_line_used(&self, offset: u64) -> bool {
-        let first = (offset / 64 * 8) as usize;
+        let first = word_index(offset / 64 * 64);
         self.words[first..first + 8].iter().any(|word| *word != 0)
     }
 }
 
 /// Sets the byte at `offset`.
 pub(crate) fn set_byte<M: Medium>(m: &M, offset: u64, byte: u8) {
-    let word = &words(m)[(offset / 8) as usize];
+    let word = &words(m)[word_index(offset)];
     let mut bytes = m.load(word).to_le_bytes();
     bytes[(offset % 8) as usize] = byte;
     m.store(word, u64::from_le_bytes(bytes));

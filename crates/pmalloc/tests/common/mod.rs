@@ -41,7 +41,7 @@ pub(crate) fn layout(size: usize) -> Layout {
 
 /// Fills a block with a byte that tells it from others.
 pub(crate) fn fill(id: usize) -> impl FnOnce(&mut [u8]) {
-    move |bytes| bytes.fill((id * 37 + 11) as u8)
+    move |bytes| bytes.fill((id * 37 + 11).to_le_bytes()[0])
 }
 
 /// What came of a heap with damaged metadata.
