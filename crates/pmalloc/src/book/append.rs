@@ -1,15 +1,16 @@
 //! Appending: reserve, write, and, behind the caller's fence, commit.
 
-use core::cell::Cell;
+use core::{cell::Cell, time::Duration};
 
 use pmalloc_persist::{
     Medium, Offset,
-    sync::{MutexGuard, Ordering, lock},
+    sync::{MutexGuard, Ordering, lock, thread},
 };
 
 use super::{
     Book, Extent, LogId,
     chunk::ChunkIndex,
+    gc::Outlook,
     log::{Hold, Log},
 };
 use crate::{
@@ -41,19 +42,26 @@ pub(crate) struct Append {
 impl Drop for Append {
     fn drop(&mut self) {
         debug_assert!(
-            self.ended || self.written.get() || std::thread::panicking(),
+            self.ended || self.written.get() || thread::panicking(),
             "an append was dropped, neither written nor cancelled"
         );
     }
 }
 
-/// How much of the book an append may use up.
+/// How often an append looks whether others have landed before it calls the book full: an append in flight
+/// keeps its log from being copied, and its thread may have lost the processor.
+const WAIT_ROUNDS: u32 = 200;
+
+/// How long an append waits between two looks.
+const WAIT: Duration = Duration::from_micros(500);
+
+/// What a place is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thrift {
-    /// Leave what the collectors need to copy the live entries.
-    LeaveRoomToCopy,
-    /// Take the last chunk: a free makes the live entries fewer.
-    TakeTheLast,
+enum Want {
+    /// An allocation: it leaves chunks enough for the frees of everything that is held.
+    Alloc,
+    /// A free.
+    Free,
 }
 
 impl Book {
@@ -61,7 +69,8 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the book is full, also after collecting; [`Error::Io`] if the file system
+    /// [`Error::OutOfMemory`] if the book is full, also after collecting, or others keep appends in flight for
+    /// long; [`Error::Io`] if the file system
     /// is. Nothing changed then.
     pub(crate) fn reserve_alloc<M: Medium>(
         &self,
@@ -69,7 +78,8 @@ impl Book {
         log: LogId,
         extent: Extent,
     ) -> Result<Append> {
-        let mut mirror = self.room(m, lock(self.log(log)), Thrift::LeaveRoomToCopy)?;
+        let mut mirror = self.room(m, lock(self.log(log)), Want::Alloc)?;
+        self.live.fetch_add(1, Ordering::Relaxed);
         Ok(self.take(&mut mirror, EntryOp::Alloc(extent.kind), extent))
     }
 
@@ -90,7 +100,7 @@ impl Book {
         if !mirror.holds_firmly(start) {
             return Ok(None);
         }
-        let mut mirror = self.room(m, mirror, Thrift::TakeTheLast)?;
+        let mut mirror = self.room(m, mirror, Want::Free)?;
         // Making room may have let go of the lock.
         let Some(live) = mirror.live.get_mut(&start).filter(|live| live.hold == Hold::Firm) else {
             return Ok(None);
@@ -132,8 +142,6 @@ impl Book {
             EntryOp::Alloc(_) => {
                 let first = log.count_alloc(append.entry.sequence, append.extent);
                 assert!(first, "{:?} is allocated twice", append.extent);
-                // Pairs with nothing: `live` only sizes a reserve.
-                self.live.fetch_add(1, Ordering::Relaxed);
             }
             EntryOp::Free => {
                 log.count_free(append.entry.sequence, append.extent.range.start);
@@ -156,9 +164,12 @@ impl Book {
         append.ended = true;
         let mut log = lock(self.log(append.log));
         log.land(append.entry.sequence);
-        if append.entry.op == EntryOp::Free {
-            let live = log.live.get_mut(&append.extent.range.start);
-            live.expect("an extent is held until its free counts").hold = Hold::Firm;
+        match append.entry.op {
+            EntryOp::Alloc(_) => drop(self.live.fetch_sub(1, Ordering::Relaxed)),
+            EntryOp::Free => {
+                let live = log.live.get_mut(&append.extent.range.start);
+                live.expect("an extent is held until its free counts").hold = Hold::Firm;
+            }
         }
     }
 
@@ -188,30 +199,64 @@ impl Book {
         &'a self,
         m: &M,
         mut log: MutexGuard<'a, Log>,
-        thrift: Thrift,
+        want: Want,
     ) -> Result<MutexGuard<'a, Log>> {
         self.collect_if_due(m, &mut log);
-        if log.has_room() || self.extend(m, &mut log, Thrift::LeaveRoomToCopy)? {
+        if self.make_room(m, &mut log, want)? {
             return Ok(log);
         }
         let id = log.id;
         drop(log);
-        self.collect_all(m);
-        let mut log = lock(self.log(id));
-        if log.has_room() || self.extend(m, &mut log, thrift)? {
-            return Ok(log);
+        self.room_by_collecting(m, id, want)
+    }
+
+    /// Collects all logs until one has room, or nothing helps.
+    #[cold]
+    fn room_by_collecting<M: Medium>(
+        &self,
+        m: &M,
+        id: LogId,
+        want: Want,
+    ) -> Result<MutexGuard<'_, Log>> {
+        for _ in 0..WAIT_ROUNDS {
+            let outlook = self.collect_all(m);
+            let mut log = lock(self.log(id));
+            if self.make_room(m, &mut log, want)? {
+                return Ok(log);
+            }
+            drop(log);
+            if outlook == Outlook::Full {
+                break;
+            }
+            // Whoever needs room waits here, so no further appends get into flight. The rounds are bounded
+            // because the append waited for may be the caller's own.
+            thread::sleep(WAIT);
         }
         Err(self.full())
     }
 
-    /// Appends a chunk to the log, and says whether there was one.
-    #[cold]
-    fn extend<M: Medium>(&self, m: &M, log: &mut Log, thrift: Thrift) -> Result<bool> {
-        let spare = match thrift {
-            Thrift::LeaveRoomToCopy => self.chunks_for(self.live.load(Ordering::Relaxed) + 1),
-            Thrift::TakeTheLast => 0,
+    /// Sees to it that the log has room for one entry, and says whether it has.
+    ///
+    /// The collectors need as many free chunks as the live entries of a log fill. A free leaves them that many.
+    /// An allocation leaves two more than all live entries fill, whether it takes a chunk or not: one for the
+    /// next free, one for other threads that look at the same time. So frees of all that is held find room,
+    /// and a full book is never full for ever.
+    fn make_room<M: Medium>(&self, m: &M, log: &mut Log, want: Want) -> Result<bool> {
+        let spare = match want {
+            // Relaxed: a count that other threads change at any time; it orders nothing.
+            Want::Alloc => self.chunks_for(self.live.load(Ordering::Relaxed) + 1) + 2,
+            Want::Free => self.chunks_for(log.live.len() as u64),
         };
-        let Some(index) = lock(&self.pool).take(spare) else { return Ok(false) };
+        if !log.has_room() {
+            return self.extend(m, log, spare);
+        }
+        Ok(want == Want::Free || self.pool.free() >= spare)
+    }
+
+    /// Appends a chunk to the log if that leaves `spare` free ones, and says whether it did.
+    #[cold]
+    fn extend<M: Medium>(&self, m: &M, log: &mut Log, spare: u32) -> Result<bool> {
+        let Some(index) = self.pool.take(spare) else { return Ok(false) };
         self.made(self.area.make(m, index, log.id, log.next), &[index])?;
         // CRASH: before this fence the chunk is any mixture, and nothing links it; behind it, it is an empty
         // chunk. The link is durable before the first entry is written: appends of other threads to this
@@ -226,8 +271,7 @@ impl Book {
     /// Gives `chunks` back if making one of them failed.
     pub(super) fn made(&self, result: Result<()>, chunks: &[ChunkIndex]) -> Result<()> {
         if result.is_err() {
-            let mut pool = lock(&self.pool);
-            chunks.iter().for_each(|&index| pool.give(index));
+            self.pool.give(chunks.iter().copied());
         }
         result
     }

@@ -31,6 +31,15 @@ pub(crate) enum Compacted {
     Busy,
 }
 
+/// What can be hoped for when the book is full, also after collecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Nothing.
+    Full,
+    /// A log will be copied when no append of it is in flight.
+    Busy,
+}
+
 impl Book {
     /// Copies the live entries of `log` to a fresh chain, which has no holes. Recovery ends with it where
     /// replay found torn places.
@@ -69,17 +78,23 @@ impl Book {
         }
     }
 
-    /// Collects every log, because the book is full.
-    #[cold]
-    pub(super) fn collect_all<M: Medium>(&self, m: &M) {
+    /// Collects every log, because the book is full. Says whether more can be had when appends have landed.
+    pub(super) fn collect_all<M: Medium>(&self, m: &M) -> Outlook {
+        let mut outlook = Outlook::Full;
         for log in &self.logs {
             let mut log = lock(log);
             self.collect_fast(m, &mut log);
-            if log.in_flight == 0 && self.copying_helps(&log) {
+            if !self.copying_helps(&log) {
+                continue;
+            }
+            if log.in_flight > 0 {
+                outlook = Outlook::Busy;
+            } else {
                 // A log that can't be copied keeps its chunks: the caller finds the book full.
                 drop(self.collect_slow(m, &mut log));
             }
         }
+        outlook
     }
 
     /// Unlinks every chunk that nothing needs, from the oldest on: a chunk gone may free the next ones of
@@ -100,7 +115,7 @@ impl Book {
             // later chunks that they needed may go, too; no sooner.
             self.area.set_link(m, link, next.index);
             let index = log.unlink(base);
-            lock(&self.pool).give(index);
+            self.pool.give([index]);
             unlinked += 1;
         }
         log.fast_gc += u64::from(unlinked > 0);
@@ -109,7 +124,8 @@ impl Book {
     /// Copies the live entries of a log, in which nothing is in flight, to a fresh chain.
     pub(super) fn collect_slow<M: Medium>(&self, m: &M, log: &mut Log) -> Result<()> {
         assert_eq!(log.in_flight, 0, "an append in flight would be lost");
-        let fresh = self.take_chunks(self.chunks_for(log.live.len() as u64))?;
+        let count = self.chunks_for(log.live.len() as u64);
+        let fresh = self.pool.take_many(count, 0).ok_or_else(|| self.full())?;
         self.made(self.copy(m, log, &fresh), &fresh)?;
         // CRASH: before this fence the fresh chain is any mixture, and nothing links it. Then one word
         // decides: recovery finds all of the old chain or all of the fresh one, and both say the same.
@@ -162,8 +178,7 @@ impl Book {
         log.next = first + log.live.len() as u64;
         log.copy_due = false;
         log.frees = 0;
-        let mut pool = lock(&self.pool);
-        old.values().for_each(|chunk| pool.give(chunk.index));
+        self.pool.give(old.values().map(|chunk| chunk.index));
     }
 
     /// Chunks that `entries` entries fill; at least one, which keeps the sequence numbers.
@@ -175,14 +190,6 @@ impl Book {
     fn nth_of(&self, fresh: &[ChunkIndex], nth: u64) -> (ChunkIndex, u64) {
         let chunk = usize::try_from(nth / self.area.entries()).expect("fits: it indexes memory");
         (fresh[chunk], nth % self.area.entries())
-    }
-
-    fn take_chunks(&self, count: u32) -> Result<Vec<ChunkIndex>> {
-        let mut pool = lock(&self.pool);
-        if pool.free() < count {
-            return Err(self.full());
-        }
-        Ok((0..count).map_while(|_| pool.take(0)).collect())
     }
 
     fn places_per_live(&self, log: &Log) -> u64 {

@@ -98,8 +98,8 @@ pub(crate) struct Book {
     geometry: Geometry,
     area: Area,
     logs: Vec<Mutex<Log>>,
-    pool: Mutex<Pool>,
-    /// Volatile: extents held by all logs; an estimate that sizes what appends leave for the collectors.
+    pool: Pool,
+    /// Volatile: extents that the logs hold or are about to; sizes what appends leave for the collectors.
     live: AtomicU64,
 }
 
@@ -118,7 +118,7 @@ impl Book {
             geometry: *geometry,
             area,
             logs: (0..geometry.logs).map(log).collect(),
-            pool: Mutex::new(Pool::new(area.chunks())),
+            pool: Pool::new(area.chunks()),
             live: AtomicU64::new(0),
         }
     }

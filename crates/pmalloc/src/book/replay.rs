@@ -61,7 +61,7 @@ impl Book {
         let mut base_min = 0;
         while let Some(index) = self.area.follow(m, link)? {
             let start = self.area.span_of(index).start;
-            if !lock(&self.pool).take_exact(index) {
+            if !self.pool.take_exact(index) {
                 return Err(Error::corrupted(start, "a chunk is linked twice"));
             }
             let base = self.area.base(m, index, log.id)?;

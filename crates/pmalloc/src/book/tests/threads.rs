@@ -28,6 +28,8 @@ fn threads_append_to_one_log() {
             });
         }
     });
+    // Without the waits of whoever finds the book full this failed when a thread lost the processor with an
+    // append in flight: the tiny book fills up within one time slice.
     let (replayed, held) = fixture.replayed();
     assert_eq!(held.len(), 20);
     assert_eq!(mirrors(&replayed), mirrors(book));
