@@ -1,0 +1,167 @@
+//! Runs many schedules and says what they covered.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use pmalloc::persist::sim::{Domain, SiteCount};
+
+use crate::{
+    history,
+    plan::Plan,
+    scenario::Scenario,
+    schedule::{self, Base, Outcome},
+};
+
+/// Which schedules to run.
+#[derive(Debug, Clone, Default)]
+pub struct Campaign {
+    /// How many.
+    pub schedules: u64,
+    /// Seed of the first; the others follow.
+    pub seed: u64,
+    /// The only scenario, or all.
+    pub scenario: Option<&'static Scenario>,
+    /// A persist that is left out, to see that it is missed.
+    pub mutation: Option<SiteCount>,
+    /// Failures after which it ends.
+    pub failures_max: usize,
+}
+
+/// A schedule that went wrong.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Everything about it.
+    pub plan: Plan,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, scenario, policy, domain, .. } = &self.plan;
+        writeln!(f, "FAILED: {} with seed {seed} ({policy:?}, {domain:?})", scenario.name)?;
+        writeln!(f, "  again: --scenario {} --seed {seed} --schedules 1", scenario.name)?;
+        self.problems.iter().try_for_each(|problem| writeln!(f, "  {problem}"))
+    }
+}
+
+/// What a campaign came to.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Schedules run.
+    pub schedules: u64,
+    /// Crashes, by the number of calls in flight.
+    pub crashes: BTreeMap<usize, u64>,
+    /// Images recovered and judged.
+    pub images: u64,
+    /// Images of crashes inside recovery.
+    pub nested_images: u64,
+    /// Points at which a scheduler had a choice.
+    pub steps: u64,
+    /// Calls that returned, by what they returned.
+    pub returns: BTreeMap<&'static str, u64>,
+    /// Schedules in which a log dropped chunks, and in which one was copied.
+    pub collections: (u64, u64),
+    /// What went wrong.
+    pub failures: Vec<Failure>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Campaign {
+    /// Runs the schedules, calling `progress` after each.
+    pub fn run(&self, mut progress: impl FnMut(&Report)) -> Report {
+        let mut bases = BTreeMap::new();
+        let mut report = Report::default();
+        let started = Instant::now();
+        for nth in 0..self.schedules {
+            let plan = Plan::of(self.seed.wrapping_add(nth), self.scenario);
+            let key = (plan.scenario.name, plan.domain == Domain::Word8);
+            let base = bases.entry(key).or_insert_with(|| Base::new(plan.scenario, plan.domain));
+            let outcome = schedule::run(&plan, base, self.mutation);
+            report.add(plan, outcome);
+            report.elapsed = started.elapsed();
+            progress(&report);
+            if report.failures.len() >= self.failures_max {
+                break;
+            }
+        }
+        report
+    }
+}
+
+impl Report {
+    /// Adds what `other` came to.
+    pub fn merge(&mut self, other: Self) {
+        self.schedules += other.schedules;
+        self.images += other.images;
+        self.nested_images += other.nested_images;
+        self.steps += other.steps;
+        for (in_flight, count) in other.crashes {
+            *self.crashes.entry(in_flight).or_default() += count;
+        }
+        for (outcome, count) in other.returns {
+            *self.returns.entry(outcome).or_default() += count;
+        }
+        self.collections.0 += other.collections.0;
+        self.collections.1 += other.collections.1;
+        self.failures.extend(other.failures);
+        self.elapsed += other.elapsed;
+    }
+
+    fn add(&mut self, plan: Plan, outcome: Outcome) {
+        self.schedules += 1;
+        self.images += outcome.images;
+        self.nested_images += outcome.nested_images;
+        self.steps += outcome.steps;
+        for in_flight in outcome.in_flight {
+            *self.crashes.entry(in_flight).or_default() += 1;
+        }
+        for call in outcome.history.calls() {
+            let Some((_, outcome)) = call.returned else { continue };
+            *self.returns.entry(name_of(outcome)).or_default() += 1;
+        }
+        if let Some(stats) = outcome.stats {
+            self.collections.0 += u64::from(stats.log.fast_gc > 0);
+            self.collections.1 += u64::from(stats.log.slow_gc > 0);
+        }
+        if !outcome.problems.is_empty() {
+            self.failures.push(Failure { plan, problems: outcome.problems });
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { schedules, images, nested_images, steps, failures, .. } = self;
+        let crashes: u64 = self.crashes.values().sum();
+        let in_flight: Vec<String> =
+            self.crashes.iter().map(|(calls, count)| format!("{calls}: {count}")).collect();
+        let returns: Vec<String> =
+            self.returns.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(
+            f,
+            "{schedules} schedules, {steps} steps, {crashes} crashes, {images} images and {nested_images} of \
+             crashes in recovery, {} failures, {:.1} s",
+            failures.len(),
+            self.elapsed.as_secs_f64()
+        )?;
+        writeln!(f, "  crashes by calls in flight: {}", in_flight.join(", "))?;
+        writeln!(f, "  calls returned: {}", returns.join(", "))?;
+        let (fast, slow) = self.collections;
+        write!(f, "  schedules in which a log dropped chunks: {fast}, was copied: {slow}")
+    }
+}
+
+fn name_of(outcome: history::Outcome) -> &'static str {
+    match outcome {
+        history::Outcome::Done => "done",
+        history::Outcome::SlotFull => "slot full",
+        history::Outcome::SlotEmpty => "slot empty",
+        history::Outcome::NoRoom => "no room",
+        history::Outcome::Saw(_) => "read",
+    }
+}

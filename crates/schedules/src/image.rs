@@ -1,0 +1,116 @@
+//! Recovers an image and judges it.
+
+use pmalloc::{
+    Error, Heap, HeapOptions,
+    persist::sim::{Digest, Sim},
+};
+
+use crate::{
+    history::{Contents, History, Observed, Seen},
+    scenario::{LARGE, SLOT_COUNT, SLOTS, SMALL, Scenario},
+    threads,
+};
+
+/// Opens the image on `sim` and checks that `history` explains what is in it, beginning from `start`.
+///
+/// # Errors
+///
+/// What is wrong, in words.
+pub fn judge(
+    sim: &Sim,
+    scenario: &Scenario,
+    start: &Contents,
+    history: &History,
+) -> Result<Digest, String> {
+    let heap = Heap::options().open_on(sim.clone()).map_err(|error| said("open", &error))?;
+    sim.recovered();
+    let observed = judge_open(&heap, scenario, start, history)?;
+    probe(&heap)?;
+    Ok(Digest::of(&observed))
+}
+
+/// As [`judge`], for a heap that is open and on which no operation runs. Makes root arrays that are missing.
+///
+/// # Errors
+///
+/// What is wrong, in words.
+pub fn judge_open(
+    heap: &Heap<Sim>,
+    scenario: &Scenario,
+    start: &Contents,
+    history: &History,
+) -> Result<Observed, String> {
+    check(heap)?;
+    let live_blocks = heap.blocks().len();
+    let observed = observe(heap, scenario).map_err(|error| said("a lookup", &error))?;
+    let owned = observed.slots.values().filter(|&&seen| seen != Seen::Empty).count();
+    if live_blocks != owned + observed.roots.len() {
+        return Err(format!("{live_blocks} live blocks, but this was found: {observed:?}"));
+    }
+    if history.explains(start, &observed) {
+        Ok(observed)
+    } else {
+        Err(format!(
+            "no order of the calls explains {observed:?}; they were {:#?}",
+            history.calls()
+        ))
+    }
+}
+
+fn check(heap: &Heap<Sim>) -> Result<(), String> {
+    let report = heap.check().map_err(|error| said("check", &error))?;
+    if !report.problems.is_empty() {
+        return Err(format!("{:?}", report.problems));
+    }
+    if report.unowned_blocks > 0 {
+        return Err(format!("{} blocks are live and no slot owns them", report.unowned_blocks));
+    }
+    Ok(())
+}
+
+fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
+    let mut observed = Observed::default();
+    let guard = heap.pin();
+    for root in threads::roots(scenario) {
+        // A root is asked for with a wrong length, as no call only looks: the error tells that it exists.
+        match heap.slots(root, SLOT_COUNT + 1) {
+            Err(Error::RootMismatch { .. }) => observed.roots.push(root),
+            Err(error) => return Err(error),
+            Ok(_) => continue,
+        }
+        for (index, slot) in heap.slots(root, SLOT_COUNT)?.iter().enumerate() {
+            let block = slot.get(&guard);
+            let seen = block.map_or(Seen::Empty, |block| threads::classify(block, scenario));
+            observed.slots.insert((root, index), seen);
+        }
+    }
+    Ok(observed)
+}
+
+/// A recovered heap must serve: everything can be freed, and blocks of all kinds be had again.
+fn probe(heap: &Heap<Sim>) -> Result<(), String> {
+    let slots = heap.slots(SLOTS, SLOT_COUNT).map_err(|error| said("a lookup", &error))?;
+    for slot in slots {
+        match heap.free_from(slot) {
+            Ok(()) | Err(Error::SlotEmpty { .. }) => {}
+            Err(error) => return Err(said("a free after recovery", &error)),
+        }
+    }
+    for (slot, bytes) in slots.iter().zip([SMALL, LARGE]) {
+        heap.alloc_to(slot, threads::layout(bytes))
+            .map_err(|error| said("an allocation after recovery", &error))?;
+    }
+    check(heap)
+}
+
+/// The options of a scenario's heap.
+#[must_use]
+pub fn options(scenario: &Scenario) -> HeapOptions {
+    Heap::options().test_geometry(scenario.geometry)
+}
+
+/// What went wrong where.
+#[must_use]
+pub fn said(what: &str, error: &Error) -> String {
+    format!("{what} failed: {error}")
+}

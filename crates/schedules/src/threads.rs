@@ -1,0 +1,179 @@
+//! Carries out the operations of a scenario on a heap, and writes down what was called and what returned.
+
+use std::{
+    alloc::Layout,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pmalloc::{
+    Error, Heap, Slot,
+    persist::{sim::Sim, sync::thread::yield_now},
+};
+
+use crate::{
+    history::{History, Outcome, Seen},
+    scenario::{Op, Place, SLOT_COUNT, SLOTS, Scenario},
+};
+
+/// What the threads of a schedule leave for its judge. The locks are the standard library's: they are no part
+/// of what is tested, so that taking them must be no point where another thread may go on.
+#[derive(Debug, Default)]
+pub struct Record {
+    history: Mutex<History>,
+    problems: Mutex<Vec<String>>,
+}
+
+impl Record {
+    /// The history so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        guard(&self.history).clone()
+    }
+
+    /// Notes that something is wrong.
+    pub fn blame(&self, problem: impl Into<String>) {
+        guard(&self.problems).push(problem.into());
+    }
+
+    /// What was found to be wrong so far.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        guard(&self.problems).clone()
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The identity of the `nth` operation of a thread; the setup is thread zero, the first worker thread one.
+#[must_use]
+pub fn id_of(thread: usize, nth: usize) -> u64 {
+    (thread * 16 + nth + 1) as u64
+}
+
+/// Carries out `ops` as thread `thread`.
+pub fn run(heap: &Heap<Sim>, thread: usize, ops: &[Op], record: &Record, scenario: &Scenario) {
+    for (nth, &op) in ops.iter().enumerate() {
+        let id = id_of(thread, nth);
+        guard(&record.history).call(id, op);
+        let outcome = perform(heap, id, op, record, scenario);
+        match outcome {
+            Ok(outcome) => guard(&record.history).returned(id, outcome),
+            Err(error) => return record.blame(format!("{op:?} failed: {error}")),
+        }
+    }
+}
+
+fn perform(
+    heap: &Heap<Sim>,
+    id: u64,
+    op: Op,
+    record: &Record,
+    scenario: &Scenario,
+) -> Result<Outcome, Error> {
+    let result = match op {
+        Op::Alloc(place, bytes) => heap.alloc_to(slot(heap, place)?, layout(bytes)),
+        Op::Fill(place, bytes) => {
+            heap.alloc_init(slot(heap, place)?, layout(bytes), |block| write_contents(id, block))
+        }
+        Op::Free(place) => heap.free_from(slot(heap, place)?),
+        Op::Read(place, steps) => return read(heap, place, steps, record, scenario),
+        Op::Root(name) => heap.slots(name, SLOT_COUNT).map(drop),
+        Op::Trim => heap.trim().map(drop),
+        Op::Sync => heap.sync(),
+    };
+    match result {
+        Ok(()) => Ok(Outcome::Done),
+        Err(Error::SlotFull { .. }) => Ok(Outcome::SlotFull),
+        Err(Error::SlotEmpty { .. }) => Ok(Outcome::SlotEmpty),
+        Err(Error::OutOfMemory { .. }) => Ok(Outcome::NoRoom),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a slot, and sees that the block does not change while the guard lives.
+fn read(
+    heap: &Heap<Sim>,
+    place: Place,
+    steps: usize,
+    record: &Record,
+    scenario: &Scenario,
+) -> Result<Outcome, Error> {
+    let guard = heap.pin();
+    let Some(block) = slot(heap, place)?.get(&guard) else { return Ok(Outcome::Saw(Seen::Empty)) };
+    let before = block.to_vec();
+    for _ in 0..steps {
+        yield_now();
+    }
+    if block != before {
+        record.blame(format!("the block that {place:?} owned was changed under a guard"));
+    }
+    Ok(Outcome::Saw(classify(&before, scenario)))
+}
+
+/// The slot at `place`, whose root array exists.
+///
+/// # Errors
+///
+/// As [`Heap::slots`].
+pub fn slot(heap: &Heap<Sim>, (root, index): Place) -> Result<&Slot, Error> {
+    Ok(&heap.slots(root, SLOT_COUNT)?[index])
+}
+
+/// The layout of a block of `bytes` bytes.
+///
+/// # Panics
+///
+/// If there is no such layout.
+#[must_use]
+pub fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 8).expect("scenarios ask for small blocks")
+}
+
+/// The scenario's root arrays, the one of the setup first.
+#[must_use]
+pub fn roots(scenario: &Scenario) -> Vec<&'static str> {
+    let mut roots = vec![SLOTS];
+    for op in scenario.threads.iter().copied().flatten() {
+        if let Op::Root(name) = op
+            && !roots.contains(name)
+        {
+            roots.push(name);
+        }
+    }
+    roots
+}
+
+/// Fills `block` with bytes that tell the operation `id` and any missing part.
+pub fn write_contents(id: u64, block: &mut [u8]) {
+    for (at, byte) in block.iter_mut().enumerate() {
+        *byte = content(id, at);
+    }
+}
+
+/// What the bytes of a block tell.
+#[must_use]
+pub fn classify(block: &[u8], scenario: &Scenario) -> Seen {
+    let writes = |(thread, ops): (usize, &'static [Op])| {
+        ops.iter().enumerate().filter_map(move |(nth, op)| match op {
+            Op::Fill(_, bytes) => Some((id_of(thread, nth), *bytes)),
+            _ => None,
+        })
+    };
+    let all = std::iter::once(scenario.setup).chain(scenario.threads.iter().copied());
+    let is_whole = |&(id, bytes): &(u64, usize)| {
+        block.len() >= bytes && (0..bytes).all(|at| block[at] == content(id, at))
+    };
+    all.enumerate()
+        .flat_map(writes)
+        .find(is_whole)
+        .map_or(Seen::Other, |(id, _)| Seen::Contents(id))
+}
+
+/// The byte at `at` of what operation `id` writes: never zero in every word, never the same in two.
+fn content(id: u64, at: usize) -> u8 {
+    let word = (at / 8) as u64;
+    let mixed = (id << 32 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed.to_le_bytes()[7] ^ (at % 8) as u8 ^ id.to_le_bytes()[0]
+}

@@ -1,0 +1,112 @@
+//! Goal: whatever the order of the threads' steps, and whenever the power fails, what had returned is there,
+//! what had not is there wholly or not at all, and nothing is lost.
+//!
+//! Method: schedules drawn by seeds, random and by priorities, of all scenarios; each is crashed at two random
+//! steps, and the images are recovered and judged. Then the same with one fence of the two operations left
+//! out at a time: each must be missed. Under `--cfg shuttle` a seed fixes a schedule; without it the scenarios
+//! run on real threads.
+
+use pmalloc_schedules::{
+    campaign::{Campaign, Report},
+    scenario::SCENARIOS,
+};
+
+/// Schedules of the quick set.
+const QUICK: u64 = if cfg!(shuttle) { 3_000 } else { 300 };
+
+fn run(campaign: &Campaign) -> Report {
+    let report = campaign.run(|_| ());
+    println!("{report}");
+    report
+}
+
+#[test]
+fn every_schedule_leaves_a_whole_heap_behind_and_so_does_every_crash() {
+    let report =
+        run(&Campaign { schedules: QUICK, seed: 1, failures_max: 1, ..Campaign::default() });
+    for failure in &report.failures {
+        println!("{failure}");
+    }
+    assert!(report.failures.is_empty(), "replay with the command above");
+    assert_eq!(report.schedules, QUICK);
+    assert!(report.images >= report.crashes.values().sum());
+}
+
+#[test]
+fn every_scenario_works_and_together_they_reach_what_they_are_for() {
+    let mut all = Report::default();
+    for scenario in SCENARIOS {
+        let collects = scenario.name == "log-collection";
+        let schedules = if cfg!(shuttle) { if collects { 200 } else { 40 } } else { 4 };
+        let campaign = Campaign {
+            schedules,
+            seed: 7_000_000,
+            scenario: Some(scenario),
+            failures_max: 1,
+            ..Campaign::default()
+        };
+        let report = campaign.run(|_| ());
+        assert!(report.failures.is_empty(), "{}", report.failures[0]);
+        all.merge(report);
+    }
+    println!("{all}");
+    assert!(all.collections.0 > 0, "no log dropped a chunk");
+    // Real threads are too quick for one another to be sure to meet.
+    if cfg!(shuttle) {
+        assert!((0..=3).all(|calls| all.crashes.contains_key(&calls)), "{:?}", all.crashes);
+        for outcome in ["done", "slot full", "slot empty", "no room", "read"] {
+            assert!(all.returns.contains_key(outcome), "no call ever returned {outcome:?}");
+        }
+    }
+}
+
+#[cfg(shuttle)]
+mod power {
+    use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
+    use pmalloc_schedules::{scenario, schedule::Base};
+
+    use super::*;
+
+    /// Schedules within which a missing persist must show.
+    const PATIENCE: u64 = 3_000;
+
+    /// The persists of `kind` that `file` makes in the scenario `name`.
+    fn sites(name: &str, kind: SiteKind, file: &str) -> Vec<SiteCount> {
+        let scenario = scenario::find(name).expect("a scenario");
+        let base = Base::new(scenario, Domain::Word8);
+        let mut sites = base.sites(scenario, Domain::Word8);
+        sites.retain(|site| site.kind == kind && site.location.file().ends_with(file));
+        sites
+    }
+
+    fn schedules_until_missed(name: &str, site: SiteCount) -> u64 {
+        let report = Campaign {
+            schedules: PATIENCE,
+            seed: 1,
+            scenario: scenario::find(name),
+            mutation: Some(site),
+            failures_max: 1,
+        }
+        .run(|_| ());
+        assert!(!report.failures.is_empty(), "{name}: nobody misses {site:?}");
+        report.schedules
+    }
+
+    #[test]
+    fn each_fence_of_the_operations_is_missed() {
+        // One operation per thread where it matters: the lane's next one would make up for its last fence.
+        for (name, file, fences) in [
+            ("freed-by-one-used-by-the-other", "heap/free.rs", 3),
+            ("free-of-the-other-one-arena", "heap/alloc.rs", 4),
+            ("large-freed-by-one-used-by-the-other", "heap/free.rs", 3),
+            ("large-one-log", "heap/alloc.rs", 3),
+        ] {
+            let sites = sites(name, SiteKind::Fence, file);
+            assert_eq!(sites.len(), fences, "{sites:?}");
+            for site in sites {
+                let schedules = schedules_until_missed(name, site);
+                println!("{name}: the fence at {} is missed after {schedules}", site.location);
+            }
+        }
+    }
+}
