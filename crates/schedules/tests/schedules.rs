@@ -50,9 +50,9 @@ fn every_scenario_works_and_together_they_reach_what_they_are_for() {
         all.merge(report);
     }
     println!("{all}");
-    assert!(all.collections.0 > 0, "no log dropped a chunk");
     // Real threads are too quick for one another to be sure to meet.
     if cfg!(shuttle) {
+        assert!(all.collections.0 > 0, "no log dropped a chunk");
         assert!((0..=3).all(|calls| all.crashes.contains_key(&calls)), "{:?}", all.crashes);
         for outcome in ["done", "slot full", "slot empty", "no room", "read"] {
             assert!(all.returns.contains_key(outcome), "no call ever returned {outcome:?}");

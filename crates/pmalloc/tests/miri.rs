@@ -1,0 +1,209 @@
+//! Goal: nothing that safe code can do to a heap is undefined behaviour or a data race.
+//!
+//! Method: small runs over anonymous memory, sized for miri, which interprets them under its rules of aliasing,
+//! provenance and weak memory. They run natively, too. Two threads share slots, arenas, a lane and guards;
+//! contents are checked wherever they are read.
+
+use std::{alloc::Layout, sync::Arc};
+
+use pmalloc::{
+    Error, Heap, HeapOptions, Slot, TestGeometry,
+    persist::{Anon, Medium},
+};
+
+type Memory = Arc<Anon>;
+
+const GEOMETRY: TestGeometry = TestGeometry {
+    capacity_bytes: 128 << 10,
+    slab_bytes: 16 << 10,
+    ring_places: 8,
+    lanes: 2,
+    chunk_bytes: 256,
+    logs: 2,
+    roots: 8,
+    stripes: 3,
+};
+
+fn options() -> HeapOptions {
+    Heap::options().test_geometry(GEOMETRY)
+}
+
+fn create() -> Heap<Memory> {
+    let len_bytes = options().heap_bytes().expect("a valid geometry");
+    options().create_on(Arc::new(Anon::new(len_bytes))).expect("the medium suffices")
+}
+
+fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
+    let memory = Arc::clone(heap.medium());
+    heap.close().expect("the only handle");
+    Heap::options().open_on(memory).expect("a heap")
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 8).expect("a small layout")
+}
+
+fn fill(heap: &Heap<Memory>, slot: &Slot, bytes: usize, value: u8) -> Result<(), Error> {
+    heap.alloc_init(slot, layout(bytes), |block| block.fill(value))
+}
+
+/// Sees that what the slot owns, if anything, is one fill, and returns its value.
+fn value_of<M: Medium>(slot: &Slot, guard: &pmalloc::Guard<'_, M>, bytes: usize) -> Option<u8> {
+    let block = &slot.get(guard)?[..bytes];
+    assert!(block.iter().all(|byte| *byte == block[0]), "two fills in one block: {block:?}");
+    Some(block[0])
+}
+
+fn assert_whole(heap: &Heap<Memory>, blocks: u64) {
+    let report = heap.check().expect("memory can be read");
+    assert_eq!((report.problems, report.blocks, report.unowned_blocks), (vec![], blocks, 0));
+}
+
+#[test]
+fn what_is_allocated_survives_a_reopen() {
+    let heap = create();
+    let slots = heap.slots("slots", 4).expect("there is room");
+    fill(&heap, &slots[0], 40, 1).expect("there is room");
+    fill(&heap, &slots[1], 700, 2).expect("there is room");
+    fill(&heap, &slots[2], 16 << 10, 3).expect("there is room");
+    heap.alloc_to(&slots[3], layout(64)).expect("there is room");
+    heap.free_from(&slots[3]).expect("it is full");
+    assert!(matches!(heap.free_from(&slots[3]), Err(Error::SlotEmpty { .. })));
+
+    let heap = reopen(heap);
+    let slots = heap.slots("slots", 4).expect("it exists");
+    let guard = heap.pin();
+    assert_eq!(value_of(&slots[0], &guard, 40), Some(1));
+    assert_eq!(value_of(&slots[1], &guard, 700), Some(2));
+    assert_eq!(value_of(&slots[2], &guard, 16 << 10), Some(3));
+    assert!(slots[3].is_empty(&guard));
+    drop(guard);
+    heap.free_from(&slots[2]).expect("it is full");
+    assert_whole(&heap, 3);
+}
+
+#[test]
+fn a_heap_that_was_not_closed_is_recovered() {
+    let heap = create();
+    let slots = heap.slots("slots", 2).expect("there is room");
+    fill(&heap, &slots[0], 100, 7).expect("there is room");
+    // As after a crash: nobody has closed the heap when its memory is opened again.
+    let crashed = heap;
+    let heap = Heap::options().open_on(Arc::clone(crashed.medium())).expect("a heap");
+    let slots = heap.slots("slots", 2).expect("it exists");
+    assert_eq!(value_of(&slots[0], &heap.pin(), 100), Some(7));
+    assert_whole(&heap, 2);
+}
+
+#[test]
+fn two_threads_allocate_and_free_each_others_blocks() {
+    let heap = create();
+    std::thread::scope(|scope| {
+        for thread in 0..2_u8 {
+            let heap = &heap;
+            scope.spawn(move || {
+                let slots = heap.slots("slots", 3).expect("there is room");
+                for round in 0..4_u8 {
+                    let at = usize::from(thread + round) % 3;
+                    match fill(heap, &slots[at], 120, 1 + thread) {
+                        Ok(()) | Err(Error::SlotFull { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    match heap.free_from(&slots[(at + 1) % 3]) {
+                        Ok(()) | Err(Error::SlotEmpty { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let slots = heap.slots("slots", 3).expect("it exists");
+    let guard = heap.pin();
+    let full = slots.iter().filter(|slot| value_of(slot, &guard, 120).is_some()).count();
+    drop(guard);
+    assert_whole(&heap, 1 + full as u64);
+    drop(reopen(heap));
+}
+
+#[test]
+fn a_reader_never_sees_a_block_change() {
+    let heap = create();
+    let slots = heap.slots("slots", 1).expect("there is room");
+    fill(&heap, &slots[0], 64, 1).expect("there is room");
+    std::thread::scope(|scope| {
+        let reader = || {
+            for _ in 0..6 {
+                let guard = heap.pin();
+                let before = value_of(&slots[0], &guard, 64);
+                std::thread::yield_now();
+                let block = slots[0].get(&guard);
+                std::thread::yield_now();
+                let after = block.map(|block| block[63]);
+                assert!(
+                    before.is_none_or(|value| value > 0) && after.is_none_or(|value| value > 0)
+                );
+            }
+        };
+        scope.spawn(reader);
+        for value in 2..8 {
+            heap.free_from(&slots[0]).expect("only this thread frees");
+            fill(&heap, &slots[0], 64, value).expect("there is room");
+        }
+    });
+    assert_whole(&heap, 2);
+}
+
+#[test]
+fn two_threads_share_the_log_and_the_last_lane() {
+    let heap = create();
+    let slots = heap.slots("slots", 2).expect("there is room");
+    std::thread::scope(|scope| {
+        for slot in slots {
+            let heap = &heap;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    heap.alloc_to(slot, layout(20_000)).expect("there is room for two");
+                    heap.free_from(slot).expect("it was just filled");
+                }
+            });
+        }
+    });
+    assert_whole(&heap, 1);
+}
+
+#[test]
+fn an_explicit_session_moves_between_threads() {
+    let heap = create();
+    let mut session = heap.session();
+    let slots = heap.slots("slots", 2).expect("there is room");
+    session.alloc_to(&slots[0], layout(48)).expect("there is room");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            session.free_from(&slots[0]).expect("it is full");
+            session
+                .alloc_init(&slots[1], layout(48), |block| block.fill(9))
+                .expect("there is room");
+        });
+    });
+    assert_eq!(value_of(&slots[1], &heap.pin(), 48), Some(9));
+    assert_whole(&heap, 2);
+}
+
+#[test]
+fn an_initialiser_may_use_the_heap_and_may_panic() {
+    let heap = create();
+    let slots = heap.slots("slots", 2).expect("there is room");
+    heap.alloc_init(&slots[0], layout(80), |block| {
+        block.fill(1);
+        fill(&heap, &slots[1], 80, 2).expect("there is room");
+    })
+    .expect("there is room");
+    heap.free_from(&slots[0]).expect("it is full");
+    let panicking = || drop(heap.alloc_init(&slots[0], layout(80), |_| panic!("no contents")));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicking)).expect_err("it panics");
+    let guard = heap.pin();
+    assert!(slots[0].is_empty(&guard));
+    assert_eq!(value_of(&slots[1], &guard, 80), Some(2));
+    drop(guard);
+    assert_whole(&heap, 2);
+}
