@@ -58,6 +58,9 @@ impl Guards {
             // that does not see the count must have emptied its slot before. Pairs with `quiescent`.
             let epoch = self.epoch.load(Ordering::SeqCst);
             self.counter(epoch).fetch_add(1, Ordering::SeqCst);
+            // The slot load is an acquire and in no total order: without this fence it may be served from
+            // before the count, and find the block of a free that saw no guard.
+            fence(Ordering::SeqCst);
             if self.epoch.load(Ordering::SeqCst) == epoch {
                 return epoch;
             }
@@ -193,5 +196,26 @@ mod tests {
         }
         assert!(!guards.has_waiting());
         guards.leave(next);
+    }
+
+    /// A thread that stores and sees no guard, and a guard that reads what was stored before: one of the two must
+    /// notice the other. Miri, which emulates weak memory, looks for the outcome in which neither does.
+    #[test]
+    fn a_guard_sees_what_was_unlinked_before_it_or_is_seen() {
+        let rounds = if cfg!(miri) { 60 } else { 2_000 };
+        for _ in 0..rounds {
+            let guards = Guards::new();
+            let slot = AtomicU64::new(1);
+            let (found, was_quiescent) = std::thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    guards.enter();
+                    slot.load(Ordering::Acquire)
+                });
+                slot.store(0, Ordering::Release);
+                let was_quiescent = guards.quiescent();
+                (reader.join().expect("the reader does not panic"), was_quiescent)
+            });
+            assert!(found == 0 || !was_quiescent, "a guard reads a block that counts as unseen");
+        }
     }
 }
