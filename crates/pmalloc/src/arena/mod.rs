@@ -9,8 +9,8 @@
 //!
 //! # Lock order
 //!
-//! gate -> roots -> slot locks in address order -> shared lane -> limbo -> arena state -> remote queue ->
-//! log -> chunk pool -> extents. A lock is taken only while locks to its left are held.
+//! closed -> gate -> roots -> slot locks in address order -> shared lane -> limbo -> arena state ->
+//! remote queue -> log -> chunk pool -> extents. A lock is taken only while locks to its left are held.
 
 mod space;
 

@@ -107,11 +107,16 @@ impl<M: Medium> Core<M> {
 
     /// Takes back what a session holds: its cached blocks and its lane.
     pub(super) fn end_session(&self, state: &mut SessionState) {
-        let Ok(_entered) = self.enter() else { return };
+        // In a child process the lock may be held for ever.
+        if self.medium().forked() {
+            return;
+        }
         let closed = lock(&self.closed);
         if *closed {
             return;
         }
+        // Not before: entering may take back the promise of a sync, and a closed heap's stands.
+        let Ok(_entered) = self.enter() else { return };
         state.cache.drain(&self.space, &self.arenas[state.arena]);
         if let Some(claim) = state.claim.take() {
             self.lanes.release(claim);

@@ -90,3 +90,104 @@ pub(super) fn write_back<M: Medium>(m: &M, clean: Clean) -> Result<()> {
     state::set_clean(m, clean)?;
     m.sync().map_err(Error::io("synchronizing the heap"))
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::{alloc::Layout, io};
+
+    use pmalloc_persist::{Anon, Region, Span, Word, sync::Arc};
+
+    use super::*;
+    use crate::{
+        heap::{Heap, session::SessionState},
+        layout::geometry::Geometry,
+    };
+
+    /// Memory that stands for a file in the page cache of a disk.
+    struct Disk(Anon);
+
+    impl Medium for Disk {
+        fn region(&self) -> &Region {
+            self.0.region()
+        }
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+        fn load(&self, word: &Word) -> u64 {
+            self.0.load(word)
+        }
+        fn store(&self, word: &Word, value: u64) {
+            self.0.store(word, value);
+        }
+        fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
+            self.0.compare_exchange(word, current, new)
+        }
+        fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
+            self.0.fetch_or(word, bits)
+        }
+        fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
+            self.0.fetch_and(word, bits)
+        }
+        fn flush(&self, span: Span) {
+            self.0.flush(span);
+        }
+        fn fence(&self) {
+            self.0.fence();
+        }
+        fn back(&self, span: Span) -> io::Result<()> {
+            self.0.back(span)
+        }
+        fn punch(&self, span: Span) -> io::Result<()> {
+            self.0.punch(span)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+        fn needs_sync(&self) -> bool {
+            true
+        }
+        fn occupied_bytes(&self) -> io::Result<u64> {
+            self.0.occupied_bytes()
+        }
+    }
+
+    fn heap() -> Heap<Arc<Disk>> {
+        let options = Heap::options().capacity_bytes(1 << 20);
+        let bytes = options.heap_bytes().unwrap();
+        options.create_on(Arc::new(Disk(Anon::new(bytes)))).unwrap()
+    }
+
+    fn flag(heap: &Heap<Arc<Disk>>) -> Clean {
+        flag_of(heap.medium(), &heap.core().header.geometry)
+    }
+
+    fn flag_of(m: &Disk, geometry: &Geometry) -> Clean {
+        state::read(m, geometry).unwrap().clean
+    }
+
+    #[test]
+    fn the_promise_of_a_sync_lasts_until_the_next_change() {
+        let heap = heap();
+        let slots = heap.slots("slots", 1).unwrap();
+        assert_eq!(flag(&heap), Clean::No);
+        heap.sync().unwrap();
+        assert_eq!(flag(&heap), Clean::Synced);
+        heap.alloc_to(&slots[0], Layout::new::<u64>()).unwrap();
+        assert_eq!(flag(&heap), Clean::No);
+    }
+
+    /// A thread that exits while the heap is being closed still reaches it for a moment. It used to pass the gate
+    /// before it saw that the heap was closed, and took back the promise of the last sync: the flag of a closed
+    /// heap said that it was open, and after a restart of the machine the heap counted as lost.
+    #[test]
+    fn a_session_that_ends_after_the_close_changes_nothing() {
+        let heap = heap();
+        let core = Arc::clone(heap.core());
+        let mut session: SessionState = core.begin_session();
+        core.prepare(&mut session).unwrap();
+        heap.sync().unwrap();
+        heap.close().unwrap();
+        core.end_session(&mut session);
+        assert_eq!(flag_of(core.medium(), &core.header.geometry), Clean::Closed);
+    }
+}
