@@ -52,9 +52,10 @@ fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Resul
         let [magic, ..] = copy_at(m, *place)?;
         m.store(magic, MAGIC);
         m.flush_of(magic);
+        // CRASH: one atomic store. The first makes the heap; until the second is durable as well, the first serve
+        // completes it.
+        m.fence();
     }
-    // CRASH: each magic word is one atomic store, and either makes the heap: the rest of both copies is durable.
-    m.fence();
     Ok(())
 }
 
