@@ -23,7 +23,7 @@ pub enum Op {
     AllocContents,
     /// A block of which a slab holds few: takes a slab's last block, or makes a slab.
     AllocFewPerSlab,
-    /// A page-granular block, split off a free extent, with contents in its first lines only.
+    /// A page-granular block, split off a free extent.
     AllocPages,
     /// The largest block that there is room for.
     AllocLargest,
@@ -88,7 +88,7 @@ impl Step {
             Op::AllocSmallest => alloc(16, false),
             Op::AllocContents => alloc(100, true),
             Op::AllocFewPerSlab => alloc(FEW_PER_SLAB, false),
-            Op::AllocPages => alloc(PAGES, true),
+            Op::AllocPages => alloc(PAGES, false),
             Op::AllocLargest => alloc(largest(world), false),
             Op::FreeOwn => self.free(world, |held| held.lane == self.lane),
             Op::FreeOther => self.free(world, |held| held.lane != self.lane),

@@ -1,6 +1,6 @@
 //! A small heap on the simulator, with two sessions.
 
-use std::alloc::Layout;
+use std::{alloc::Layout, sync::OnceLock};
 
 use pmalloc::{
     Error, Heap, HeapOptions, Session, Slot, TestGeometry,
@@ -13,18 +13,23 @@ use crate::model::{Held, Model};
 pub const SLOTS: usize = 16;
 
 /// Options of a heap in which a full ring, chunk or slab is a few operations away.
-pub fn options() -> HeapOptions {
-    Heap::options().test_geometry(TestGeometry {
-        capacity_bytes: 256 << 10,
-        slab_bytes: 16 << 10,
-        ring_places: 8,
-        lanes: 3,
-        chunk_bytes: 256,
-        logs: 2,
-        roots: 8,
-        stripes: 3,
-    })
+///
+/// Made once: asking the system for its processors, as every default does, takes longer than a recovery here.
+pub fn options() -> &'static HeapOptions {
+    static OPTIONS: OnceLock<HeapOptions> = OnceLock::new();
+    OPTIONS.get_or_init(|| Heap::options().test_geometry(GEOMETRY))
 }
+
+const GEOMETRY: TestGeometry = TestGeometry {
+    capacity_bytes: 256 << 10,
+    slab_bytes: 16 << 10,
+    ring_places: 8,
+    lanes: 3,
+    chunk_bytes: 256,
+    logs: 2,
+    roots: 8,
+    stripes: 3,
+};
 
 /// An empty medium for such a heap.
 ///
