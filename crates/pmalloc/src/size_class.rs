@@ -23,8 +23,9 @@ pub(crate) const BLOCK_MAX_BYTES: u64 = 14 << 10;
 /// Largest alignment that a request may have.
 pub(crate) const ALIGN_MAX_BYTES: u64 = PAGE_BYTES;
 
-/// Fewest pages of a slab: its first descriptor line is the header, the next holds bitmap.
-pub(crate) const SLAB_PAGES_MIN: u32 = 2;
+/// Fewest pages of a slab: a header line and three bitmap lines, so that the bits of blocks freed one out of two still lie
+/// in more than one line.
+pub(crate) const SLAB_PAGES_MIN: u32 = 4;
 
 /// Most pages of a slab, whatever the geometry allows: the page map counts them in four bits.
 pub(crate) const SLAB_PAGES_MAX: u32 = 16;
@@ -130,7 +131,7 @@ impl SizeClass {
         let wanted = SLAB_PAGES_MIN.saturating_add(slabs_before / SLABS_PER_STEP).min(pages_max);
         let fewest = wanted.max(self.block_pages());
         debug_assert!(fewest <= pages_max, "a block of {self:?} does not fit a slab");
-        let smaller = (fewest - fewest / 4).max(self.block_pages())..fewest;
+        let smaller = (fewest - fewest / 4).max(self.block_pages()).max(SLAB_PAGES_MIN)..fewest;
         let candidates = (fewest..=pages_max).chain(smaller.rev());
         let waste = |&pages: &u32| self.tail_bytes(pages) * WASTE_UNIT / u64::from(pages);
         let tight = candidates.clone().find(|pages| waste(pages) <= TAIL_MAX_WASTE);

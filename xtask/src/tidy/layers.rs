@@ -1,6 +1,6 @@
 //! The order of the allocator's modules: a module uses only what stands to its right.
 //!
-//! `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map, size_class -> layout`,
+//! `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map -> size_class -> layout`,
 //! then the crate `pmalloc-persist`, where the compiler keeps the order. Modules of one step do not know
 //! each other. Code under `#[cfg(test)]` may build what it tests from above. Paths inside a macro's
 //! arguments are not seen.
@@ -23,7 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["slab"],
     &["extent"],
     &["lane", "book"],
-    &["page_map", "size_class"],
+    &["page_map"],
+    &["size_class"],
     &["layout"],
     // Every module reports errors; this one uses no other.
     &["error"],

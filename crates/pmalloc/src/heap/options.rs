@@ -27,8 +27,8 @@ use crate::{
 /// Capacity of a heap whose creator asked for none: address space, not memory.
 const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
 
-/// Bitmap stripes of a heap whose creator asked for none, as in the paper (section 4.1; the count is the
-/// smallest that keeps every reflush at least four flushes away in all our golden rows).
+/// Bitmap stripes of a heap whose creator asked for none: what the paper's authors use. Two would do to keep a bit line
+/// four flushes away from its next flush while blocks are taken in order; six leave room for frees out of order.
 const STRIPES_DEFAULT: u32 = 6;
 
 /// How to create or open a heap. Every option has a default.

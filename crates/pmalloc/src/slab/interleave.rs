@@ -10,9 +10,29 @@
 
 use pmalloc_persist::LINE_BYTES;
 
+use crate::{layout::geometry::STRIPES_MAX, size_class::SLAB_PAGES_MAX};
+
 /// Bits of a bitmap line.
 #[allow(clippy::cast_possible_truncation, reason = "a line is 64 bytes")]
 pub(crate) const LINE_BITS: u32 = LINE_BYTES as u32 * 8;
+
+/// The largest divisor of a number of stripes, the first index, that is at most the second index.
+const FITTING: [[u8; SLAB_PAGES_MAX as usize + 1]; STRIPES_MAX as usize + 1] = {
+    let mut table = [[1; SLAB_PAGES_MAX as usize + 1]; STRIPES_MAX as usize + 1];
+    let mut stripes = 1;
+    while stripes < table.len() {
+        let mut lines = 1;
+        while lines < table[stripes].len() {
+            let fits = stripes.is_multiple_of(lines);
+            #[allow(clippy::cast_possible_truncation, reason = "at most 15")]
+            let best = if fits { lines as u8 } else { table[stripes][lines - 1] };
+            table[stripes][lines] = best;
+            lines += 1;
+        }
+        stripes += 1;
+    }
+    table
+};
 
 /// A bit of a bitmap, counted over all its lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,11 +47,16 @@ pub(crate) struct Interleave {
 impl Interleave {
     /// The map of a slab of `slab_pages` pages in a heap with `stripes` stripes.
     ///
-    /// A slab has a descriptor line per page, one of them its header: a small slab has fewer stripes.
+    /// A slab has a descriptor line per page, one of them its header: a small slab has fewer stripes. Their number
+    /// divides that of the heap, so that two blocks in one stripe of a large slab are in one stripe of every slab: the
+    /// banks of the thread caches rely on it.
     #[inline]
     pub(crate) fn new(stripes: u32, slab_pages: u32) -> Self {
         assert!(slab_pages >= 2, "a slab has a header line and a bitmap line");
-        Self { stripes: stripes.min(slab_pages - 1) }
+        if stripes < slab_pages {
+            return Self { stripes };
+        }
+        Self { stripes: u32::from(FITTING[stripes as usize][slab_pages as usize - 1]) }
     }
 
     /// Lines that the bits of `blocks` blocks occupy.
