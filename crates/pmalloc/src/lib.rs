@@ -1,6 +1,87 @@
 //! A persistent heap: memory that a program allocates outlives the program, and every crash.
 //!
-//! See [`Heap`] for how it is used, and the repository's `ARCHITECTURE.md` for how it is built.
+//! A [`Heap`] is a file that the program maps and allocates in. After a crash at any instruction it opens again:
+//! every operation that had returned is there, every one that had not is there wholly or not at all. Nothing is
+//! lost, nothing leaks, nothing is handed out twice.
+//!
+//! # The four things
+//!
+//! | | what it is | lives |
+//! |---|---|---|
+//! | [`Heap`] | a handle to an open heap; clones share it, all threads may call it | until it is closed or the last handle is dropped |
+//! | [`Slot`] | eight bytes *in* the heap that own at most one block | as long as the block or root array that it stands in |
+//! | [`Guard`] | permission to look at blocks: what a slot owned when it was made, or later, is not reused | as long as you look |
+//! | [`Session`] | what a thread holds of a heap: a lane to record in, and free blocks at hand | until the thread exits, or as long as you keep it |
+//!
+//! **Slots** are where everything hangs. Memory is not allocated and then stored somewhere: it is allocated *to* a
+//! slot, in one atomic and durable step, and freed *from* it. So there is no moment at which a block has no owner,
+//! or an owner no block. A heap has named arrays of slots ([`Heap::slots`]), which are found again by name after
+//! every open; from there, slots inside blocks lead on.
+//!
+//! **Guards** are needed because another thread may free the block that you are reading. [`Slot::get`] lends the
+//! bytes of a block for as long as the guard lives. Making one is cheap; keeping one for long keeps all memory that
+//! is freed meanwhile from being reused.
+//!
+//! **Sessions** come by themselves with the first call of a thread. Programs that run many tasks on few threads can
+//! make their own with [`Heap::session`].
+//!
+//! # Examples
+//!
+//! A mailbox of eight messages, filled by one run of the program and emptied by the next:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("mail");
+//! use std::alloc::Layout;
+//! use pmalloc::Heap;
+//!
+//! let heap = Heap::options().layout("mail-v1").create(&path)?;
+//! let mailbox = heap.slots("mailbox", 8)?;
+//! let text = b"see you after the crash";
+//! heap.alloc_init(&mailbox[0], Layout::for_value(text), |block| block.copy_from_slice(text))?;
+//! // From here on the message survives: by a close, by kill -9, and by a power loss if the memory does.
+//! heap.close()?;
+//!
+//! let heap = Heap::options().layout("mail-v1").open(&path)?;
+//! for slot in heap.slots("mailbox", 8)? {
+//!     let guard = heap.pin();
+//!     let Some(block) = slot.get(&guard) else { continue };
+//!     // A block is at least as long as what was asked for: the program knows how long its message is.
+//!     assert_eq!(&block[..text.len()], text);
+//!     heap.free_from(slot)?; // the guard still lives, so `block` may still be read
+//! }
+//! assert_eq!(heap.check()?.problems, []);
+//! heap.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What survives
+//!
+//! When an operation returns, it is *durable*: it survives what the memory under the heap survives. That is found
+//! out when the heap is opened, and [`persist::Durability`] names it:
+//!
+//! - On persistent memory that is mapped directly (DAX), it survives a loss of power.
+//! - On anything else, `/dev/shm` or an ordinary file, it survives the death of the process, however it died, but
+//!   not a loss of power: the kernel writes pages when it likes. Such a heap can be made safe at chosen moments
+//!   with [`Heap::sync`] and by closing it. If power fails after a later change, opening it is refused with
+//!   [`Error::PowerLoss`]: a mixture of moments is not passed off as a heap.
+//!
+//! Three things are the program's own business. What it writes into a block *after* the block was published is
+//! neither flushed nor ordered by the heap; [`Heap::alloc_init`] makes the first contents durable and atomic.
+//! [`Heap::alloc_to`] hands out bytes as they were. And freeing a block does not free what slots inside it own.
+//!
+//! # Errors
+//!
+//! Whatever can fail fails before anything has changed: every [`Error`] leaves the heap as it was. Damaged and
+//! hostile files are errors, too; they never make a call panic or read out of bounds.
+//!
+//! # More
+//!
+//! The repository's `ARCHITECTURE.md` shows how the heap is built, `docs/walkthrough.md` follows one block through
+//! it, and `docs/crash-consistency.md` gives the order of every store, flush and fence. The layer below is usable
+//! by itself: [`persist`].
 
 #![deny(unsafe_code)]
 
