@@ -16,7 +16,7 @@
 //! **Slots** are where everything hangs. Memory is not allocated and then stored somewhere: it is allocated *to* a
 //! slot, in one atomic and durable step, and freed *from* it. So there is no moment at which a block has no owner,
 //! or an owner no block. A heap has named arrays of slots ([`Heap::slots`]), which are found again by name after
-//! every open; from there, slots inside blocks lead on.
+//! every open; slots may stand inside blocks, too.
 //!
 //! **Guards** are needed because another thread may free the block that you are reading. [`Slot::get`] lends the
 //! bytes of a block for as long as the guard lives. Making one is cheap; keeping one for long keeps all memory that
