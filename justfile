@@ -1,6 +1,8 @@
 # Shorthands over plain cargo: each recipe is what you could type. `just` lists them.
 
 miri_toolchain := env("MIRI_TOOLCHAIN", "nightly")
+miri_rules := "-Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-disable-isolation"
+host := arch() + "-unknown-linux-gnu"
 
 _default:
     @just --list --unsorted
@@ -35,10 +37,38 @@ fixtures:
 format:
     cargo xtask format
 
-# Undefined behaviour and data races in the media primitives.
+# Schedules of threads with crashes: `just schedules --schedules 200000 --seed 1`.
+schedules *ARGS:
+    RUSTFLAGS="--cfg shuttle" cargo run --release -p pmalloc-schedules --target-dir target/shuttle -- {{ARGS}}
+
+# Bugs that the schedules must find, planted one at a time in a copy of the sources.
+plants *ARGS:
+    cargo run -p pmalloc-schedules --bin plants -- {{ARGS}}
+
+# Undefined behaviour and data races in the media primitives and the heap.
 miri *ARGS:
-    MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-strict-provenance" \
-        cargo +{{miri_toolchain}} miri test -p pmalloc-persist --lib {{ARGS}}
+    MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc-persist --lib {{ARGS}}
+    MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc --test miri {{ARGS}}
+    MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- heap::guard
+
+# The same under many of miri's schedules and weak memory orders: `just miri-seeds 0..64`.
+miri-seeds SEEDS:
+    MIRIFLAGS="{{miri_rules}} -Zmiri-many-seeds={{SEEDS}}" \
+        cargo +{{miri_toolchain}} miri test -p pmalloc --test miri
+    MIRIFLAGS="{{miri_rules}} -Zmiri-many-seeds={{SEEDS}}" \
+        cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- heap::guard
+
+# Data races of real threads, over anonymous memory and a file: `just tsan 600`.
+tsan SECONDS="60":
+    RUSTFLAGS="-Zsanitizer=thread" PMALLOC_STRESS_SECONDS={{SECONDS}} TSAN_OPTIONS="halt_on_error=1" \
+        cargo +{{miri_toolchain}} test --release -Zbuild-std --target {{host}} --target-dir target/tsan \
+        -p pmalloc --test stress
+
+# Accesses out of bounds and leaks: `just asan 600`.
+asan SECONDS="60":
+    RUSTFLAGS="-Zsanitizer=address" PMALLOC_STRESS_SECONDS={{SECONDS}} \
+        cargo +{{miri_toolchain}} test --release --target {{host}} --target-dir target/asan \
+        -p pmalloc --test stress
 
 # All benchmarks.
 bench *ARGS:

@@ -59,9 +59,9 @@ fn write_some<M: Medium>(heap: &Heap<M>, slots: &[Slot], rng: &mut fastrand::Rng
         heap.free_from(slot)
     };
     match result {
-        Ok(()) | Err(Error::SlotFull { .. } | Error::SlotEmpty { .. }) => {}
         // Guards may hold back much of a small heap.
-        Err(Error::OutOfMemory { .. }) => {}
+        Ok(())
+        | Err(Error::SlotFull { .. } | Error::SlotEmpty { .. } | Error::OutOfMemory { .. }) => {}
         Err(error) => panic!("{error}"),
     }
 }

@@ -104,7 +104,6 @@ fn probe(heap: &Heap<Sim>) -> Result<(), String> {
 }
 
 /// The options of a scenario's heap.
-#[must_use]
 pub fn options(scenario: &Scenario) -> HeapOptions {
     Heap::options().test_geometry(scenario.geometry)
 }

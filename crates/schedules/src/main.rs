@@ -1,6 +1,6 @@
 //! Runs schedules from the command line.
 //!
-//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME]`
+//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME] [--failures MAX]`
 
 use std::process::ExitCode;
 
@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     let campaign = match parse(std::env::args().skip(1)) {
         Ok(campaign) => campaign,
         Err(message) => {
-            eprintln!("{message}\nusage: --schedules N [--seed S] [--scenario NAME]");
+            eprintln!(
+                "{message}\nusage: --schedules N [--seed S] [--scenario NAME] [--failures MAX]"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -44,6 +46,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Campaign, String> {
         let number = || value.parse().map_err(|_| format!("{value} is no number"));
         match flag.as_str() {
             "--schedules" => campaign.schedules = number()?,
+            "--failures" => {
+                campaign.failures_max =
+                    value.parse().map_err(|_| format!("{value} is no number"))?;
+            }
             "--seed" => campaign.seed = number()?,
             "--scenario" => campaign.scenario = Some(named(&value)?),
             _ => return Err(format!("there is no {flag}")),

@@ -303,9 +303,9 @@ fn config() -> shuttle::Config {
 #[cfg(not(shuttle))]
 fn under_plan(world: &Arc<World>, _length: u64) -> u64 {
     let crashing = world.clone();
-    let crasher = std::thread::spawn(move || {
+    let crasher = thread::spawn(move || {
         for &at in &crashing.plan.crashes {
-            std::thread::sleep(std::time::Duration::from_micros(u64::from(at) / 4));
+            thread::sleep(std::time::Duration::from_micros(u64::from(at) / 4));
             crashing.crash();
         }
     });

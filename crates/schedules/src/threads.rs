@@ -175,5 +175,5 @@ pub fn classify(block: &[u8], scenario: &Scenario) -> Seen {
 fn content(id: u64, at: usize) -> u8 {
     let word = (at / 8) as u64;
     let mixed = (id << 32 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed.to_le_bytes()[7] ^ (at % 8) as u8 ^ id.to_le_bytes()[0]
+    mixed.to_le_bytes()[7] ^ (at.to_le_bytes()[0] & 7) ^ id.to_le_bytes()[0]
 }
