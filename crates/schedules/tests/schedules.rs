@@ -12,7 +12,7 @@ use pmalloc_schedules::{
 };
 
 /// Schedules of the quick set.
-const QUICK: u64 = if cfg!(shuttle) { 3_000 } else { 300 };
+const QUICK: u64 = if cfg!(shuttle) { 6_000 } else { 300 };
 
 fn run(campaign: &Campaign) -> Report {
     let report = campaign.run(|_| ());
@@ -36,7 +36,7 @@ fn every_schedule_leaves_a_whole_heap_behind_and_so_does_every_crash() {
 fn every_scenario_works_and_together_they_reach_what_they_are_for() {
     let mut all = Report::default();
     for scenario in SCENARIOS {
-        let collects = scenario.name == "log-collection";
+        let collects = scenario.name.starts_with("log-collection");
         let schedules = if cfg!(shuttle) { if collects { 200 } else { 40 } } else { 4 };
         let campaign = Campaign {
             schedules,
