@@ -16,6 +16,8 @@ use pmalloc::{
 
 /// Slots per thread of the small rows.
 const SLOTS: usize = 10_000;
+/// Most threads of a row.
+const THREADS_MAX: usize = 8;
 /// Slots per line.
 const PER_LINE: usize = 8;
 
@@ -57,12 +59,13 @@ struct Bench<'h> {
 type Measure<'h> = fn(&Bench<'h>) -> f64;
 
 impl<'h> Bench<'h> {
-    const MEASURES: [Measure<'h>; 7] = [
+    const MEASURES: [Measure<'h>; 8] = [
         Self::bare_1,
         Self::bare_2,
         Self::small_own_line_1,
         Self::small_packed_1,
         Self::small_own_line_2,
+        Self::small_own_line_8,
         Self::small_contents_1,
         Self::large_1,
     ];
@@ -75,13 +78,14 @@ impl<'h> Bench<'h> {
             row("64 B bare, own-line slots, 1 thread", 3.0),
             row("64 B bare, packed slots, 1 thread", 3.0),
             row("64 B bare, own-line slots, 2 threads", 3.0),
+            row("64 B bare, own-line slots, 8 threads on 2 threads' bare", 3.0),
             row("64 B with contents, own-line slots, 1 thread", 3.5),
             row("32-512 KiB bare, own-line slots, 1 thread", 3.0),
         ]
     }
 
     fn new(heap: &'h Heap) -> Self {
-        let slots = (0..2).map(|thread| {
+        let slots = (0..THREADS_MAX).map(|thread| {
             heap.slots(&format!("slots {thread}"), (SLOTS * PER_LINE) as u64).expect("room")
         });
         let area = heap.slots("bare persist area", 1024).expect("room");
@@ -108,7 +112,7 @@ impl<'h> Bench<'h> {
     }
 
     fn bare_2(&self) -> f64 {
-        per_operation(|| both(|thread| self.bare(thread)))
+        per_operation(|| on_threads(2, |thread| self.bare(thread)))
     }
 
     fn small(&self, thread: usize, stride: usize) -> u64 {
@@ -132,7 +136,11 @@ impl<'h> Bench<'h> {
     }
 
     fn small_own_line_2(&self) -> f64 {
-        per_operation(|| both(|thread| self.small(thread, PER_LINE)))
+        per_operation(|| on_threads(2, |thread| self.small(thread, PER_LINE)))
+    }
+
+    fn small_own_line_8(&self) -> f64 {
+        per_operation(|| on_threads(THREADS_MAX, |thread| self.small(thread, PER_LINE)))
     }
 
     fn small_contents_1(&self) -> f64 {
@@ -171,10 +179,10 @@ impl<'h> Bench<'h> {
     }
 }
 
-/// Runs `work` on two threads and adds up what they did.
-fn both(work: impl Fn(usize) -> u64 + Sync) -> u64 {
+/// Runs `work` on `count` threads and adds up what they did.
+fn on_threads(count: usize, work: impl Fn(usize) -> u64 + Sync) -> u64 {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2)
+        let threads: Vec<_> = (0..count)
             .map(|thread| {
                 scope.spawn({
                     let work = &work;

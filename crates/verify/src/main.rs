@@ -1,6 +1,6 @@
 //! The command of the crash exploration.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use pmalloc_verify::{
@@ -100,6 +100,8 @@ fn find_survivors((index, count): (usize, usize), threads: usize) -> ExitCode {
             .as_deref()
             .map_or("SURVIVED".to_owned(), |case| format!("killed by {case}"));
         println!("{:6.1} s  {}: {verdict}", mutant.elapsed_s, mutant.describe());
+        // The campaign may be cut off: what is known so far must be on paper.
+        std::io::stdout().flush().ok();
         if mutant.killed_by.is_some() { killed += 1 } else { survivors.push(mutant.describe()) }
     }
     println!("{killed} killed, {} survived", survivors.len());

@@ -54,9 +54,10 @@ impl Oracle {
         let found = judge(&heap, &expected)?;
         let digest = Digest::of(&found);
         if self.is_new(digest) {
-            let heap = reopened(heap, sim, &expected, &found)?;
-            use_all(&heap)?;
+            // The first handle is kept until the end: dropping it would close the heap.
+            use_all(&reopened(sim, &expected, &found)?)?;
         }
+        drop(heap);
         Ok(digest)
     }
 
@@ -151,14 +152,7 @@ fn check_block(slot: &Slot, guard: &Guard<'_, Sim>, held: &Held) -> Result<(), S
 }
 
 /// Recovers again, as after a crash at once, and expects the same state.
-fn reopened(
-    heap: Heap<Sim>,
-    sim: &Sim,
-    expected: &Expected,
-    found: &Found,
-) -> Result<Heap<Sim>, String> {
-    // The handle is not dropped: that would close the heap. It costs a little memory per distinct state.
-    std::mem::forget(heap);
+fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, String> {
     let heap = options().open_on(sim.clone()).map_err(|error| format!("again: {error}"))?;
     let again = judge(&heap, expected).map_err(|what| format!("recovered again: {what}"))?;
     if again == *found {

@@ -43,7 +43,11 @@ pub fn sites(threads: usize) -> Vec<SiteCount> {
             sites.push(site);
         }
     }
-    sites.sort_by_key(|site| (site.location.file(), site.location.line(), site.location.column()));
+    // Flushes and fences first: these are the persists whose absence must be noticed.
+    sites.sort_by_key(|site| {
+        let place = (site.location.file(), site.location.line(), site.location.column());
+        (site.kind == SiteKind::Store, place)
+    });
     sites
 }
 
