@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use pmalloc::persist::sim::ImageId;
 use pmalloc_verify::{
     alphabet::{Op, Start},
     explore::Conditions,
@@ -31,6 +32,13 @@ enum Command {
         #[arg(long, value_parser = parse_shard, default_value = "0/1")]
         shard: (usize, usize),
     },
+    /// Runs one image of one case again, both as a violation prints them.
+    Replay {
+        /// The case, as in "Fresh AllocSmallest@0 Line64 nesting 1".
+        case: String,
+        /// The image, as in "point=7 image=1.1.1.1 nested=0:0.0".
+        image: ImageId,
+    },
     /// Plants a fault at each flush, fence and store, one at a time, and lists those that no set finds.
     Power {
         /// Only every N-th site, from I on: I/N.
@@ -52,6 +60,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     match arguments.command {
         Command::Explore { full, shard } => explore(full, shard, arguments.threads),
+        Command::Replay { case, image } => replay(&case, image),
         Command::Power { shard } => find_survivors(shard, arguments.threads),
     }
 }
@@ -65,10 +74,26 @@ fn explore(full: bool, (index, count): (usize, usize), threads: usize) -> ExitCo
         print(&outcome);
         if let Some((case, violation)) = outcome.failure {
             println!("VIOLATION in {case}\n{violation}");
+            println!(
+                "run it again with: replay {:?} 'point=...', the line after `replay:`",
+                case.to_string()
+            );
             return ExitCode::from(3);
         }
     }
     ExitCode::SUCCESS
+}
+
+fn replay(name: &str, image: ImageId) -> ExitCode {
+    let sets = Set::quick().into_iter().chain(Set::full());
+    let Some(case) = sets.flat_map(|set| set.cases).find(|case| case.to_string() == name) else {
+        eprintln!("no set has a case {name:?}");
+        return ExitCode::from(2);
+    };
+    let conditions = Conditions { replay: Some(image), ..Conditions::default() };
+    let (report, _) = case.run(&conditions);
+    println!("{report}");
+    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) }
 }
 
 fn print(outcome: &Outcome) {
