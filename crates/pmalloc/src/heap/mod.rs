@@ -31,7 +31,12 @@ mod slot;
 mod slot_locks;
 mod stats;
 
-use std::{alloc::Layout, fmt, path::Path};
+use std::{
+    alloc::Layout,
+    fmt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use pmalloc_persist::{
     Mapped, Medium, Span,
@@ -88,19 +93,42 @@ use crate::{
 pub struct Heap<M: Medium + 'static = Mapped>(Arc<Handle<M>>);
 
 /// What the handles of a heap share; dropping it closes the heap.
-struct Handle<M: Medium + 'static>(Arc<Core<M>>);
+///
+/// `None` only while it is dropped.
+struct Handle<M: Medium + 'static>(Option<Arc<Core<M>>>);
+
+impl<M: Medium + 'static> Handle<M> {
+    #[inline]
+    fn core(&self) -> &Arc<Core<M>> {
+        self.0.as_ref().expect("a handle has its heap until it is dropped")
+    }
+}
 
 impl<M: Medium + 'static> Drop for Handle<M> {
     fn drop(&mut self) {
-        if let Err(error) = self.0.close() {
+        if let Err(error) = self.core().close() {
             // The last handle has nobody to return the error to.
             eprintln!("pmalloc: closing a heap failed: {error}");
         }
-        // A thread that exits meanwhile may hold the heap for the moment that its session takes to find it
-        // closed. The file is unlocked when this returns, so that it can be opened again at once.
-        while Arc::strong_count(&self.0) > 1 && !self.0.medium().forked() {
-            thread::yield_now();
+        if let Some(core) = self.0.take() {
+            unmap(core);
         }
+    }
+}
+
+/// Drops a closed heap, so that its file is unlocked on return and can be opened again at once.
+///
+/// A thread that exits meanwhile may hold the heap for the moment that its session takes to find it closed. It is waited
+/// for, but not for ever: a thread that is stopped in that moment unmaps the heap when it goes on.
+fn unmap<M: Medium>(mut core: Arc<Core<M>>) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let started = Instant::now();
+    while let Err(shared) = Arc::try_unwrap(core) {
+        if started.elapsed() > PATIENCE || shared.medium().forked() {
+            return;
+        }
+        core = shared;
+        thread::yield_now();
     }
 }
 
@@ -131,11 +159,12 @@ impl Heap {
 
 impl<M: Medium + 'static> Heap<M> {
     fn new(core: Core<M>) -> Self {
-        Self(Arc::new(Handle(Arc::new(core))))
+        Self(Arc::new(Handle(Some(Arc::new(core)))))
     }
 
+    #[inline]
     fn core(&self) -> &Arc<Core<M>> {
-        &self.0.0
+        self.0.core()
     }
 
     /// The medium that the heap lies on.
@@ -267,7 +296,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// [`Error::HandlesRemain`] if other handles or sessions exist, [`Error::Io`].
     pub fn close(self) -> Result<()> {
         match Arc::try_unwrap(self.0) {
-            Ok(handle) => handle.0.close(),
+            Ok(handle) => handle.core().close(),
             Err(_) => Err(Error::HandlesRemain),
         }
     }
