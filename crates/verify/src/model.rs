@@ -39,8 +39,6 @@ pub struct Model {
 pub struct Expected {
     /// Accepted states.
     pub states: Vec<Model>,
-    /// Whether there may be no heap yet.
-    pub may_be_absent: bool,
 }
 
 /// An expectation that the driver changes while the oracle reads it.
@@ -56,16 +54,15 @@ impl Shared {
 
     /// Expects exactly `state`: an operation has returned.
     pub fn only(&self, state: &Model) {
-        self.set(Expected { states: vec![state.clone()], may_be_absent: false });
+        self.set(Expected { states: vec![state.clone()] });
     }
 
     /// Expects `before` or `after`: an operation is in flight.
     pub fn either(&self, before: &Model, after: &Model) {
-        self.set(Expected { states: vec![before.clone(), after.clone()], may_be_absent: false });
+        self.set(Expected { states: vec![before.clone(), after.clone()] });
     }
 
-    /// Replaces the expectation.
-    pub fn set(&self, expected: Expected) {
+    fn set(&self, expected: Expected) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
 }
