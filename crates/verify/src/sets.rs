@@ -53,8 +53,8 @@ impl Set {
     /// A few cases of each kind, for a test that takes seconds.
     #[must_use]
     pub fn smoke() -> Self {
-        let mut cases: Vec<Case> = sequences(1, 1).into_iter().step_by(7).collect();
-        cases.extend(sequences(2, 0).into_iter().step_by(97));
+        let mut cases: Vec<Case> = sequences(1, 1).into_iter().step_by(17).collect();
+        cases.extend(sequences(2, 0).into_iter().step_by(397));
         cases.extend(life(1).into_iter().step_by(3));
         Self { name: "smoke", cases }
     }

@@ -1,56 +1,76 @@
 //! Goal: the exploration works, on a sample of its cases, in seconds; and it finds what is planted.
 //!
-//! Method: the smoke set must be clean; a dropped flush, a dropped fence and swapped stores in the two durable
-//! operations must be found by it, and so must an oracle that is told a wrong state.
+//! Method: the smoke set must be clean. A dropped flush, a dropped fence and a delayed store in an allocation must be
+//! found by the single operations from a fragmented heap, and so must an oracle that is told a wrong state.
 
-use pmalloc::persist::sim::SiteKind;
+use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
 use pmalloc_verify::{
-    explore::{Conditions, Lie},
-    power,
+    alphabet::{Start, Step},
+    explore::{Case, Conditions, Lie, Scene},
     sets::{self, Set},
 };
 
 const THREADS: usize = 2;
+
+/// Every single operation from a fragmented heap.
+fn single_operations() -> Set {
+    let case = |step| Case {
+        scene: Scene::Steps(Start::Fragmented, vec![step]),
+        domain: Domain::Word8,
+        nesting: 0,
+    };
+    Set { name: "single operations", cases: Step::all().into_iter().map(case).collect() }
+}
 
 #[test]
 fn a_sample_of_the_cases_has_no_violation() {
     let outcome = sets::run(&Set::smoke(), &Conditions::default(), THREADS);
     println!("{}: {} cases, {}", outcome.name, outcome.cases, outcome.report);
     assert_eq!(outcome.failure, None);
-    assert_eq!(outcome.report.sampled_points, 0, "every image was explored");
     assert_eq!(outcome.report.untold_words, 0, "every plain store was announced");
 }
 
-/// Plants a fault at the first site of `kind` in a file whose name contains `file`, and expects it to be found.
-fn expect_found(kind: SiteKind, file: &str) {
-    let site = power::sites(THREADS)
-        .into_iter()
-        .find(|site| site.kind == kind && site.location.file().contains(file))
-        .expect("the sets reach the file");
-    let mutant = power::judge(site, THREADS);
-    assert!(mutant.killed_by.is_some(), "{} was not noticed", mutant.describe());
+/// Faults at the sites of `kind` in `heap/alloc.rs`: how many are found, of how many.
+fn found(kind: SiteKind) -> (usize, usize) {
+    let set = single_operations();
+    let is_wanted = |site: &SiteCount| {
+        site.kind == kind && site.location.file().ends_with("pmalloc/src/heap/alloc.rs")
+    };
+    let sites = sets::run(&set, &Conditions::default(), THREADS).sites;
+    let wanted: Vec<SiteCount> = sites.into_iter().filter(is_wanted).collect();
+    let notices = |site: &&SiteCount| {
+        let conditions = Conditions { fault: Some(**site), ..Conditions::default() };
+        sets::run(&set, &conditions, THREADS).failure.is_some()
+    };
+    (wanted.iter().filter(notices).count(), wanted.len())
 }
 
 #[test]
-fn a_dropped_flush_of_a_record_is_found() {
-    expect_found(SiteKind::Flush, "lane/ring.rs");
+fn dropped_flushes_of_allocations_are_found() {
+    let (found, sites) = found(SiteKind::Flush);
+    println!("{found} of {sites}");
+    assert!(found >= 3, "{found} of {sites}");
 }
 
 #[test]
-fn a_dropped_fence_of_an_allocation_is_found() {
-    expect_found(SiteKind::Fence, "heap/alloc.rs");
+fn dropped_fences_of_allocations_are_found() {
+    let (found, sites) = found(SiteKind::Fence);
+    println!("{found} of {sites}");
+    assert!(found >= 3, "{found} of {sites}");
 }
 
 #[test]
-fn swapped_stores_of_a_lane_are_found() {
-    expect_found(SiteKind::Store, "lane/mod.rs");
+fn delayed_stores_of_allocations_are_found() {
+    let (found, sites) = found(SiteKind::Store);
+    println!("{found} of {sites}");
+    assert!(found >= 1, "{found} of {sites}");
 }
 
 #[test]
 fn a_wrong_model_is_found() {
     for lie in [Lie::Lost, Lie::Leaked, Lie::Changed] {
         let conditions = Conditions { lie: Some(lie), ..Conditions::default() };
-        let outcome = sets::run(&Set::smoke(), &conditions, THREADS);
+        let outcome = sets::run(&single_operations(), &conditions, THREADS);
         assert!(outcome.failure.is_some(), "{lie:?}");
     }
 }
