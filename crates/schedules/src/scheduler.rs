@@ -81,14 +81,15 @@ impl Scheduler for Planned {
         &mut self,
         runnable: &[&Task],
         current: Option<TaskId>,
-        _is_yielding: bool,
+        is_yielding: bool,
     ) -> Option<TaskId> {
         // Relaxed: all tasks run on one thread, this one.
         if self.is_at_work.load(Ordering::Relaxed) {
             self.steps += 1;
             (self.on_step)(self.steps);
         }
-        if self.demotions.contains(&self.steps)
+        // A task that spins for another one says so, and must not keep it from running for ever.
+        if (is_yielding || self.demotions.contains(&self.steps))
             && let Some(current) = current
         {
             self.demoted.retain(|task| *task != current);

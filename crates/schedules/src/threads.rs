@@ -3,11 +3,12 @@
 use std::{
     alloc::Layout,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use pmalloc::{
     Error, Heap, Slot,
-    persist::{sim::Sim, sync::thread::yield_now},
+    persist::{sim::Sim, sync::thread::sleep},
 };
 
 use crate::{
@@ -104,7 +105,8 @@ fn read(
     let Some(block) = slot(heap, place)?.get(&guard) else { return Ok(Outcome::Saw(Seen::Empty)) };
     let before = block.to_vec();
     for _ in 0..steps {
-        yield_now();
+        // A switch and not a yield, which would send the thread to the end of the queue.
+        sleep(Duration::ZERO);
     }
     if block != before {
         record.blame(format!("the block that {place:?} owned was changed under a guard"));
