@@ -76,7 +76,7 @@ const SHARED_LANE: TestGeometry = TestGeometry { lanes: 2, ring_places: 4, ..ROO
 const ONLY_SHARED_LANE: TestGeometry = TestGeometry { lanes: 1, ring_places: 4, ..ROOMY };
 
 /// Four slabs' worth of pages.
-const TIGHT: TestGeometry = TestGeometry { capacity_bytes: 64 << 10, ..ROOMY };
+const TIGHT: TestGeometry = TestGeometry { capacity_bytes: 80 << 10, ..ROOMY };
 
 const A: Place = (SLOTS, 0);
 const B: Place = (SLOTS, 1);
