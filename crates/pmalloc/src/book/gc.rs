@@ -8,8 +8,9 @@ use pmalloc_persist::{Medium, sync::lock};
 
 use super::{
     Book, LogId,
+    chain::Chunk,
     chunk::{ChunkIndex, Link},
-    log::{Chunk, Log},
+    log::Log,
 };
 use crate::{
     Result,
@@ -101,20 +102,19 @@ impl Book {
     /// being needed. The last chunk stays, for its sequence numbers.
     pub(super) fn collect_fast<M: Medium>(&self, m: &M, log: &mut Log) {
         let mut link = Link::Root(log.id);
-        let mut from = 0;
+        let mut nth = 0;
         let mut unlinked = 0;
-        while let Some((&base, chunk)) = log.chunks.range(from..).next() {
-            from = base + 1;
-            let Some((_, next)) = log.chunks.range(from..).next() else { break };
+        while let (Some(chunk), Some(next)) = (log.chunks.get(nth), log.chunks.get(nth + 1)) {
             if !chunk.is_garbage() {
                 link = Link::After(chunk.index);
+                nth += 1;
                 continue;
             }
             // CRASH: before the fence in here recovery finds the chunk or does not, and the same extents
             // either way. Behind it the chunk's allocations are gone for good, so that the free entries in
             // later chunks that they needed may go, too; no sooner.
             self.area.set_link(m, link, next.index);
-            let index = log.unlink(base);
+            let index = log.unlink(nth);
             self.pool.give([index]);
             unlinked += 1;
         }
@@ -168,17 +168,17 @@ impl Book {
         let old = core::mem::take(&mut log.chunks);
         let first = log.next;
         for (nth, &index) in (0..).zip(fresh) {
-            log.chunks.insert(first + nth * self.area.entries(), Chunk::new(index));
+            log.chunks.push(Chunk::new(index, first + nth * self.area.entries()));
         }
+        // In the order in which `copy` wrote them: nothing has changed the map since.
         for (sequence, live) in (first..).zip(log.live.values_mut()) {
             live.sequence = sequence;
-            let chunk = log.chunks.range_mut(..=sequence).next_back();
-            chunk.expect("the fresh chain holds every live entry").1.live += 1;
+            log.chunks.holding_mut(sequence).live += 1;
         }
         log.next = first + log.live.len() as u64;
         log.copy_due = false;
         log.frees = 0;
-        self.pool.give(old.values().map(|chunk| chunk.index));
+        self.pool.give(old.iter().map(|chunk| chunk.index));
     }
 
     /// Chunks that `entries` entries fill; at least one, which keeps the sequence numbers.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`chunk`] | chunks and links on media |
 //! | [`pool`] | chunks that are free |
+//! | [`chain`] | a log's chunks in memory, by sequence number |
 //! | [`log`] | the mirror of a log in memory |
 //! | [`append`] | reserve, write, commit, cancel |
 //! | [`gc`] | unlink empty chunks, copy sparse logs |
@@ -25,6 +26,7 @@
 //! Locks: a log's before the pool's; never two logs'.
 
 mod append;
+mod chain;
 mod chunk;
 mod gc;
 mod log;
@@ -132,7 +134,7 @@ impl Book {
             stats.entries_live += log.live.len() as u64;
             stats.fast_gc += log.fast_gc;
             stats.slow_gc += log.slow_gc;
-            stats.torn += log.chunks.values().map(|chunk| u64::from(chunk.torn)).sum::<u64>();
+            stats.torn += log.chunks.iter().map(|chunk| u64::from(chunk.torn)).sum::<u64>();
         }
         stats
     }

@@ -95,7 +95,7 @@ impl Book {
             // must never mix with a new one.
             log.next = base + nth + 1;
             match Entry::decode(words, place.bytes()) {
-                None if words.contains(&0) => log.chunk_of(base).1.torn += 1,
+                None if words.contains(&0) => log.chunks.holding_mut(base).torn += 1,
                 None => {
                     let what = "an entry does not match its checksum";
                     return Err(Error::corrupted(place.bytes(), what));

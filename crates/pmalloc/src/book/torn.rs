@@ -27,14 +27,14 @@ impl Book {
             self.area.clear(m, place);
         }
         for log in &self.logs {
-            lock(log).chunks.values_mut().for_each(|chunk| chunk.torn = 0);
+            lock(log).chunks.iter_mut().for_each(|chunk| chunk.torn = 0);
         }
     }
 
     fn torn_places<M: Medium>(&self, m: &M) -> Vec<Offset<EntryWords>> {
         let mut torn = Vec::new();
         for log in &self.logs {
-            for chunk in lock(log).chunks.values().filter(|chunk| chunk.torn > 0) {
+            for chunk in lock(log).chunks.iter().filter(|chunk| chunk.torn > 0) {
                 let places = (0..self.area.entries()).map(|nth| self.area.place(chunk.index, nth));
                 torn.extend(places.filter(|&place| {
                     let words = self.area.load(m, place);

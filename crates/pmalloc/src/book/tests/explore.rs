@@ -194,8 +194,8 @@ fn recover(
 fn forget_torn_tails(book: &Book, sim: &Sim) {
     for log in [LOG, OTHER] {
         let mut log = lock(book.log(log));
-        let Some((&base, tail)) = log.chunks.last_key_value() else { continue };
-        let index = tail.index;
+        let Some(tail) = log.chunks.tail() else { continue };
+        let (base, index) = (tail.base, tail.index);
         while log.next > base {
             let place = book.area.place(index, log.next - 1 - base);
             if Entry::decode(book.area.load(sim, place), place.bytes()).is_some() {
@@ -322,8 +322,8 @@ impl Driver {
             Step::Fast => {
                 let mut log = lock(self.book.log(LOG));
                 if self.mistake == Mistake::DropFreesEarly {
-                    log.chunks.values_mut().for_each(|chunk| chunk.needed = 0);
-                    log.chunks.values_mut().for_each(|chunk| chunk.frees.clear());
+                    log.chunks.iter_mut().for_each(|chunk| chunk.needed = 0);
+                    log.chunks.iter_mut().for_each(|chunk| chunk.frees.clear());
                 }
                 self.book.collect_fast(&self.sim, &mut log);
             }

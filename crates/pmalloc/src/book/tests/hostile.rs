@@ -117,7 +117,7 @@ fn refused(fixture: &Fixture, what: &str) -> u64 {
 fn forge(fixture: &Fixture, log: LogId, op: EntryOp, start: u32, pages: u32) -> u64 {
     let (base, nth) = {
         let log = lock(fixture.book.log(log));
-        let base = *log.chunks.keys().next_back().unwrap();
+        let base = log.chunks.tail().unwrap().base;
         (base, log.next - base)
     };
     let entry = Entry { op, start_page: start, pages, tag: 0, sequence: base + nth };

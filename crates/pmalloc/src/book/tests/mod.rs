@@ -115,13 +115,13 @@ impl Fixture {
     }
 
     fn chunks(&self, log: LogId) -> Vec<u32> {
-        lock(self.book.log(log)).chunks.values().map(|chunk| chunk.index.0).collect()
+        lock(self.book.log(log)).chunks.iter().map(|chunk| chunk.index.0).collect()
     }
 
     /// The place of the `nth` entry of the log's last chunk.
     fn place(&self, log: LogId, nth: u64) -> u64 {
         let log = lock(self.book.log(log));
-        let tail = log.chunks.values().next_back().unwrap();
+        let tail = log.chunks.tail().unwrap();
         self.book.area.place(tail.index, nth).bytes()
     }
 }
@@ -131,8 +131,10 @@ fn mirrors(book: &Book) -> String {
     let mut text = format!("{:?}", book.pool);
     for log in &book.logs {
         let log = lock(log);
-        text += &format!("\n{:?} {:?}", log.id, log.live);
-        for (base, chunk) in &log.chunks {
+        let live: BTreeMap<_, _> = log.live.iter().collect();
+        text += &format!("\n{:?} {live:?}", log.id);
+        for chunk in log.chunks.iter() {
+            let base = chunk.base;
             let mut frees = chunk.frees.clone();
             frees.sort_unstable();
             let counts = (chunk.live, chunk.needed, chunk.in_flight, chunk.torn);
