@@ -30,8 +30,17 @@ const fn check(value: u64) -> u64 {
 /// CRC-32C of a sequence of words, salted with the place where they stand, so that a structure copied to
 /// another place is not valid there.
 pub(crate) fn checksum(words: &[u64], place: u64) -> u64 {
-    let seed = crc32c::crc32c(&place.to_le_bytes());
-    let sum = words.iter().fold(seed, |sum, word| crc32c::crc32c_append(sum, &word.to_le_bytes()));
+    // One call per line of input: the words of an entry are too few to call for each.
+    let (mut sum, mut line, mut len) = (0, [0; 64], 0);
+    for word in core::iter::once(place).chain(words.iter().copied()) {
+        if len == line.len() {
+            sum = crc32c::crc32c_append(sum, &line);
+            len = 0;
+        }
+        line[len..len + 8].copy_from_slice(&word.to_le_bytes());
+        len += 8;
+    }
+    let sum = crc32c::crc32c_append(sum, &line[..len]);
     u64::from(sum)
 }
 
