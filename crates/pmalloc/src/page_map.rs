@@ -10,12 +10,16 @@
 //!              bit 0  2         6         10          17        23         31
 //! slab         | 1 | nth page | pages-1 |   class   |   log   |    tag    | 0 |
 //! large start  | 2 | log (6)    | tag (8)      | pages, low 15           | over |
-//! large inside | 3 | second page only: pages, high 17                         |
+//! large inside | 3 | 0 | pages back to the start, at most 2^29 - 1             |
+//! large second | 3 | 1 | 0                     | pages, high 17                |
 //! ```
+//!
+//! The inside of a large block leads back to its start, and only the start says that the block is there: so
+//! freeing one is one store, however large it is, and what it leaves inside leads nowhere.
 
 use std::io;
 
-use pmalloc_persist::LazyTable;
+use pmalloc_persist::{LazyTable, sync::Ordering};
 
 use crate::{
     layout::geometry::{LOGS_MAX, Page, PageRange},
@@ -78,15 +82,36 @@ impl PageMap {
     /// who sees a slab here also sees what its maker wrote before.
     #[inline]
     pub(crate) fn get(&self, page: Page) -> Use {
-        let entry = self.entry(page.0 as usize);
-        let found = entry.unpack(page);
-        match found {
-            Use::LargeStart(large) if entry.is_over() => {
-                let second = self.entry(page.0 as usize + 1);
-                Use::LargeStart(LargeUse { pages: large.pages | second.pages_high(), ..large })
-            }
-            _ => found,
+        let entry = self.entry(page.0);
+        match KIND.of(entry.0) {
+            FREE => Use::Free,
+            SLAB => entry.unpack_slab(page),
+            LARGE_START => Use::LargeStart(self.large(page, entry)),
+            _ if self.large_around(page).is_some() => Use::LargeInside,
+            _ => Use::Free,
         }
+    }
+
+    /// The large block whose start at `page` has `entry`.
+    #[inline]
+    fn large(&self, page: Page, entry: Entry) -> LargeUse {
+        let low = entry.unpack_large();
+        // A count that goes on in the second page is at least two, so there is one.
+        let high = if entry.is_over() { self.entry(page.0 + 1).pages_high() } else { 0 };
+        LargeUse { pages: low.pages | high, ..low }
+    }
+
+    /// The first page of the large block that `page`, an inside, is a part of, if the block is still there.
+    fn large_around(&self, page: Page) -> Option<Page> {
+        let mut start = page.0;
+        let mut entry = self.entry(start);
+        while KIND.of(entry.0) == LARGE_INSIDE {
+            start = start.checked_sub(entry.pages_back())?;
+            entry = self.entry(start);
+        }
+        let is_there = KIND.of(entry.0) == LARGE_START
+            && page.0 - start < self.large(Page(start), entry).pages;
+        is_there.then_some(Page(start))
     }
 
     /// Enters a slab.
@@ -107,31 +132,33 @@ impl PageMap {
     /// If the range is empty, `log` is beyond [`LOGS_MAX`], or the range leaves the map.
     pub(crate) fn set_large(&self, range: PageRange, log: u8, tag: u8) {
         let start = range.start.0 as usize;
-        let inside = Entry::large_inside(0);
-        for nth in 2..range.pages as usize {
-            self.store(start + nth, inside);
+        let inside = self.entries.range(start..start + range.pages as usize).iter().zip(0..);
+        for (entry, back) in inside.skip(2) {
+            // Relaxed: the release of the start, below, comes after.
+            entry.store(Entry::large_inside(back).0, Ordering::Relaxed);
         }
         if range.pages > 1 {
-            self.store(start + 1, Entry::large_inside(range.pages));
+            self.store(start + 1, Entry::large_second(range.pages));
         }
         // Last, so that a reader who finds the start finds the rest.
         self.store(start, Entry::large_start(LargeUse { pages: range.pages, log, tag }));
     }
 
-    /// Makes the pages of `range` free.
+    /// Makes the pages of the slab or large block of `range` free.
     ///
     /// # Panics
     ///
     /// If the range leaves the map.
     pub(crate) fn clear(&self, range: PageRange) {
-        for nth in 0..range.pages as usize {
-            self.store(range.start.0 as usize + nth, Entry(0));
-        }
+        let start = range.start.0 as usize;
+        let is_slab = KIND.of(self.entries.load(start)) == SLAB;
+        let named = if is_slab { range.pages as usize } else { 1 };
+        (start..start + named).for_each(|index| self.store(index, Entry(0)));
     }
 
     #[inline]
-    fn entry(&self, index: usize) -> Entry {
-        Entry(self.entries.load(index))
+    fn entry(&self, page: u32) -> Entry {
+        Entry(self.entries.load(page as usize))
     }
 
     fn store(&self, index: usize, entry: Entry) {
@@ -160,7 +187,9 @@ const LARGE_LOG: Field = KIND.then(6);
 const LARGE_TAG: Field = LARGE_LOG.then(8);
 const LARGE_PAGES: Field = LARGE_TAG.then(15);
 const LARGE_OVER: Field = LARGE_PAGES.then(1);
-const INSIDE_PAGES: Field = KIND.then(17);
+const IS_SECOND: Field = KIND.then(1);
+const PAGES_BACK: Field = IS_SECOND.then(29);
+const PAGES_HIGH: Field = Field { shift: 15, bits: 17 };
 
 const FREE: u32 = 0;
 const SLAB: u32 = 1;
@@ -169,7 +198,7 @@ const LARGE_INSIDE: u32 = 3;
 
 const _: () = assert!(SLAB_TAG.shift + SLAB_TAG.bits <= u32::BITS, "a slab's entry fits");
 const _: () = assert!(LARGE_OVER.shift + LARGE_OVER.bits <= u32::BITS, "a large start fits");
-const _: () = assert!(LARGE_PAGES.bits + INSIDE_PAGES.bits == u32::BITS, "any page count fits");
+const _: () = assert!(LARGE_PAGES.bits + PAGES_HIGH.bits == u32::BITS, "any page count fits");
 const _: () =
     assert!(SLAB_PAGES_MAX <= 1 << NTH.bits && SLAB_PAGES_MAX <= 1 << PAGES_LESS_ONE.bits);
 const _: () = assert!(SizeClass::COUNT <= 1 << CLASS.bits, "a class fits");
@@ -229,23 +258,30 @@ impl Entry {
         )
     }
 
-    /// The entry of the second page of a large block of `pages`, or with zero that of a later one.
-    fn large_inside(pages: u32) -> Self {
-        Self(LARGE_INSIDE | INSIDE_PAGES.with(pages >> LARGE_PAGES.bits))
+    /// The entry of the second page of a large block of `pages`.
+    fn large_second(pages: u32) -> Self {
+        Self(LARGE_INSIDE | IS_SECOND.with(1) | PAGES_HIGH.with(pages >> LARGE_PAGES.bits))
     }
 
-    /// What `page`, whose entry this is, is used for; a page count over 15 bits still lacks its high part.
+    /// The entry of a later page of a large block, `back` pages behind its start.
     #[inline]
-    fn unpack(self, page: Page) -> Use {
-        match KIND.of(self.0) {
-            FREE => Use::Free,
-            SLAB => self.unpack_slab(page),
-            LARGE_START => Use::LargeStart(LargeUse {
-                pages: LARGE_PAGES.of(self.0),
-                log: LARGE_LOG.byte_of(self.0),
-                tag: LARGE_TAG.byte_of(self.0),
-            }),
-            _ => Use::LargeInside,
+    fn large_inside(back: u32) -> Self {
+        Self(LARGE_INSIDE | PAGES_BACK.with(back.min(PAGES_BACK.mask())))
+    }
+
+    /// How far an inside leads back: to the start, or in a huge block to another inside.
+    #[inline]
+    fn pages_back(self) -> u32 {
+        if IS_SECOND.of(self.0) == 1 { 1 } else { PAGES_BACK.of(self.0) }
+    }
+
+    /// A large start, whose page count may lack its high part.
+    #[inline]
+    fn unpack_large(self) -> LargeUse {
+        LargeUse {
+            pages: LARGE_PAGES.of(self.0),
+            log: LARGE_LOG.byte_of(self.0),
+            tag: LARGE_TAG.byte_of(self.0),
         }
     }
 
@@ -268,7 +304,7 @@ impl Entry {
 
     /// The high part of the page count that the second page of a large block holds.
     fn pages_high(self) -> u32 {
-        INSIDE_PAGES.of(self.0) << LARGE_PAGES.bits
+        PAGES_HIGH.of(self.0) << LARGE_PAGES.bits
     }
 }
 
@@ -323,13 +359,41 @@ mod tests {
         #[test]
         fn every_page_count_survives_packing(pages in 1..=u32::MAX, log in 0..64_u8, tag: u8) {
             let large = LargeUse { pages, log, tag };
-            let (start, second) = (Entry::large_start(large), Entry::large_inside(pages));
+            let (start, second) = (Entry::large_start(large), Entry::large_second(pages));
             let high = if start.is_over() { second.pages_high() } else { 0 };
-            let Use::LargeStart(found) = start.unpack(Page(7)) else {
-                panic!("{start:?} is not a large start");
-            };
+            let found = start.unpack_large();
             prop_assert_eq!(LargeUse { pages: found.pages | high, ..found }, large);
-            prop_assert_eq!(second.unpack(Page(8)), Use::LargeInside);
+            prop_assert_eq!((KIND.of(second.0), second.pages_back()), (LARGE_INSIDE, 1));
+        }
+
+        #[test]
+        fn blocks_come_and_go_in_any_order(
+            places in proptest::collection::vec((0..16_u32, 1..40_u32, any::<bool>()), 1..60),
+        ) {
+            // Whatever freed blocks left inside must not be taken for a part of what came later.
+            let map = PageMap::new(64).expect("memory");
+            let mut owners: Vec<Option<u32>> = vec![None; 64];
+            for (start, pages, is_slab) in places {
+                let pages = if is_slab { pages.min(SLAB_PAGES_MAX) } else { pages };
+                let range = PageRange::new(Page(start), pages);
+                for taken in range.start.0..range.start.0 + pages {
+                    let Some(owner) = owners[taken as usize] else { continue };
+                    let len = owners.iter().filter(|page| **page == Some(owner)).count();
+                    let len = u32::try_from(len).expect("few pages");
+                    map.clear(PageRange::new(Page(owner), len));
+                    owners.iter_mut().filter(|page| **page == Some(owner)).for_each(|page| *page = None);
+                }
+                if is_slab {
+                    map.set_slab(SlabUse { range, class: class(0), log: 0, tag: 0 });
+                } else {
+                    map.set_large(range, 0, 0);
+                }
+                owners[start as usize..(start + pages) as usize].fill(Some(start));
+                for (page, owner) in (0..).zip(&owners) {
+                    let found = map.get(Page(page));
+                    prop_assert_eq!(found == Use::Free, owner.is_none(), "page {}: {:?}", page, found);
+                }
+            }
         }
     }
 

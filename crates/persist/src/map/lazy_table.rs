@@ -6,6 +6,7 @@
 //! Under miri, which has no lazy memory, and under shuttle, whose atomics can't lie in mapped memory, the
 //! table is allocated as a whole.
 
+use core::ops::Range;
 use std::io;
 
 use crate::sync::{AtomicU32, Ordering};
@@ -63,6 +64,18 @@ impl LazyTable {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&AtomicU32> {
         self.words.as_slice().get(index)
+    }
+
+    /// The words of `indexes`, for writing many at once.
+    ///
+    /// # Panics
+    ///
+    /// If a word lies behind the end.
+    #[inline]
+    #[must_use]
+    #[track_caller]
+    pub fn range(&self, indexes: Range<usize>) -> &[AtomicU32] {
+        &self.words.as_slice()[indexes]
     }
 
     /// Reads the word `index`; what lies behind the end reads as zero. Acquire: pairs with
