@@ -67,24 +67,34 @@ impl PageMemory {
         self.backed_free
     }
 
-    /// Whether a page of `range`, which is free, has to be given memory before use.
-    pub(super) fn lacks_any(&self, range: PageRange) -> bool {
-        count(&self.marks[indexes(range)], |mark| mark < FIRST_RELEASE) > 0
+    /// How many pages of `range`, which is free, have memory for sure.
+    pub(super) fn backed_in(&self, range: PageRange) -> u32 {
+        count(&self.marks[indexes(range)], |mark| mark >= FIRST_RELEASE)
     }
 
-    /// Marks `range`, which is free, as allocated.
-    pub(super) fn allocate(&mut self, range: PageRange) {
+    /// Marks `range`, which is free and of which `backed` pages have memory for sure, as allocated.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if a page is allocated already.
+    pub(super) fn allocate(&mut self, range: PageRange, backed: u32) {
         let marks = &mut self.marks[indexes(range)];
-        let allocated = count(marks, |mark| mark == ALLOCATED);
-        assert!(allocated == 0, "{range:?} is allocated already");
-        self.backed_free -= count(marks, |mark| mark >= FIRST_RELEASE);
+        let allocated = |mark| mark == ALLOCATED;
+        debug_assert!(count(marks, allocated) == 0, "{range:?} is allocated already");
+        self.backed_free -= backed;
         marks.fill(ALLOCATED);
     }
 
     /// Marks `range`, which is allocated, as free with memory from now on.
+    ///
+    /// # Panics
+    ///
+    /// If its first or last page is not allocated; in debug builds, if any is not.
     pub(super) fn release(&mut self, range: PageRange) {
-        let free = count(&self.marks[indexes(range)], |mark| mark != ALLOCATED);
-        assert!(free == 0, "{range:?} is not allocated");
+        let marks = &self.marks[indexes(range)];
+        let ends = [marks.first(), marks.last()];
+        assert!(ends == [Some(&ALLOCATED); 2], "{range:?} is not allocated");
+        debug_assert!(count(marks, |mark| mark != ALLOCATED) == 0, "{range:?} is not allocated");
         self.set_backed(range);
     }
 

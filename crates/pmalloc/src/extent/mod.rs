@@ -124,12 +124,13 @@ impl Extents {
             None => self.grow(&mut space, medium, pages)?,
         };
         let range = PageRange::new(run.start, pages);
-        if space.memory.lacks_any(range) {
+        let backed_pages = space.memory.backed_in(range);
+        if backed_pages < pages {
             let backed = medium.back(self.geometry.span_of(range));
             backed.map_err(Error::io("giving free pages of the heap memory"))?;
         }
         space.free.take_front(run, pages);
-        space.memory.allocate(range);
+        space.memory.allocate(range, backed_pages);
         let used = space.used();
         space.peak.rise(used);
         Ok(range)
@@ -142,7 +143,7 @@ impl Extents {
     ///
     /// # Panics
     ///
-    /// If a page of the range is not allocated.
+    /// If the first or the last page of the range is not allocated; in debug builds, if any is not.
     pub(crate) fn release<M: Medium>(&self, medium: &M, range: PageRange) {
         let mut space = lock(&self.space);
         space.memory.release(range);
@@ -254,7 +255,7 @@ impl Space {
                 return Err(Error::corrupted(offset, "an extent overlaps another"));
             };
             self.free.insert_if_any(PageRange::new(end, gap));
-            self.memory.allocate(range);
+            self.memory.allocate(range, 0);
             end = Page(range.start.0 + range.pages);
         }
         self.free.insert_if_any(PageRange::new(end, self.grown - end.0));
