@@ -37,9 +37,14 @@ fn main() {
         .create(dir.path().join("heap"))
         .expect("a new heap");
     let bench = Bench::new(&heap);
-    let mut rows = Bench::rows();
+    let only = std::env::var("EAGER_ONLY").unwrap_or_default();
+    let (mut rows, measures): (Vec<Row>, Vec<Measure<'_>>) = Bench::rows()
+        .into_iter()
+        .zip(Bench::MEASURES)
+        .filter(|(row, _)| row.name.starts_with("bare") || row.name.contains(&only))
+        .unzip();
     for round in 0..=rounds {
-        for (row, measure) in rows.iter_mut().zip(Bench::MEASURES) {
+        for (row, measure) in rows.iter_mut().zip(&measures) {
             let ns = measure(&bench);
             // The first round warms up: it makes slabs and lanes.
             if round > 0 {
