@@ -75,6 +75,12 @@ impl<M: Medium> Space<M> {
         Self { medium, geometry, page_map, extents, book, data_map, backed_descriptors }
     }
 
+    /// Byte offset of `page`.
+    #[inline]
+    pub(crate) fn page_offset(&self, page: Page) -> u64 {
+        self.data_map.page_offset(page)
+    }
+
     /// The live block that starts at byte `offset`.
     ///
     /// # Errors
@@ -82,15 +88,15 @@ impl<M: Medium> Space<M> {
     /// [`Error::NotLive`] if none does.
     #[inline]
     pub(crate) fn target(&self, offset: u64) -> Result<Target> {
-        let not_live = Error::NotLive { offset };
-        let Some(page) = self.data_map.page_at(offset) else { return Err(not_live) };
+        let not_live = || Error::NotLive { offset };
+        let Some(page) = self.data_map.page_at(offset) else { return Err(not_live()) };
         match self.page_map.get(page) {
             Use::Slab(found) => {
                 let slab = self.descriptor(found);
-                let Some(block) = slab.block_at(offset) else { return Err(not_live) };
+                let Some(block) = slab.block_at(offset) else { return Err(not_live()) };
                 let bit = slab.live_bit(block);
                 if !bit.is_set(&self.medium) {
-                    return Err(not_live);
+                    return Err(not_live());
                 }
                 Ok(Target::Small { slab, arena: LogId(u32::from(found.log)), block, bit })
             }
@@ -98,7 +104,7 @@ impl<M: Medium> Space<M> {
                 range: PageRange::new(page, large.pages),
                 log: LogId(u32::from(large.log)),
             }),
-            _ => Err(not_live),
+            _ => Err(not_live()),
         }
     }
 
@@ -171,7 +177,7 @@ impl<M: Medium> Space<M> {
         let (append, extent) = self
             .book
             .reserve_free(&self.medium, log, start)?
-            .ok_or(Error::NotLive { offset: self.geometry.page_offset(start) })?;
+            .ok_or_else(|| Error::NotLive { offset: self.page_offset(start) })?;
         self.book.write(&self.medium, &append);
         // CRASH: without the entry the slab is still there, empty; with it, its pages are free.
         self.medium.fence();

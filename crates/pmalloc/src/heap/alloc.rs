@@ -180,7 +180,7 @@ fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> 
     let pages = u32::try_from(pages)
         .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
     let range = core.space.extents.allocate(core.medium(), pages)?;
-    Ok(Reserved::Large { range, offset: core.space.geometry.page_offset(range.start) })
+    Ok(Reserved::Large { range, offset: core.space.page_offset(range.start) })
 }
 
 /// Gives a reserved block back. Volatile.
@@ -285,15 +285,17 @@ fn commit_large<M: Medium>(
         let append = space.book.reserve_alloc(m, log, extent)?;
         let pages = range.pages;
         lane.record(m, Draft { op: Op::AllocLarge, block: offset, pages, slot: place, version });
+        // Volatile work between a flush and its fence costs nothing: the line is on its way meanwhile. Nobody
+        // can look the block up before the slot names it.
+        space.page_map.set_large(range, log.code(), 0);
         // CRASH: the operation is decided by this fence.
         m.fence();
         space.book.write(m, &append);
-        space.page_map.set_large(range, log.code(), 0);
         slot.write(m, SlotWord::owning(offset, version));
         // CRASH: the effects are durable before the mark that stops their being redone.
         m.fence();
-        space.book.commit(append);
         lane.retire(m);
+        space.book.commit(append);
         // CRASH: the mark is durable before the slot is released and the operation returns.
         m.fence();
         Ok(())

@@ -122,7 +122,7 @@ fn unlink_large<M: Medium>(
     let claim = state.claim.as_mut().expect("prepared with a lane");
     claim.with(|lane| {
         let reserved = space.book.reserve_free(m, log, start)?;
-        let (append, extent) = reserved.ok_or(Error::NotLive { offset: block })?;
+        let (append, extent) = reserved.ok_or_else(|| Error::NotLive { offset: block })?;
         let pages = extent.range.pages;
         lane.record(m, Draft { op: Op::FreeLarge, block, pages, slot: place, version });
         // CRASH: the operation is decided by this fence.
@@ -131,9 +131,10 @@ fn unlink_large<M: Medium>(
         slot.write(m, SlotWord::empty(version));
         // CRASH: the effects are durable before the mark that stops their being redone.
         m.fence();
+        lane.retire(m);
+        // Volatile work between a flush and its fence costs nothing: the line is on its way meanwhile.
         space.book.commit(append);
         space.page_map.clear(extent.range);
-        lane.retire(m);
         // CRASH: the mark is durable before the pages are reused and the slot released.
         m.fence();
         Ok(Unlinked::Large(extent.range))
