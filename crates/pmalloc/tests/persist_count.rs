@@ -3,9 +3,7 @@
 //! Method: the tracer records every flush and fence of a series of equal operations, on slots with a line of their
 //! own. A row gives the lines flushed and the fences per operation, as the range over the series; the lines of
 //! contents among them; and how many flushes hit a line again that the thread had flushed less than four other
-//! lines ago, contents left out. Where frees
-//! leave the thread's cache with blocks of one stripe only, a refill in between can bring the same bitmap line twice in a
-//! row: that is what the few reflushes in the steady rows are. Rows called `making` hold what an operation adds on its way now and then: a slab, a
+//! lines ago, contents left out. Rows called `making` hold what an operation adds on its way now and then: a slab, a
 //! lane, a chunk, growth. The table is a snapshot: a change of any count is a failing diff.
 
 use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};

@@ -73,6 +73,22 @@ impl Slabs {
         self.all.insert(page, inventory);
     }
 
+    /// Hands up to `want` free blocks of `class` to `take` and returns how many.
+    fn take(&mut self, class: SizeClass, want: u32, mut take: impl FnMut(u64, u32)) -> u32 {
+        let mut taken = 0;
+        while taken < want
+            && let Some(&page) = self.partial[class.index()].first()
+        {
+            let inventory = self.all.get_mut(&page).expect("a partial slab is a slab");
+            let slab = *inventory.descriptor();
+            taken += inventory.take(want - taken, |block| take(slab.block_offset(block), block));
+            if inventory.free_count() == 0 {
+                self.partial[class.index()].remove(&page);
+            }
+        }
+        taken
+    }
+
     fn remove(&mut self, page: Page) -> Option<Inventory> {
         let inventory = self.all.remove(&page)?;
         let class = inventory.descriptor().class().index();
@@ -109,24 +125,25 @@ impl Arena {
     ) -> Result<()> {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        let mut missing = want;
-        while missing > 0 {
-            let Some(&page) = slabs.partial[class.index()].first() else {
-                if missing < want {
-                    break;
-                }
-                let count = slabs.counts[class.index()];
-                slabs.add(Inventory::empty(space.create_slab(self.log, class, count)?));
-                continue;
-            };
-            let inventory = slabs.all.get_mut(&page).expect("a partial slab is a slab");
-            let slab = *inventory.descriptor();
-            missing -= inventory.take(missing, |block| take(slab.block_offset(block), block));
-            if inventory.free_count() == 0 {
-                slabs.partial[class.index()].remove(&page);
-            }
+        if slabs.take(class, want, &mut take) == 0 {
+            let count = slabs.counts[class.index()];
+            slabs.add(Inventory::empty(space.create_slab(self.log, class, count)?));
+            slabs.take(class, want, &mut take);
         }
         Ok(())
+    }
+
+    /// As [`Self::refill`], but makes no slab: hands out what free blocks there are, perhaps none.
+    pub(crate) fn top_up<M: Medium>(
+        &self,
+        space: &Space<M>,
+        class: SizeClass,
+        want: u32,
+        take: impl FnMut(u64, u32),
+    ) {
+        let mut slabs = lock(&self.state);
+        self.drain_remote(space, &mut slabs);
+        slabs.take(class, want, take);
     }
 
     /// Takes free blocks of this arena back; slabs that run empty go back to the extents.

@@ -59,6 +59,11 @@ impl Interleave {
         Self { stripes: u32::from(FITTING[stripes as usize][slab_pages as usize - 1]) }
     }
 
+    /// Stripes that a slab of this map has.
+    pub(crate) fn stripes(self) -> u32 {
+        self.stripes
+    }
+
     /// Lines that the bits of `blocks` blocks occupy.
     pub(crate) fn lines(self, blocks: u32) -> u32 {
         blocks.div_ceil(self.stripes * LINE_BITS) * self.stripes

@@ -13,4 +13,5 @@ mod interleave;
 mod inventory;
 
 pub(crate) use descriptor::{Descriptor, LiveBit};
+pub(crate) use interleave::Interleave;
 pub(crate) use inventory::Inventory;

@@ -1,7 +1,8 @@
 //! Thread caches: per class, free blocks that one session can take without a lock.
 //!
 //! A bin keeps its blocks in *banks*, one per bitmap stripe, and takes them from the banks in turn: the bits of
-//! successive allocations lie in different lines even after blocks were freed in any order (mechanism R1).
+//! successive allocations lie in different lines even after blocks were freed in any order (mechanism R1). A bin
+//! that is left with blocks of the line just flushed is topped up with others, if the arena has some.
 //!
 //! Volatile: a cached block has no bit set, and a crash gives it back.
 
@@ -10,7 +11,8 @@ use pmalloc_persist::Medium;
 use crate::{
     arena::{Arena, Space},
     error::Result,
-    size_class::SizeClass,
+    size_class::{SLAB_PAGES_MIN, SizeClass},
+    slab::Interleave,
 };
 
 /// Blocks that a bin may hold at first; doubles with each refill up to the class's limit.
@@ -27,14 +29,31 @@ pub(crate) struct Cache {
 #[derive(Debug)]
 struct Bin {
     stripes: u32,
-    /// Offsets of free blocks, by block index modulo the number of banks.
-    banks: Box<[Vec<u64>]>,
+    /// By block index modulo their number.
+    banks: Box<[Bank]>,
     /// The bank to take from next.
     cursor: usize,
+    /// The line whose bits the session changed last.
+    last_line: u32,
+    /// Whether the arena had no block of another line than the last one when asked.
+    narrow: bool,
     count: u32,
     /// Blocks at which the bin overflows.
     limit: u32,
 }
+
+/// Blocks whose bits are in one stripe.
+#[derive(Debug)]
+struct Bank {
+    /// The stripe in the smallest slabs, which have the fewest: banks that differ here differ in the line of every
+    /// slab.
+    line: u32,
+    /// Offsets of free blocks.
+    blocks: Vec<u64>,
+}
+
+/// No line.
+const NO_LINE: u32 = u32::MAX;
 
 impl Cache {
     /// Empty caches for a heap with `stripes` bitmap stripes.
@@ -51,11 +70,10 @@ impl Cache {
         class: SizeClass,
     ) -> Result<u64> {
         let bin = self.bins[class.index()].get_or_insert_with(|| Box::new(Bin::new(self.stripes)));
-        if let Some(block) = bin.pop() {
-            return Ok(block);
+        match bin.pop_from_other_line() {
+            Some(block) => Ok(block),
+            None => bin.take_slowly(space, arena, class),
         }
-        bin.refill(space, arena, class)?;
-        Ok(bin.pop().expect("a refill brings a block"))
     }
 
     /// Puts a free block of `arena` with index `block` in its slab here.
@@ -84,30 +102,90 @@ impl Cache {
 
 impl Bin {
     fn new(stripes: u32) -> Self {
-        let banks = (0..stripes).map(|_| Vec::new()).collect();
-        Self { stripes, banks, cursor: 0, count: 0, limit: LIMIT_START }
+        let lines = Interleave::new(stripes, SLAB_PAGES_MIN).stripes();
+        let bank = |nth| Bank { line: nth % lines, blocks: Vec::new() };
+        Self {
+            stripes,
+            banks: (0..stripes).map(bank).collect(),
+            cursor: 0,
+            last_line: NO_LINE,
+            narrow: false,
+            count: 0,
+            limit: LIMIT_START,
+        }
     }
 
+    /// Takes a block whose bit is in another line than the one changed last.
     #[inline]
-    fn pop(&mut self) -> Option<u64> {
+    fn pop_from_other_line(&mut self) -> Option<u64> {
+        let last = self.last_line;
+        self.pop_where(|bank| bank.line != last)
+    }
+
+    /// Takes a block from the next bank that has some and is `suitable`.
+    #[inline]
+    fn pop_where(&mut self, suitable: impl Fn(&Bank) -> bool) -> Option<u64> {
         if self.count == 0 {
             return None;
         }
-        loop {
-            let bank = self.cursor;
-            self.cursor = if bank + 1 == self.banks.len() { 0 } else { bank + 1 };
-            if let Some(block) = self.banks[bank].pop() {
+        for _ in 0..self.banks.len() {
+            let nth = self.cursor;
+            self.cursor = if nth + 1 == self.banks.len() { 0 } else { nth + 1 };
+            let bank = &mut self.banks[nth];
+            if suitable(bank)
+                && let Some(block) = bank.blocks.pop()
+            {
+                self.last_line = bank.line;
                 self.count -= 1;
                 return Some(block);
             }
         }
+        None
     }
 
+    /// Puts a block here whose bit the session has just changed.
     #[inline]
     fn push(&mut self, offset: u64, block: u32) {
-        let bank = (block % self.stripes) as usize;
-        self.banks[bank].push(offset);
+        self.last_line = self.store(offset, block);
+        self.narrow = false;
+    }
+
+    /// Puts a block here, and returns its line.
+    #[inline]
+    fn store(&mut self, offset: u64, block: u32) -> u32 {
+        let bank = &mut self.banks[(block % self.stripes) as usize];
+        bank.blocks.push(offset);
         self.count += 1;
+        bank.line
+    }
+
+    /// Takes a block when there is none, or only some of the line changed last.
+    #[cold]
+    fn take_slowly<M: Medium>(
+        &mut self,
+        space: &Space<M>,
+        arena: &Arena,
+        class: SizeClass,
+    ) -> Result<u64> {
+        if self.count == 0 {
+            self.refill(space, arena, class)?;
+        } else if !self.narrow {
+            self.top_up(space, arena, class);
+        }
+        let block = self.pop_from_other_line().or_else(|| {
+            self.narrow = true;
+            self.pop_where(|_| true)
+        });
+        Ok(block.expect("a refill brings a block"))
+    }
+
+    /// Exchanges blocks for those of other lines that the arena has at hand: no slab is made for it.
+    fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, class: SizeClass) {
+        let half = (self.limit / 2).max(1);
+        self.drain(space, arena, half);
+        arena.top_up(space, class, half, |offset, block| {
+            self.store(offset, block);
+        });
     }
 
     #[cold]
@@ -117,16 +195,20 @@ impl Bin {
         arena: &Arena,
         class: SizeClass,
     ) -> Result<()> {
+        self.narrow = false;
         let want = (self.limit / 2).max(1);
         self.limit = (self.limit * 2).min(class.cache_max());
-        arena.refill(space, class, want, |offset, block| self.push(offset, block))
+        arena.refill(space, class, want, |offset, block| {
+            self.store(offset, block);
+        })
     }
 
     /// Gives blocks back, from each bank in turn, until `keep` are left.
     #[cold]
     fn drain<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, keep: u32) {
         let excess: Vec<u64> =
-            std::iter::from_fn(|| if self.count > keep { self.pop() } else { None }).collect();
+            std::iter::from_fn(|| if self.count > keep { self.pop_where(|_| true) } else { None })
+                .collect();
         arena.give_back(space, excess);
     }
 }
