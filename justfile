@@ -64,11 +64,11 @@ tsan SECONDS="60":
         cargo +{{miri_toolchain}} test --release -Zbuild-std --target {{host}} --target-dir target/tsan \
         -p pmalloc --test stress
 
-# Accesses out of bounds and leaks: `just asan 600`.
+# Accesses out of bounds and leaks, of sound and of damaged heaps: `just asan 600`.
 asan SECONDS="60":
     RUSTFLAGS="-Zsanitizer=address" PMALLOC_STRESS_SECONDS={{SECONDS}} \
         cargo +{{miri_toolchain}} test --release --target {{host}} --target-dir target/asan \
-        -p pmalloc --test stress
+        -p pmalloc --test stress --test corruption
 
 # All benchmarks.
 bench *ARGS:

@@ -121,8 +121,9 @@ fn unlink_large<M: Medium>(
     let space = &core.space;
     let claim = state.claim.as_mut().expect("prepared with a lane");
     claim.with(|lane| {
-        let reserved = space.book.reserve_free(m, log, start)?;
-        let (append, extent) = reserved.ok_or_else(|| Error::NotLive { offset: block })?;
+        let Some((append, extent)) = space.book.reserve_free(m, log, start)? else {
+            return Err(Error::NotLive { offset: block });
+        };
         let pages = extent.range.pages;
         lane.record(m, Draft { op: Op::FreeLarge, block, pages, slot: place, version });
         // CRASH: the operation is decided by this fence.

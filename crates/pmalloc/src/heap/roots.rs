@@ -88,18 +88,27 @@ fn check_match(root: &Root, count: u64) -> Result<u64> {
 }
 
 /// The root `name`, and the index of the first entry that can be used for a new one.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`] if the name is not found and a damaged entry may have had it. Roots that are whole are found
+/// whatever stands before them.
 fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<(Option<Root>, Option<u32>)> {
-    let mut free = None;
+    let (mut free, mut damaged) = (None, None);
     for index in 0..core.header.geometry.roots {
         let entry = root_table(core.medium(), &core.header.geometry, index)?;
-        match read(core.medium(), entry)? {
-            Entry::Live(root) if root.name == name => return Ok((Some(root), free)),
-            Entry::Live(_) => {}
-            Entry::Dead => free = free.or(Some(index)),
-            Entry::Pristine => return Ok((None, free.or(Some(index)))),
+        match read(core.medium(), entry) {
+            Ok(Entry::Live(root)) if root.name == name => return Ok((Some(root), free)),
+            Ok(Entry::Live(_)) => {}
+            Ok(Entry::Dead) => free = free.or(Some(index)),
+            Ok(Entry::Pristine) => {
+                free = free.or(Some(index));
+                break;
+            }
+            Err(error) => damaged = damaged.or(Some(error)),
         }
     }
-    Ok((None, free))
+    damaged.map_or(Ok((None, free)), Err)
 }
 
 /// Notes the blocks of all roots, before a slot can name one of them.

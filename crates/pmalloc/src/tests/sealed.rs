@@ -216,3 +216,25 @@ fn either_superblock_copy_serves_and_the_other_is_reported() {
         assert_eq!(problems.iter().map(|problem| problem.offset).collect::<Vec<_>>(), [place]);
     }
 }
+
+#[test]
+fn a_damaged_root_hides_no_other_and_keeps_its_name_from_being_taken() {
+    let m = Arc::new(Anon::new(image::heap_bytes()));
+    let heap = options().create_on(Arc::clone(&m)).expect("created");
+    for name in ["first", "second"] {
+        heap.slots(name, 8).expect("room");
+    }
+    heap.close().expect("closed");
+    let entry = Geometry::root_table().bytes();
+    m.store(m.at(Offset::new(entry)).expect("inside"), 1);
+
+    let heap = options().open_on(Arc::clone(&m)).expect("it can be served");
+    assert_eq!(heap.slots("second", 8).expect("it is whole").len(), 8);
+    for name in ["first", "third"] {
+        let error = heap.slots(name, 8).expect_err("it may be the damaged one");
+        assert!(
+            matches!(error, crate::Error::Corrupted { offset, .. } if offset == entry),
+            "{error}"
+        );
+    }
+}
