@@ -94,6 +94,7 @@ fn a_whole_heap_checks_and_has_stats() {
             "live_bytes",
             "heap_bytes",
             "peak_heap_bytes",
+            "used_bytes",
             "free_bytes",
             "largest_free",
             "dram_bytes",
@@ -104,6 +105,9 @@ fn a_whole_heap_checks_and_has_stats() {
         ],
     );
     assert_eq!(stats["live_blocks"], 2, "the block and the array of slots");
+    // Two slabs, of a block each.
+    assert!(stats["used_bytes"].as_u64() >= Some(2 * 4096));
+    assert!(stats["used_bytes"].as_u64() > stats["live_bytes"].as_u64());
     expect_keys(&stats["classes"][0], &["size", "slabs", "blocks", "live"]);
     expect_keys(&stats["log"], &["chunks", "live", "fast_gc", "slow_gc"]);
     for command in ["check", "stats", "info"] {

@@ -16,6 +16,7 @@ struct Shown {
     live_bytes: u64,
     heap_bytes: u64,
     peak_heap_bytes: u64,
+    used_bytes: u64,
     free_bytes: u64,
     largest_free: u64,
     dram_bytes: u64,
@@ -66,6 +67,7 @@ fn shown(stats: pmalloc::Stats) -> Shown {
         live_bytes: stats.live_bytes,
         heap_bytes: stats.heap_bytes,
         peak_heap_bytes: stats.peak_heap_bytes,
+        used_bytes: stats.used_bytes,
         free_bytes: stats.free_bytes,
         largest_free: stats.largest_free_bytes,
         dram_bytes: stats.dram_bytes,
@@ -83,7 +85,12 @@ fn shown(stats: pmalloc::Stats) -> Shown {
 }
 
 fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
-    let live = format!("{} in {} blocks", bytes(shown.live_bytes), shown.live_blocks);
+    let live = format!(
+        "{} in {} blocks, in slabs and extents of {}",
+        bytes(shown.live_bytes),
+        shown.live_blocks,
+        bytes(shown.used_bytes)
+    );
     let free =
         format!("{}, at most {} in one piece", bytes(shown.free_bytes), bytes(shown.largest_free));
     let log = format!(

@@ -33,6 +33,9 @@ pub struct Stats {
     pub heap_bytes: u64,
     /// The most that was seen since the heap was opened.
     pub peak_heap_bytes: u64,
+    /// Bytes of slabs and page-granular blocks: what is neither free nor still to grow into. More than
+    /// [`live_bytes`](Self::live_bytes) by the free blocks of slabs, and by what waits for guards.
+    pub used_bytes: u64,
     /// Bytes of free extents, with and without memory, below the grown length.
     pub free_bytes: u64,
     /// Bytes of the largest block that fits without growing.
@@ -94,6 +97,7 @@ pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
         live_bytes,
         heap_bytes,
         peak_heap_bytes: peak,
+        used_bytes: extents.grown_bytes - extents.free_bytes,
         free_bytes: extents.free_bytes,
         largest_free_bytes: extents.largest_free_bytes,
         dram_bytes: dram_bytes(core),
