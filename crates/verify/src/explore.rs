@@ -57,11 +57,11 @@ pub struct Conditions {
     pub fault: Option<SiteCount>,
     /// The only image to run.
     pub replay: Option<ImageId>,
-    /// Whether the oracle is told a wrong state, to see that it notices.
+    /// Whether the oracle is told a wrong state, or made to see one, to see that it notices.
     pub lie: Option<Lie>,
 }
 
-/// A wrong state for the oracle.
+/// A wrong state, for the oracle to notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
     /// A block more than there is.
@@ -70,6 +70,8 @@ pub enum Lie {
     Leaked,
     /// A block with other contents.
     Changed,
+    /// Freed memory does not come back: it waits for a guard.
+    Hoarded,
 }
 
 impl Case {
@@ -91,7 +93,7 @@ impl Case {
     }
 
     fn watch(&self, sim: &Sim, expected: &Shared, conditions: &Conditions) -> Explorer {
-        let oracle = Arc::new(Oracle::new(expected.clone()));
+        let oracle = Arc::new(Oracle::new(expected.clone(), conditions.lie));
         Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
     }
 

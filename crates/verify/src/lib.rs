@@ -10,6 +10,7 @@
 //! | [`world`] | a small heap on the simulator with two sessions |
 //! | [`alphabet`] | the operations, and the states they start from |
 //! | [`oracle`] | judges a recovered heap |
+//! | [`room`] | does all that is freed come back, and can it be used? |
 //! | [`explore`] | one case: start state, operations, domain, nesting |
 //! | [`sets`] | many cases, over threads |
 //! | [`power`] | plants faults and counts those that the sets find |
@@ -19,5 +20,6 @@ pub mod explore;
 pub mod model;
 pub mod oracle;
 pub mod power;
+pub mod room;
 pub mod sets;
 pub mod world;

@@ -2,21 +2,23 @@
 //!
 //! Whatever image a crash left: the heap opens; every slot is as before or as after the operation in flight, whole; the
 //! live blocks are exactly those that slots and root table own; the heap's own check finds nothing; and, once per
-//! distinct state, recovering again changes nothing and all memory can be used and comes back.
+//! distinct state, recovering again changes nothing, all memory comes back, also as the next recovery sees it, and all
+//! can be used.
 
 use std::{
-    alloc::Layout,
     collections::{BTreeSet, HashSet},
     sync::{Mutex, PoisonError},
 };
 
 use pmalloc::{
-    Error, Guard, Heap, Session, Slot,
+    Error, Guard, Heap, Slot,
     persist::sim::{Digest, Sim},
 };
 
 use crate::{
+    explore::Lie,
     model::{Expected, Held, Model, Shared},
+    room::{self, RootBytes},
     world::{SLOTS, options},
 };
 
@@ -27,6 +29,9 @@ type Verdict = Result<Digest, String>;
 #[derive(Debug)]
 pub struct Oracle {
     expected: Shared,
+    root_bytes: RootBytes,
+    /// Whether it makes a heap look bad, to see that it notices.
+    lie: Option<Lie>,
     /// Digests whose liveness was checked.
     seen: Mutex<HashSet<Digest>>,
 }
@@ -34,8 +39,9 @@ pub struct Oracle {
 impl Oracle {
     /// An oracle that accepts what `expected` says at the time.
     #[must_use]
-    pub fn new(expected: Shared) -> Self {
-        Self { expected, seen: Mutex::new(HashSet::new()) }
+    pub fn new(expected: Shared, lie: Option<Lie>) -> Self {
+        let root_bytes = RootBytes::measure();
+        Self { expected, root_bytes, lie, seen: Mutex::new(HashSet::new()) }
     }
 
     /// Recovers the heap on `sim` and judges it.
@@ -53,11 +59,26 @@ impl Oracle {
         let found = judge(&heap, &expected)?;
         let digest = Digest::of(&found);
         if self.is_new(digest) {
-            // The first handle is kept until the end: dropping it would close the heap.
-            use_all(&reopened(sim, &expected, &found)?)?;
+            self.exercise(sim, &expected, &found)?;
         }
+        // Kept until here: dropping a handle closes the heap.
         drop(heap);
         Ok(digest)
+    }
+
+    /// Recovers again and again, and looks whether all memory is there.
+    fn exercise(&self, sim: &Sim, expected: &Expected, found: &Found) -> Result<(), String> {
+        let has_extra = expected.states[found.state].extra;
+        let expect_bare = |heap, when| self.root_bytes.expect(heap, has_extra, when);
+        let again = reopened(sim, expected, found)?;
+        let hoard = (self.lie == Some(Lie::Hoarded)).then(|| again.pin());
+        room::empty(&again)?;
+        expect_bare(&again, "after all was freed")?;
+        drop(hoard);
+        let third = options().open_on(sim.clone()).map_err(|error| format!("empty: {error}"))?;
+        expect_bare(&third, "after all was freed and the heap recovered")?;
+        room::use_all(&third)?;
+        expect_bare(&third, "after all was used")
     }
 
     fn is_new(&self, digest: Digest) -> bool {
@@ -161,54 +182,6 @@ fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, 
     }
 }
 
-/// Frees everything, fills the heap again and again and expects the same room each time.
-///
-/// Through a session of its own: the thread's implicit one may be in the midst of the operation that crashed.
-fn use_all(heap: &Heap<Sim>) -> Result<(), String> {
-    let slots = heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
-    let mut session = heap.session();
-    let full: Vec<bool> = {
-        let guard = heap.pin();
-        slots.iter().map(|slot| !slot.is_empty(&guard)).collect()
-    };
-    for (slot, _) in slots.iter().zip(full).filter(|(_, full)| *full) {
-        session.free_from(slot).map_err(|error| format!("freeing what was found: {error}"))?;
-    }
-    for size in [16, 100, 1000, 6000, 14_000] {
-        let allocated = session.alloc_to(&slots[0], layout(size));
-        allocated.map_err(|error| format!("allocating {size} bytes: {error}"))?;
-        session.free_from(&slots[0]).map_err(|error| format!("freeing {size} bytes: {error}"))?;
-    }
-    // The first round moves the last empty slabs out of the way.
-    fill(&mut session, slots)?;
-    let (first, second) = (fill(&mut session, slots)?, fill(&mut session, slots)?);
-    // Of 16 slots of four pages each all but those next to the root arrays' slabs must find room.
-    if first != second || first < SLOTS - 4 {
-        return Err(format!("room for {first}, then for {second} blocks of four pages"));
-    }
-    Ok(())
-}
-
-/// Fills the slots with blocks of four pages as far as they go, frees them, and returns how many there were.
-fn fill(session: &mut Session<Sim>, slots: &[Slot]) -> Result<usize, String> {
-    let mut count = 0;
-    while count < slots.len() {
-        match session.alloc_to(&slots[count], layout(16 << 10)) {
-            Ok(()) => count += 1,
-            Err(Error::OutOfMemory { .. }) => break,
-            Err(error) => return Err(format!("filling: {error}")),
-        }
-    }
-    for slot in &slots[..count] {
-        session.free_from(slot).map_err(|error| format!("emptying: {error}"))?;
-    }
-    Ok(count)
-}
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("a valid size")
-}
-
 /// Judges a heap in the making: it is absent, or it opens and is empty.
 ///
 /// # Errors
@@ -225,7 +198,8 @@ pub fn check_creation(sim: &Sim) -> Verdict {
                 return Err(format!("a new heap is not empty: {report:?}"));
             }
             heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
-            use_all(&heap)?;
+            room::use_all(&heap)?;
+            RootBytes::measure().expect(&heap, false, "after all was used")?;
             Ok(Digest(1))
         }
     }

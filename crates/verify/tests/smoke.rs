@@ -1,11 +1,12 @@
 //! Goal: the exploration works, on a sample of its cases, in seconds; and it finds what is planted.
 //!
 //! Method: the smoke set must be clean. A dropped flush, a dropped fence and a delayed store in an allocation must be
-//! found by the single operations from a fragmented heap, and so must an oracle that is told a wrong state.
+//! found by the single operations from a fragmented heap, and so must an oracle that is told a wrong state. A slab and an
+//! extent that no slot owns any more, and that do not come back, must be found as well.
 
 use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
 use pmalloc_verify::{
-    alphabet::{Start, Step},
+    alphabet::{Op, Start, Step},
     explore::{Case, Conditions, Lie, Scene},
     sets::{self, Set},
 };
@@ -73,4 +74,27 @@ fn a_wrong_model_is_found() {
         let outcome = sets::run(&single_operations(), &conditions, THREADS);
         assert!(outcome.failure.is_some(), "{lie:?}");
     }
+}
+
+/// What the exploration says of one step from a fresh heap, if memory that the oracle frees waits for a guard.
+fn hoarded(op: Op) -> String {
+    let steps = vec![Step { op, lane: 0 }];
+    let case = Case { scene: Scene::Steps(Start::Fresh, steps), domain: Domain::Word8, nesting: 0 };
+    let conditions = Conditions { lie: Some(Lie::Hoarded), ..Conditions::default() };
+    let (report, _) = case.run(&conditions);
+    report.violations.first().expect("it is found").message.clone()
+}
+
+#[test]
+fn a_slab_that_does_not_come_back_is_found() {
+    let message = hoarded(Op::AllocSmallest);
+    assert!(message.contains("bytes are in use after all was freed"), "{message}");
+    assert!(message.contains("block_bytes: 16, slabs: 1"), "the slab has no live block: {message}");
+}
+
+#[test]
+fn pages_that_do_not_come_back_are_found() {
+    let message = hoarded(Op::AllocPages);
+    assert!(message.contains("bytes are in use after all was freed"), "{message}");
+    assert!(!message.contains("block_bytes: 16,"), "no slab but those of the roots: {message}");
 }
