@@ -181,7 +181,7 @@ impl Case {
 }
 
 /// Performs a step and updates the model; `in_flight` is called with the states before and after it.
-fn perform(world: &mut World, step: Step, in_flight: impl FnOnce(&Model, &Model)) {
+pub(crate) fn perform(world: &mut World, step: Step, in_flight: impl FnOnce(&Model, &Model)) {
     let plan = step.plan(world);
     let after = plan.after(&world.model);
     in_flight(&world.model, &after);

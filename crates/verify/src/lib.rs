@@ -12,10 +12,12 @@
 //! | [`oracle`] | judges a recovered heap |
 //! | [`room`] | does all that is freed come back, and can it be used? |
 //! | [`explore`] | one case: start state, operations, domain, nesting |
+//! | [`eager`] | the plain product of images, to check the explorer against |
 //! | [`sets`] | many cases, over threads |
 //! | [`power`] | plants faults and counts those that the sets find |
 
 pub mod alphabet;
+pub mod eager;
 pub mod explore;
 pub mod model;
 pub mod oracle;

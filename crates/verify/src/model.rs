@@ -62,7 +62,7 @@ impl Shared {
         self.set(Expected { states: vec![before.clone(), after.clone()] });
     }
 
-    fn set(&self, expected: Expected) {
+    pub(crate) fn set(&self, expected: Expected) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
 }
