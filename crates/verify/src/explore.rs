@@ -57,8 +57,29 @@ pub struct Conditions {
     pub fault: Option<SiteCount>,
     /// The only image to run.
     pub replay: Option<ImageId>,
+    /// How far to explore.
+    pub effort: Effort,
     /// Whether the oracle is told a wrong state, or made to see one, to see that it notices.
     pub lie: Option<Lie>,
+}
+
+/// How far to explore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// As far as the sets go.
+    #[default]
+    Full,
+    /// Points of many classes are sampled: a fault that leaves stores open makes many, and most find it.
+    Brief,
+}
+
+impl Effort {
+    fn limit(self, options: ExploreOptions) -> ExploreOptions {
+        match self {
+            Self::Full => options,
+            Self::Brief => ExploreOptions { budget: 1 << 6, nested_budget: 1 << 3, ..options },
+        }
+    }
 }
 
 /// A wrong state, for the oracle to notice.
@@ -101,7 +122,7 @@ impl Case {
     /// that are sampled, in an opening heap and in a nested crash; all others are explored in full.
     fn options(&self, conditions: &Conditions) -> ExploreOptions {
         let wipes = matches!(self.scene, Scene::Open(_));
-        ExploreOptions {
+        conditions.effort.limit(ExploreOptions {
             nesting: self.nesting,
             budget: if wipes { 1 << 6 } else { 1 << 14 },
             nested_budget: 1 << 5,
@@ -109,7 +130,7 @@ impl Case {
             max_violations: 1,
             replay: conditions.replay.clone(),
             ..ExploreOptions::default()
-        }
+        })
     }
 
     fn steps(

@@ -14,14 +14,18 @@
 //! | [`explore`] | one case: start state, operations, domain, nesting |
 //! | [`eager`] | the plain product of images, to check the explorer against |
 //! | [`sets`] | many cases, over threads |
-//! | [`power`] | plants faults and counts those that the sets find |
+//! | [`place`] | names for places in the sources |
+//! | [`power`] | plants faults and sees which the sets find |
+//! | [`survivors`] | the list of those that nothing can find, with the reasons |
 
 pub mod alphabet;
 pub mod eager;
 pub mod explore;
 pub mod model;
 pub mod oracle;
+pub mod place;
 pub mod power;
 pub mod room;
 pub mod sets;
+pub mod survivors;
 pub mod world;

@@ -1,14 +1,20 @@
 //! The command of the crash exploration.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use pmalloc::persist::sim::ImageId;
 use pmalloc_verify::{
     alphabet::{Op, Start},
     explore::Conditions,
-    power,
+    place::Place,
+    power::{self, Judge, Mutant, Verdict},
     sets::{self, Outcome, Set},
+    survivors::{self, Differences},
 };
 
 /// Explores every crash of short operation sequences.
@@ -39,11 +45,22 @@ enum Command {
         /// The image, as in "point=7 image=1.1.1.1 nested=0:0.0".
         image: ImageId,
     },
-    /// Plants a fault at each flush, fence and store, one at a time, and lists those that no set finds.
+    /// Plants a fault at each flush, fence and store, one at a time, and compares what no set finds with survivors.txt.
+    ///
+    /// Ends with 3 if they differ, with 4 if time was up for one that is not listed.
     Power {
         /// Only every N-th site, from I on: I/N.
         #[arg(long, value_parser = parse_shard, default_value = "0/1")]
         shard: (usize, usize),
+        /// Only this place, as --list prints it.
+        #[arg(long, conflicts_with = "shard")]
+        site: Option<Place>,
+        /// Seconds for each fault.
+        #[arg(long, default_value_t = 360)]
+        patience: u64,
+        /// Prints the places and plants nothing.
+        #[arg(long)]
+        list: bool,
     },
 }
 
@@ -61,7 +78,14 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Explore { full, shard } => explore(full, shard, arguments.threads),
         Command::Replay { case, image } => replay(&case, image),
-        Command::Power { shard } => find_survivors(shard, arguments.threads),
+        Command::Power { shard, site, patience, list } => {
+            let judge = Judge::new(Duration::from_secs(patience), arguments.threads);
+            let what = if list { list_places(&judge) } else { find_survivors(judge, site, shard) };
+            what.unwrap_or_else(|error| {
+                eprintln!("{error}");
+                ExitCode::from(2)
+            })
+        }
     }
 }
 
@@ -114,24 +138,68 @@ fn print(outcome: &Outcome) {
     );
 }
 
-fn find_survivors((index, count): (usize, usize), threads: usize) -> ExitCode {
-    let sites = power::sites(threads);
-    println!("{} sites", sites.len());
-    let (mut killed, mut survivors) = (0, Vec::new());
-    for site in sites.into_iter().skip(index).step_by(count) {
-        let mutant = power::judge(site, threads);
-        let verdict = mutant
-            .killed_by
-            .as_deref()
-            .map_or("SURVIVED".to_owned(), |case| format!("killed by {case}"));
-        println!("{:6.1} s  {}: {verdict}", mutant.elapsed_s, mutant.describe());
+fn list_places(judge: &Judge) -> io::Result<ExitCode> {
+    let sites = judge.sites()?;
+    for site in &sites {
+        println!("{}  ({})", site.place, site.count.location);
+    }
+    power::unreached(&sites)?.iter().for_each(|mutant| println!("{mutant}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find_survivors(
+    mut judge: Judge,
+    only: Option<Place>,
+    (index, count): (usize, usize),
+) -> io::Result<ExitCode> {
+    let mut listed = survivors::known()?;
+    let (sites, mut mutants) = match only {
+        None => {
+            let sites = judge.sites()?;
+            let unreached = power::unreached(&sites)?;
+            (sites, unreached)
+        }
+        Some(place) => {
+            listed.retain(|survivor| survivor.place == place);
+            (vec![judge.find(&place)?], Vec::new())
+        }
+    };
+    println!("{} places are reached, {} are not:", sites.len(), mutants.len());
+    mutants.iter().for_each(|mutant| println!("{mutant}"));
+    let unreached: Vec<Place> = mutants.iter().map(|mutant| mutant.place.clone()).collect();
+    for site in sites.iter().skip(index).step_by(count) {
+        let mutant = judge.judge(site);
+        println!("{mutant}");
         // The campaign may be cut off: what is known so far must be on paper.
-        std::io::stdout().flush().ok();
-        if mutant.killed_by.is_some() { killed += 1 } else { survivors.push(mutant.describe()) }
+        io::stdout().flush()?;
+        mutants.push(mutant);
     }
-    println!("{killed} killed, {} survived", survivors.len());
-    for survivor in survivors {
-        println!("survivor: {survivor}");
+    let places: Vec<Place> = sites.into_iter().map(|site| site.place).chain(unreached).collect();
+    Ok(print_verdict(&mutants, &survivors::compare(&listed, &places, &mutants)))
+}
+
+fn print_verdict(mutants: &[Mutant], differences: &Differences) -> ExitCode {
+    let count =
+        |is: fn(&Verdict) -> bool| mutants.iter().filter(|mutant| is(&mutant.verdict)).count();
+    println!(
+        "{} faults: {} killed, {} survived, {} undecided, {} unreached",
+        mutants.len(),
+        count(|verdict| matches!(verdict, Verdict::Killed(_))),
+        count(|verdict| matches!(verdict, Verdict::Survived)),
+        count(|verdict| matches!(verdict, Verdict::Undecided(_))),
+        count(|verdict| matches!(verdict, Verdict::Unreached)),
+    );
+    let Differences { unknown, stale, undecided } = differences;
+    for (what, places) in [
+        ("survived or is not reached, and is not listed", unknown),
+        ("is listed, but was killed or is not there any more", stale),
+        ("undecided and not listed", undecided),
+    ] {
+        places.iter().for_each(|place| println!("{what}:\n{place}"));
     }
-    ExitCode::SUCCESS
+    match () {
+        () if !unknown.is_empty() || !stale.is_empty() => ExitCode::from(3),
+        () if !undecided.is_empty() => ExitCode::from(4),
+        () => ExitCode::SUCCESS,
+    }
 }

@@ -124,13 +124,24 @@ pub struct Outcome {
 /// Runs the cases of `set` on `threads` threads, up to the first violation.
 #[must_use]
 pub fn run(set: &Set, conditions: &Conditions, threads: usize) -> Outcome {
+    run_until(set, conditions, threads, None)
+}
+
+/// As [`run`], but begins no case after `deadline`: fewer cases may be run then than the set has.
+#[must_use]
+pub fn run_until(
+    set: &Set,
+    conditions: &Conditions,
+    threads: usize,
+    deadline: Option<Instant>,
+) -> Outcome {
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let total = Mutex::new(Total::default());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
+                while deadline.is_none_or(|deadline| Instant::now() < deadline) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = set.cases.get(at) else { return };
                     let (report, sites) = run_guarded(case, conditions);
