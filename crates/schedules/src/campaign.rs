@@ -7,6 +7,7 @@ use std::{
 };
 
 use pmalloc::persist::sim::{Domain, SiteCount};
+use pmalloc_verify::place::Place;
 
 use crate::{
     history,
@@ -74,14 +75,11 @@ pub struct Report {
 impl Campaign {
     /// Runs the schedules, calling `progress` after each.
     pub fn run(&self, mut progress: impl FnMut(&Report)) -> Report {
-        let mut bases = BTreeMap::new();
+        let mut bases = Bases::default();
         let mut report = Report::default();
         let started = Instant::now();
-        for nth in 0..self.schedules {
-            let plan = Plan::of(self.seed.wrapping_add(nth), self.scenario);
-            let key = (plan.scenario.name, plan.domain == Domain::Word8);
-            let base = bases.entry(key).or_insert_with(|| Base::new(plan.scenario, plan.domain));
-            let outcome = schedule::run(&plan, base, self.mutation);
+        for plan in self.plans() {
+            let outcome = schedule::run(&plan, bases.of(&plan), self.mutation);
             report.add(plan, outcome);
             report.elapsed = started.elapsed();
             progress(&report);
@@ -90,6 +88,30 @@ impl Campaign {
             }
         }
         report
+    }
+
+    /// The site at `place`: runs the schedules, without a fault, until one reaches it.
+    #[must_use]
+    pub fn find(&self, place: &Place) -> Option<SiteCount> {
+        let mut bases = Bases::default();
+        let is_there = |site: &SiteCount| matches!(Place::of(site), Ok(Some(at)) if at == *place);
+        self.plans()
+            .find_map(|plan| schedule::survey(&plan, bases.of(&plan)).into_iter().find(is_there))
+    }
+
+    fn plans(&self) -> impl Iterator<Item = Plan> {
+        (0..self.schedules).map(|nth| Plan::of(self.seed.wrapping_add(nth), self.scenario))
+    }
+}
+
+/// The heaps that schedules begin with, made when they are needed.
+#[derive(Default)]
+struct Bases(BTreeMap<(&'static str, bool), Base>);
+
+impl Bases {
+    fn of(&mut self, plan: &Plan) -> &Base {
+        let key = (plan.scenario.name, plan.domain == Domain::Word8);
+        self.0.entry(key).or_insert_with(|| Base::new(plan.scenario, plan.domain))
     }
 }
 

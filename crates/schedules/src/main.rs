@@ -1,6 +1,9 @@
 //! Runs schedules from the command line.
 //!
-//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME] [--failures MAX]`
+//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME] [--failures MAX] [--site PLACE]`
+//!
+//! With a place, as `pmalloc-verify power` prints it, the flush or fence there is left out, or the store delayed, and the
+//! question is whether a schedule notices.
 
 use std::process::ExitCode;
 
@@ -8,17 +11,18 @@ use pmalloc_schedules::{
     campaign::Campaign,
     scenario::{self, SCENARIOS},
 };
+use pmalloc_verify::place::Place;
+
+const USAGE: &str = "--schedules N [--seed S] [--scenario NAME] [--failures MAX] [--site PLACE]";
 
 /// Schedules between two lines of progress.
 const PROGRESS: u64 = 5_000;
 
 fn main() -> ExitCode {
-    let campaign = match parse(std::env::args().skip(1)) {
-        Ok(campaign) => campaign,
+    let (campaign, place) = match parse(std::env::args().skip(1)) {
+        Ok(parsed) => parsed,
         Err(message) => {
-            eprintln!(
-                "{message}\nusage: --schedules N [--seed S] [--scenario NAME] [--failures MAX]"
-            );
+            eprintln!("{message}\nusage: {USAGE}");
             return ExitCode::FAILURE;
         }
     };
@@ -26,6 +30,13 @@ fn main() -> ExitCode {
         eprintln!("compiled without --cfg shuttle: real threads, which no seed controls");
     }
     println!("seeds from {} on", campaign.seed);
+    match place {
+        None => run(&campaign),
+        Some(place) => plant(&campaign, &place),
+    }
+}
+
+fn run(campaign: &Campaign) -> ExitCode {
     let report = campaign.run(|report| {
         if report.schedules.is_multiple_of(PROGRESS) {
             println!("{} schedules, {} failures", report.schedules, report.failures.len());
@@ -38,7 +49,28 @@ fn main() -> ExitCode {
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Campaign, String> {
+/// Succeeds if a schedule notices the fault at `place`.
+fn plant(campaign: &Campaign, place: &Place) -> ExitCode {
+    let Some(site) = campaign.find(place) else {
+        println!("NOT REACHED by {} schedules: {place}", campaign.schedules);
+        return ExitCode::FAILURE;
+    };
+    let campaign = Campaign { mutation: Some(site), failures_max: 1, ..*campaign };
+    let report = campaign.run(|_| ());
+    match report.failures.first() {
+        Some(failure) => {
+            println!("{failure}\nkilled by schedule {}: {place}", report.schedules);
+            ExitCode::SUCCESS
+        }
+        None => {
+            println!("SURVIVED {} schedules: {place}", report.schedules);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(Campaign, Option<Place>), String> {
+    let mut place = None;
     let mut campaign =
         Campaign { schedules: 2_000, seed: 1, failures_max: 4, ..Campaign::default() };
     while let Some(flag) = args.next() {
@@ -51,11 +83,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Campaign, String> {
                     value.parse().map_err(|_| format!("{value} is no number"))?;
             }
             "--seed" => campaign.seed = number()?,
+            "--site" => place = Some(value.parse()?),
             "--scenario" => campaign.scenario = Some(named(&value)?),
             _ => return Err(format!("there is no {flag}")),
         }
     }
-    Ok(campaign)
+    Ok((campaign, place))
 }
 
 fn named(name: &str) -> Result<&'static scenario::Scenario, String> {

@@ -78,14 +78,11 @@ impl Base {
     /// The places where a scenario's threads store, flush or fence.
     #[must_use]
     pub fn sites(&self, scenario: &'static Scenario, domain: Domain) -> Vec<SiteCount> {
-        let plan = calm(scenario, domain);
-        let sim = self.state.newest();
-        drop(execute(&plan, self, &sim));
-        sim.sites()
+        survey(&calm(scenario, domain), self)
     }
 
     fn measure(&self, scenario: &'static Scenario, domain: Domain) -> u64 {
-        let outcome = execute(&calm(scenario, domain), self, &self.state.newest());
+        let outcome = execute(&calm(scenario, domain), self, &self.state.newest(), None);
         assert_eq!(outcome.problems, Vec::<String>::new(), "{} does not work", scenario.name);
         outcome.steps
     }
@@ -130,15 +127,29 @@ pub fn run(plan: &Plan, base: &Base, mutation: Option<SiteCount>) -> Outcome {
     if let Some(site) = mutation {
         sim.mutate(site);
     }
-    execute(plan, base, &sim)
+    execute(plan, base, &sim, None)
 }
 
-fn execute(plan: &Plan, base: &Base, sim: &Sim) -> Outcome {
+/// The places where the schedule of `plan` stores, flushes or fences, recoveries included; one may be there twice.
+#[must_use]
+pub fn survey(plan: &Plan, base: &Base) -> Vec<SiteCount> {
+    let sim = base.state.newest();
+    let in_recovery = Sites::default();
+    drop(execute(plan, base, &sim, Some(in_recovery.clone())));
+    let in_recovery = std::mem::take(&mut *held(&in_recovery));
+    [sim.sites(), in_recovery].concat()
+}
+
+/// Places that several threads find.
+type Sites = Arc<Mutex<Vec<SiteCount>>>;
+
+fn execute(plan: &Plan, base: &Base, sim: &Sim, in_recovery: Option<Sites>) -> Outcome {
     let world = Arc::new(World {
         plan: plan.clone(),
         start: base.start.clone(),
         sim: sim.clone(),
         record: Record::default(),
+        in_recovery,
         is_at_work: Arc::default(),
         crashes: Mutex::default(),
         outcome: Mutex::default(),
@@ -171,6 +182,8 @@ struct World {
     start: Contents,
     sim: Sim,
     record: Record,
+    /// Gets the places that recoveries reach, if anybody asked for them.
+    in_recovery: Option<Sites>,
     /// Whether the threads are at work.
     is_at_work: Arc<AtomicBool>,
     crashes: Mutex<Vec<(History, CrashState)>>,
@@ -243,7 +256,14 @@ impl World {
             max_violations: 1,
             replay: None,
         };
-        let check = move |sim: &Sim| judge(sim, scenario, &start, &history);
+        let in_recovery = self.in_recovery.clone();
+        let check = move |sim: &Sim| {
+            let verdict = judge(sim, scenario, &start, &history);
+            if let Some(sites) = &in_recovery {
+                held(sites).extend(sim.sites());
+            }
+            verdict
+        };
         let report = explore_state(state, options, check);
         let mut outcome = held(&self.outcome);
         outcome.images += report.classes;
