@@ -132,6 +132,9 @@ pub(crate) struct WorkerArgs {
     /// Persist calls from then on until the process kills itself.
     #[arg(long, default_value_t = 1)]
     pub(crate) countdown: u64,
+    /// Seed of the persist call of recovery at which the process kills itself; it does nothing else then.
+    #[arg(long, conflicts_with = "arm_at")]
+    pub(crate) die_in_recovery: Option<u64>,
     #[command(flatten)]
     pub(crate) heap_flags: HeapFlags,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pmalloc::{Heap, HeapOptions};
-use pmalloc_persist::{Mapped, Traced};
+use pmalloc_persist::{Access, MapOptions, Mapped, MediaFile, Traced};
 
 use super::{
     medium::{Counted, Plain, Watched},
@@ -36,6 +36,32 @@ pub(super) fn create_counted(
 /// Opens a heap.
 pub(super) fn open(path: &Path, flags: HeapFlags) -> Result<Heap<Plain>, Failure> {
     flags.options().open_with(path, Probe::new).map_err(Failure::heap(path))
+}
+
+/// Opens a heap in a process that kills itself at the `countdown`-th persist call of that.
+pub(super) fn open_armed(
+    path: &Path,
+    flags: HeapFlags,
+    countdown: u64,
+) -> Result<Heap<Plain>, Failure> {
+    let wrap = |mapped| Probe::armed(mapped, countdown);
+    flags.options().open_with(path, wrap).map_err(Failure::heap(path))
+}
+
+/// Number of persist calls that opening a heap takes, found out on a private copy.
+pub(super) fn persist_calls_to_open(
+    path: &Path,
+    plan: &Plan,
+    flags: HeapFlags,
+) -> Result<u64, Failure> {
+    let options = options_for(plan, flags);
+    let open = || {
+        let file = MediaFile::open(path, Access::PrivateCopy)?;
+        let mapped = file.map(&MapOptions::new(options.heap_bytes()?))?;
+        options.open_on(Probe::armed(mapped, u64::MAX))
+    };
+    let heap = open().map_err(Failure::heap(path))?;
+    Ok(u64::MAX - heap.medium().countdown())
 }
 
 /// What a heap survives, for people.

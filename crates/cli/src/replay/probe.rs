@@ -47,10 +47,22 @@ impl<M: Medium> Probe<M> {
         self.peak_bytes.load(Ordering::Relaxed)
     }
 
+    /// Watches `medium`, [armed](Self::arm) from its first persist call on.
+    pub(crate) fn armed(medium: M, countdown: u64) -> Self {
+        let probe = Self::new(medium);
+        probe.arm(countdown);
+        probe
+    }
+
     /// Kills this process at the `countdown`-th flush or fence from now on, before it takes effect.
     pub(crate) fn arm(&self, countdown: u64) {
         // Relaxed: which thread's call is the last one is left to chance anyway.
         self.countdown.store(countdown, Ordering::Relaxed);
+    }
+
+    /// Persist calls that are left until the process kills itself; 0 if it will not.
+    pub(crate) fn countdown(&self) -> u64 {
+        self.countdown.load(Ordering::Relaxed)
     }
 
     /// Counts a flush or fence, also where it costs nothing and does nothing.
@@ -160,10 +172,9 @@ mod tests {
 
     #[test]
     fn a_countdown_counts_flushes_and_fences() {
-        let probe = Probe::new(Anon::new(PAGE_BYTES));
-        probe.arm(4);
+        let probe = Probe::armed(Anon::new(PAGE_BYTES), 4);
         probe.persist(Span::new(0, 64));
         probe.fence();
-        assert_eq!(probe.countdown.load(Ordering::Relaxed), 1, "the next one would kill");
+        assert_eq!(probe.countdown(), 1, "the next one would kill");
     }
 }

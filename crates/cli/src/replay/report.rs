@@ -48,7 +48,9 @@ pub(super) struct Campaign {
     pub(super) kills: u32,
     /// Those that hit an operation begun and not returned.
     pub(super) kills_in_flight: u32,
-    /// Kills by the number of operations in flight.
+    /// Those that hit the recovery from the kill before.
+    pub(super) kills_in_recovery: u32,
+    /// Kills by the number of operations in flight, those in recovery left out.
     pub(super) in_flight_histogram: Vec<u32>,
     /// Time to reopen after a kill.
     pub(super) recovery_ms: Recovery,
@@ -87,6 +89,12 @@ impl Campaign {
             self.in_flight_histogram.resize(bin + 1, 0);
         }
         self.in_flight_histogram[bin] += 1;
+    }
+
+    /// Notes a kill that hit a recovery.
+    pub(super) fn add_kill_in_recovery(&mut self) {
+        self.kills += 1;
+        self.kills_in_recovery += 1;
     }
 }
 
@@ -171,7 +179,7 @@ impl Report {
 }
 
 impl Campaign {
-    fn rows(&self) -> [(&'static str, String); 2] {
+    fn rows(&self) -> [(&'static str, String); 3] {
         let figure = |value: Option<f64>| value.map_or_else(String::new, |ms| format!("{ms:.2}"));
         let (median, max) = (figure(self.recovery_ms.median), figure(self.recovery_ms.max));
         let kills = format!(
@@ -181,7 +189,11 @@ impl Campaign {
             self.rounds,
             self.seed.unwrap_or_default()
         );
-        [("kills", kills), ("recovery", format!("{median} ms median, {max} ms at most"))]
+        [
+            ("kills", kills),
+            ("killed in recovery", self.kills_in_recovery.to_string()),
+            ("recovery", format!("{median} ms median, {max} ms at most")),
+        ]
     }
 
     fn histogram(&self) -> String {
@@ -225,7 +237,9 @@ mod tests {
         for in_flight in [0, 3, 3] {
             campaign.add_kill(in_flight);
         }
-        assert_eq!((campaign.kills, campaign.kills_in_flight), (3, 2));
+        campaign.add_kill_in_recovery();
+        assert_eq!((campaign.kills, campaign.kills_in_flight), (4, 2));
+        assert_eq!(campaign.kills_in_recovery, 1);
         assert_eq!(campaign.in_flight_histogram, [1, 0, 0, 2]);
     }
 }

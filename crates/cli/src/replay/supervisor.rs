@@ -4,6 +4,10 @@
 //! call. Each waits until a random number of further steps is done, chosen anew after each kill so that the
 //! kills that are left are spread over the rest of the trace. If the trace ends before all kills are made,
 //! it begins again on a fresh heap.
+//!
+//! A quarter of the worker's own kills hit recovery: before anybody looks at the heap that a killed worker
+//! left, another one opens it and dies on the way. What the second one leaves is then compared with the
+//! journal of the first.
 
 use std::{
     fs::{self, File},
@@ -52,6 +56,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Signal number of SIGKILL.
 const SIGKILL: i32 = 9;
 
+/// What a kill hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// A persist call.
+    Persist,
+    /// A persist call of the recovery from the kill before.
+    Recovery,
+    /// Whatever is going on.
+    Moment,
+}
+
+/// The targets of the kills in turn, not drawn, so that each kind gets its share. Recovery comes behind a kill at a
+/// persist call, which nearly always leaves operations in flight.
+const TARGETS: [Target; 8] = {
+    use Target::{Moment, Persist, Recovery};
+    [Persist, Recovery, Moment, Persist, Moment, Persist, Moment, Moment]
+};
+
 /// How a worker shall end.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -59,6 +81,8 @@ enum Fate {
     Killed { after_steps: u64, delay: Duration },
     /// It kills itself.
     KillsItself(Trigger),
+    /// It kills itself in recovery, at the persist call that `seed` draws.
+    DiesInRecovery { seed: u64 },
     /// It lives to the end of the trace.
     Lives,
 }
@@ -156,12 +180,33 @@ impl<'s> Supervisor<'s> {
         heap.close().map_err(Failure::heap(path))
     }
 
-    /// Runs a worker until it ends, and checks the heap it leaves.
+    /// Runs a worker until it ends, and checks the heap it leaves, or that of another one killed in recovery.
     fn segment(&mut self) -> Result<End, Failure> {
         let journal = open_journal(&self.setup.journal_path(), self.setup.shape())?;
         let fate = self.fate(journal.steps());
         // The worker maps it, and a mapping keeps others out.
         drop(journal);
+        let end = self.run_worker(fate)?;
+        if end == End::Killed && self.target_of(self.campaign.kills + 1) == Some(Target::Recovery) {
+            self.kill_recovery()?;
+        }
+        match end {
+            End::Broken => Ok(End::Broken),
+            end => self.inspect(end),
+        }
+    }
+
+    /// Kills the recovery of the heap that a killed worker left.
+    fn kill_recovery(&mut self) -> Result<(), Failure> {
+        let seed = self.rng.u64(..);
+        match self.run_worker(Fate::DiesInRecovery { seed })? {
+            End::Killed => self.campaign.add_kill_in_recovery(),
+            end => return Err(Failure::Worker(format!("a recovery to be killed ended: {end:?}"))),
+        }
+        Ok(())
+    }
+
+    fn run_worker(&mut self, fate: Fate) -> Result<End, Failure> {
         let mut child = self.spawn(fate)?;
         let end = self.attend(&mut child, fate);
         if end.is_err() {
@@ -169,18 +214,18 @@ impl<'s> Supervisor<'s> {
             let _ = child.kill();
             let _ = child.wait();
         }
-        match end? {
-            End::Broken => Ok(End::Broken),
-            end => self.inspect(end),
-        }
+        end
+    }
+
+    /// The target of kill number `kill`, counted from 0, if so many are to be made.
+    fn target_of(&self, kill: u32) -> Option<Target> {
+        (kill < self.kills).then(|| TARGETS[kill as usize % TARGETS.len()])
     }
 
     /// What happens to the next worker, which begins at step `done`.
     fn fate(&mut self, done: u64) -> Fate {
-        let left = u64::from(self.kills.saturating_sub(self.campaign.kills));
-        if left == 0 {
-            return Fate::Lives;
-        }
+        let Some(target) = self.target_of(self.campaign.kills) else { return Fate::Lives };
+        let left = u64::from(self.kills - self.campaign.kills);
         let remaining = self.setup.plan.events().saturating_sub(done);
         let mean = remaining / (left + 1);
         let after_steps = done + 1 + self.rng.u64(0..=mean * 2).min(remaining.saturating_sub(2));
@@ -188,8 +233,7 @@ impl<'s> Supervisor<'s> {
             let countdown = self.rng.u64(1..=SHORT_COUNTDOWN);
             return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
         }
-        // Alternating, not drawn, so that each kind gets its half.
-        if self.campaign.kills.is_multiple_of(2) {
+        if target != Target::Moment {
             let bits = self.rng.u32(0..=COUNTDOWN_BITS);
             let countdown = 1 + self.rng.u64(0..1 << bits);
             return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
@@ -208,9 +252,15 @@ impl<'s> Supervisor<'s> {
         command.arg("--trace").arg(setup.trace_path());
         command.arg("--order").arg(name_of(&setup.order));
         command.arg("--verification").arg(name_of(&setup.verification));
-        if let Fate::KillsItself(trigger) = fate {
-            command.arg("--arm-at").arg(trigger.arm_at.to_string());
-            command.arg("--countdown").arg(trigger.countdown.to_string());
+        match fate {
+            Fate::KillsItself(trigger) => {
+                command.arg("--arm-at").arg(trigger.arm_at.to_string());
+                command.arg("--countdown").arg(trigger.countdown.to_string());
+            }
+            Fate::DiesInRecovery { seed } => {
+                command.arg("--die-in-recovery").arg(seed.to_string());
+            }
+            Fate::Killed { .. } | Fate::Lives => {}
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.spawn().map_err(Failure::io("start a worker"))
