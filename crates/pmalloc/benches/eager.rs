@@ -7,35 +7,29 @@
 //!
 //! Run with `cargo bench -p pmalloc --bench eager`; `EAGER_ROUNDS` sets the rounds, default 9.
 
-use std::{alloc::Layout, hint::black_box, time::Instant};
+mod common;
 
-use pmalloc::{
-    Heap, Slot,
-    persist::{DurabilityChoice, Medium, Offset, Word},
-};
+use std::{alloc::Layout, hint::black_box};
+
+use common::{PER_LINE, Samples, large_size, on_threads, per_operation};
+use pmalloc::{Heap, Slot, persist::Word};
 
 /// Slots per thread of the small rows.
 const SLOTS: usize = 10_000;
 /// Most threads of a row.
 const THREADS_MAX: usize = 8;
-/// Slots per line.
-const PER_LINE: usize = 8;
 
 /// One measured quantity: nanoseconds of CPU time per operation, a sample per round.
 struct Row {
     name: &'static str,
     fences: f64,
-    samples: Vec<f64>,
+    samples: Samples,
 }
 
 fn main() {
-    let rounds = std::env::var("EAGER_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
-    let dir = tempfile::tempdir_in("/dev/shm").expect("/dev/shm can be written");
-    let heap = Heap::options()
-        .durability(DurabilityChoice::PowerFail)
-        .unsafe_force_durability()
-        .create(dir.path().join("heap"))
-        .expect("a new heap");
+    let rounds = common::setting("EAGER_ROUNDS", 9);
+    let dir = common::directory();
+    let heap = common::power_fail_heap(Heap::options(), &dir.path().join("heap"));
     let bench = Bench::new(&heap);
     let only = std::env::var("EAGER_ONLY").unwrap_or_default();
     let (mut rows, measures): (Vec<Row>, Vec<Measure<'_>>) = Bench::rows()
@@ -52,7 +46,7 @@ fn main() {
             }
         }
     }
-    report(&mut rows);
+    report(&rows);
 }
 
 struct Bench<'h> {
@@ -76,7 +70,7 @@ impl<'h> Bench<'h> {
     ];
 
     fn rows() -> Vec<Row> {
-        let row = |name, fences| Row { name, fences, samples: Vec::new() };
+        let row = |name, fences| Row { name, fences, samples: Samples::default() };
         vec![
             row("bare persist, 1 thread", 1.0),
             row("bare persist, 2 threads", 1.0),
@@ -93,23 +87,15 @@ impl<'h> Bench<'h> {
         let slots = (0..THREADS_MAX).map(|thread| {
             heap.slots(&format!("slots {thread}"), (SLOTS * PER_LINE) as u64).expect("room")
         });
-        let area = heap.slots("bare persist area", 1024).expect("room");
-        let base = heap.medium().region().span_of(&area[0]).start;
-        let word = |line: u64| heap.medium().at(Offset::new(base + line * 64)).expect("inside");
-        Self { heap, slots: slots.collect(), bare: (0..128).map(word).collect() }
+        Self {
+            heap,
+            slots: slots.collect(),
+            bare: common::own_lines(heap, "bare persist area", 128),
+        }
     }
 
     fn bare(&self, half: usize) -> u64 {
-        const PERSISTS: usize = 100_000;
-        let m = self.heap.medium();
-        let lines = &self.bare[half * 64..][..64];
-        for count in 0..PERSISTS {
-            let word = lines[count % 64];
-            m.store(word, 0);
-            m.flush_of(word);
-            m.fence();
-        }
-        PERSISTS as u64
+        common::bare_persists(self.heap.medium(), &self.bare[half * 64..][..64], 100_000)
     }
 
     fn bare_1(&self) -> f64 {
@@ -117,7 +103,7 @@ impl<'h> Bench<'h> {
     }
 
     fn bare_2(&self) -> f64 {
-        per_operation(|| on_threads(2, |thread| self.bare(thread)))
+        per_operation(|| on_threads(2, |thread| self.bare(thread)).iter().sum())
     }
 
     fn small(&self, thread: usize, stride: usize) -> u64 {
@@ -141,11 +127,13 @@ impl<'h> Bench<'h> {
     }
 
     fn small_own_line_2(&self) -> f64 {
-        per_operation(|| on_threads(2, |thread| self.small(thread, PER_LINE)))
+        per_operation(|| on_threads(2, |thread| self.small(thread, PER_LINE)).iter().sum())
     }
 
     fn small_own_line_8(&self) -> f64 {
-        per_operation(|| on_threads(THREADS_MAX, |thread| self.small(thread, PER_LINE)))
+        per_operation(|| {
+            on_threads(THREADS_MAX, |thread| self.small(thread, PER_LINE)).iter().sum()
+        })
     }
 
     fn small_contents_1(&self) -> f64 {
@@ -166,10 +154,7 @@ impl<'h> Bench<'h> {
     fn large_1(&self) -> f64 {
         const LIVE: usize = 64;
         let slots = self.slots[0];
-        let layout = |at: usize| {
-            let kib = 32 + (at * 37) % 481;
-            Layout::from_size_align(kib << 10, 8).expect("valid")
-        };
+        let layout = |at: usize| Layout::from_size_align(large_size(at), 8).expect("valid");
         per_operation(|| {
             for _ in 0..100 {
                 for at in 0..LIVE {
@@ -184,63 +169,19 @@ impl<'h> Bench<'h> {
     }
 }
 
-/// Runs `work` on `count` threads and adds up what they did.
-fn on_threads(count: usize, work: impl Fn(usize) -> u64 + Sync) -> u64 {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|thread| {
-                scope.spawn({
-                    let work = &work;
-                    move || work(thread)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
-    })
-}
-
-/// CPU time of this process per operation, in nanoseconds.
-fn per_operation(work: impl FnOnce() -> u64) -> f64 {
-    let (cpu, wall) = (cpu_ns(), Instant::now());
-    let operations = work();
-    black_box(wall.elapsed());
-    (cpu_ns() - cpu) as f64 / operations as f64
-}
-
-fn cpu_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    u64::try_from(time.tv_sec).expect("positive") * 1_000_000_000
-        + u64::try_from(time.tv_nsec).expect("positive")
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-fn report(rows: &mut [Row]) {
+fn report(rows: &[Row]) {
     println!(
         "{:<48} {:>8} {:>8} {:>8}  {:>22}",
         "row", "median", "min", "max", "ratio to fences x bare"
     );
-    let bare: Vec<Vec<f64>> = rows[..2].iter().map(|row| row.samples.clone()).collect();
-    for row in rows.iter() {
+    let bare = [rows[0].samples.clone(), rows[1].samples.clone()];
+    for row in rows {
         let bare = &bare[usize::from(row.name.contains("2 threads"))];
-        let mut ratios: Vec<f64> =
-            row.samples.iter().zip(bare).map(|(ns, bare)| ns / (row.fences * bare)).collect();
-        ratios.sort_by(f64::total_cmp);
-        let min = row.samples.iter().copied().fold(f64::INFINITY, f64::min);
-        let max = row.samples.iter().copied().fold(0.0, f64::max);
+        let ns = row.samples.spread();
+        let ratio = row.samples.over(&bare.times(row.fences)).spread();
         println!(
-            "{:<48} {:>8.1} {:>8.1} {:>8.1}  {:>6.2} ({:.2} to {:.2})",
-            row.name,
-            median(&row.samples),
-            min,
-            max,
-            median(&ratios),
-            ratios[0],
-            ratios[ratios.len() - 1],
+            "{:<48} {:>8.1} {:>8.1} {:>8.1}    {ratio:.2}",
+            row.name, ns.median, ns.min, ns.max
         );
     }
 }
