@@ -1,6 +1,6 @@
 //! Creating and opening heaps.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::OnceLock, time::Instant};
 
 use pmalloc_persist::{
     Access, Durability, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset,
@@ -56,7 +56,6 @@ pub struct HeapOptions {
 
 impl HeapOptions {
     pub(super) fn new() -> Self {
-        let arenas = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             layout: None,
             durability: DurabilityChoice::Auto,
@@ -67,7 +66,7 @@ impl HeapOptions {
                 ring_places: RING_PLACES,
                 lanes: LANES,
                 chunk_bytes: CHUNK_BYTES,
-                logs: u32::try_from(arenas).unwrap_or(LOGS_MAX).min(LOGS_MAX),
+                logs: default_arenas(),
                 roots: ROOTS,
                 stripes: STRIPES_DEFAULT,
             },
@@ -326,6 +325,17 @@ impl Default for HeapOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Arenas of a heap whose creator asked for none: the number of CPUs that this process may use.
+///
+/// Asked for once: the answer takes files of the control groups to be read, also for options that only open.
+fn default_arenas() -> u32 {
+    static ARENAS: OnceLock<u32> = OnceLock::new();
+    *ARENAS.get_or_init(|| {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        u32::try_from(cpus).unwrap_or(LOGS_MAX).min(LOGS_MAX)
+    })
 }
 
 /// Sizes for [`HeapOptions::test_geometry`].
