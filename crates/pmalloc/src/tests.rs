@@ -7,6 +7,8 @@ mod common;
 mod forged;
 #[cfg(not(shuttle))]
 mod sealed;
+#[cfg(not(any(shuttle, miri)))]
+mod sparse;
 
 use crate::layout::geometry::Geometry;
 

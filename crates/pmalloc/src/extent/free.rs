@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::layout::geometry::{Page, PageRange};
 
 /// The free runs below the grown length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FreeRuns {
     /// Volatile: every run by size, then place: the first one at or behind a size is the best fit.
     by_size: BTreeSet<SizeThenPlace>,
@@ -19,6 +19,12 @@ pub(super) struct FreeRuns {
 }
 
 impl FreeRuns {
+    /// No run, in a heap with `grown` pages.
+    pub(super) fn new(grown: u32) -> Self {
+        // As zeros from the start the table needs memory only where a run ends.
+        Self { by_size: BTreeSet::new(), length_at_end: vec![0; grown as usize], pages: 0 }
+    }
+
     /// Makes room for runs below page `grown`.
     pub(super) fn grow(&mut self, grown: u32) {
         self.length_at_end.resize(grown as usize, 0);

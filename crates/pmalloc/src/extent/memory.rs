@@ -10,11 +10,12 @@ use std::{collections::VecDeque, io, ops::Range};
 use crate::layout::geometry::{Page, PageRange};
 
 /// Marks of pages: these, or the number of a release from [`FIRST_RELEASE`] on.
-const ALLOCATED: u32 = 0;
+/// Free since before the heap was opened: it may have memory, but nothing says that it does. Zero, so that the marks of
+/// pages that nobody ever uses need no memory themselves.
+const UNKNOWN: u32 = 0;
+const ALLOCATED: u32 = 1;
 /// Free, and without memory.
-const BARE: u32 = 1;
-/// Free since before the heap was opened: it may have memory, but nothing says that it does.
-const UNKNOWN: u32 = 2;
+const BARE: u32 = 2;
 const FIRST_RELEASE: u32 = 3;
 
 /// Releases in the queue that are always worth less than looking for those that are void.
@@ -43,10 +44,11 @@ struct Release {
     number: u32,
 }
 
-impl Default for PageMemory {
-    fn default() -> Self {
+impl PageMemory {
+    /// The marks of a heap with `grown` pages: all unknown.
+    pub(super) fn new(grown: u32) -> Self {
         Self {
-            marks: Vec::new(),
+            marks: vec![UNKNOWN; grown as usize],
             queue: VecDeque::new(),
             sweep_at: QUEUE_SLACK,
             next: FIRST_RELEASE,
@@ -54,9 +56,7 @@ impl Default for PageMemory {
             refused: false,
         }
     }
-}
 
-impl PageMemory {
     /// Makes room for the pages below `grown`; new ones are unknown.
     pub(super) fn grow(&mut self, grown: u32) {
         self.marks.resize(grown as usize, UNKNOWN);

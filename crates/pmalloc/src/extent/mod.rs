@@ -91,13 +91,11 @@ impl Extents {
             return Err(Error::corrupted(Geometry::state(), what));
         }
         let mut space = Space {
-            free: FreeRuns::default(),
-            memory: PageMemory::default(),
+            free: FreeRuns::new(grown_pages),
+            memory: PageMemory::new(grown_pages),
             peak: RecentPeak::default(),
             grown: grown_pages,
         };
-        space.free.grow(grown_pages);
-        space.memory.grow(grown_pages);
         space.take_over(&geometry, allocated)?;
         Ok(Self { geometry, space: Mutex::new(space) })
     }
