@@ -6,11 +6,13 @@ use pmalloc::Error;
 
 use crate::{
     model::{Held, Model},
-    world::World,
+    world::{EXTRA_SLOTS, World},
 };
 
 /// Bytes of a block of which a slab holds two or three, so that every few allocations take a slab's last block.
 const FEW_PER_SLAB: usize = 6000;
+/// Bytes of a block with contents: over several lines, and of the class of the second root array.
+const CONTENTS: usize = 180;
 /// Bytes of a page-granular block.
 const PAGES: usize = 16 << 10;
 
@@ -86,7 +88,7 @@ impl Step {
         };
         match self.op {
             Op::AllocSmallest => alloc(16, false),
-            Op::AllocContents => alloc(100, true),
+            Op::AllocContents => alloc(CONTENTS, true),
             Op::AllocFewPerSlab => alloc(FEW_PER_SLAB, false),
             Op::AllocPages => alloc(PAGES, false),
             Op::AllocLargest => alloc(largest(world), false),
@@ -164,7 +166,7 @@ impl Plan {
             Self::Alloc(at, held) => world.alloc(*at, held),
             Self::Free(lane, at) => world.free(*lane, *at),
             Self::Trim => world.heap.trim().map(drop),
-            Self::MakeRoot => world.heap.slots("extra", 4).map(drop),
+            Self::MakeRoot => world.heap.slots("extra", EXTRA_SLOTS).map(drop),
             Self::RenewSession(lane) => {
                 world.renew_session(*lane);
                 Ok(())
@@ -246,6 +248,16 @@ fn fragment(world: &mut World) {
         must(world, op, 0);
     }
     must(world, Op::AllocSmallest, 1);
+    // What a new root array gets is not all zero by itself.
+    let filled = world
+        .model
+        .slots
+        .iter()
+        .position(|held| held.as_ref().is_some_and(|held| held.filled && held.lane == 1));
+    let filled = filled.expect("the contents of session 1 are not the oldest block");
+    world.free(1, filled).expect("just allocated");
+    world.model.slots[filled] = None;
+    must(world, Op::RenewSession, 1);
 }
 
 fn fill(world: &mut World) {

@@ -19,7 +19,7 @@ use crate::{
     explore::Lie,
     model::{Expected, Held, Model, Shared},
     room::{self, RootBytes},
-    world::{SLOTS, options},
+    world::{EXTRA_SLOTS, SLOTS, options},
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
@@ -150,6 +150,12 @@ fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
     let live = blocks.len();
     if live != full + 1 + usize::from(model.extra) {
         return Err(format!("{live} blocks are live, {full} slots are full"));
+    }
+    if model.extra {
+        let extra = heap.slots("extra", EXTRA_SLOTS).map_err(|error| format!("extra: {error}"))?;
+        if let Some(at) = extra.iter().position(|slot| !slot.is_empty(&guard)) {
+            return Err(format!("slot {at} of a new root array is not empty"));
+        }
     }
     Ok(())
 }

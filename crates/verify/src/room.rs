@@ -11,7 +11,7 @@ use pmalloc::{
     persist::sim::{Domain, Sim},
 };
 
-use crate::world::{SLOTS, World, medium};
+use crate::world::{EXTRA_SLOTS, SLOTS, World, medium};
 
 /// Bytes of the data area that a heap without blocks uses for its root arrays.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ impl RootBytes {
             let world = World::new(medium(Domain::Line64));
             let used = || world.heap.stats().expect("the simulator knows its size").used_bytes;
             let alone = used();
-            world.heap.slots("extra", 4).expect("a fresh heap has room");
+            world.heap.slots("extra", EXTRA_SLOTS).expect("a fresh heap has room");
             Self { alone, with_extra: used() }
         })
     }

@@ -9,6 +9,9 @@ use pmalloc::{
 
 use crate::model::{Held, Model};
 
+/// Slots of the second array: a block of the class of those with contents, of which no cache holds a clean one.
+pub const EXTRA_SLOTS: u64 = 24;
+
 /// Slots of the array that operations work on: two lines.
 pub const SLOTS: usize = 16;
 
