@@ -438,8 +438,9 @@ fn what_was_judged_is_not_judged_again() {
         let report = explorer.finish();
         (report.points, report.repeated_points)
     };
-    assert_eq!(repeated([5, 5]), (4, 2));
-    assert_eq!(repeated([5, 6]), (4, 0));
+    // The second store brings back what was there, so that the two crashes of a round leave the same.
+    assert_eq!(repeated([5, 5]), (4, 3));
+    assert_eq!(repeated([5, 6]), (4, 2));
 }
 
 #[test]

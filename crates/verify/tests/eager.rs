@@ -57,7 +57,8 @@ fn compare_all(domain: Domain) -> Tally {
         }
     }
     println!("{domain:?}: {tally:?}");
-    assert!(tally.classes * 4 < tally.images, "few of the images differ: {tally:?}");
+    // The explorer has less to leave out than there are histories: images with equal contents are one already.
+    assert!(tally.classes * 2 < tally.images, "few of the images differ: {tally:?}");
     tally
 }
 

@@ -1,30 +1,21 @@
 //! Post-crash contents that are not decided until something looks at them.
 //!
-//! After a crash each unit with stores that may or may not have become durable holds one of several prefixes.
-//! The simulator keeps all of them. When a word is read, the prefixes that remain are grouped by its value;
-//! one group is chosen, the others are for later runs. What is never read is never enumerated.
+//! After a crash each unit with stores that may or may not have become durable has one of several contents.
+//! The simulator keeps all of them. When a word is read, the contents that remain are grouped by its value, or
+//! by its class if that is all that is asked; one group is chosen, the others are for later runs. What is never
+//! read is never enumerated, and neither is what is overwritten unread.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
 
 use super::{
-    memory::{Memory, WordAt},
+    memory::{Memory, WordAt, to_index},
     mix::mix,
-    model::{Domain, Pending, Store, UnitAt},
+    model::{Domain, UnitAt},
+    undecided::Undecided,
 };
 
-/// A unit whose contents the crash left open.
-#[derive(Debug)]
-pub(super) struct Undecided {
-    pub(super) unit: UnitAt,
-    pub(super) stores: Vec<Store>,
-    /// How many of the stores may have become durable, ascending, at the boot.
-    pub(super) at_boot: Vec<usize>,
-    /// Those that agree with what was read since.
-    pub(super) left: Vec<usize>,
-}
-
-/// One choice among images: which group of prefixes a read found.
+/// One choice among images: which group of contents a read found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) word: Option<WordAt>,
@@ -46,24 +37,24 @@ pub(super) enum Plan {
     OnlyOldest(usize),
     /// Pseudo-random contents.
     Random(u64),
-    /// For each unit the prefix to take.
+    /// For each unit the index of the content to take.
     Fixed(Vec<usize>),
 }
 
 impl Plan {
-    /// The prefix that the plan wants for the unit in `slot`.
-    fn prefix(&self, slot: usize, choices: &[usize]) -> usize {
-        let (oldest, newest) = (choices[0], choices[choices.len() - 1]);
+    /// The index of the content that the plan wants for `undecided`, the unit in `slot`.
+    fn content(&self, slot: usize, undecided: &Undecided) -> usize {
+        let (oldest, newest) = (0, undecided.newest());
         match self {
             Self::OnlyNewest(one) if *one == slot => newest,
             Self::OnlyOldest(one) if *one == slot => oldest,
             Self::Oldest | Self::OnlyNewest(_) => oldest,
             Self::Newest | Self::OnlyOldest(_) => newest,
             Self::Random(seed) => {
-                let draw = mix(seed ^ mix(slot as u64)) % choices.len() as u64;
-                choices[super::memory::to_index(draw)]
+                let draw = mix(seed ^ mix(slot as u64)) % undecided.content_count() as u64;
+                to_index(draw)
             }
-            Self::Fixed(prefixes) => prefixes[slot],
+            Self::Fixed(contents) => contents[slot],
         }
     }
 }
@@ -71,34 +62,36 @@ impl Plan {
 /// All that a post-crash medium has not decided yet, and the choices of the present run.
 #[derive(Debug)]
 pub(super) struct Image {
+    domain: Domain,
     list: Vec<Undecided>,
     /// Per unit: index into `list` plus one, or zero if the unit is decided.
     slot_of: Vec<usize>,
     /// Per line: how many of its units are undecided. Read without the lock before each access.
     hot: Arc<[AtomicU8]>,
-    narrowed: Vec<usize>,
+    /// The units that the run has narrowed or written to.
+    touched: Vec<usize>,
     pub(super) decisions: Vec<Decision>,
     script: Vec<Decision>,
     plan: Plan,
     /// The run asked other questions than the script has answers to.
     pub(super) diverged: bool,
-    groups: Vec<u64>,
-    values: Vec<u64>,
+    /// Per content that is left: the class of the word that is being read.
+    classes: Vec<usize>,
 }
 
 impl Image {
-    pub(super) fn new(unit_count: usize, hot: Arc<[AtomicU8]>) -> Self {
+    pub(super) fn new(domain: Domain, unit_count: usize, hot: Arc<[AtomicU8]>) -> Self {
         Self {
+            domain,
             list: Vec::new(),
             slot_of: vec![0; unit_count],
             hot,
-            narrowed: Vec::new(),
+            touched: Vec::new(),
             decisions: Vec::new(),
             script: Vec::new(),
             plan: Plan::Oldest,
             diverged: false,
-            groups: Vec::new(),
-            values: Vec::new(),
+            classes: Vec::new(),
         }
     }
 
@@ -106,42 +99,48 @@ impl Image {
         &self.list
     }
 
-    /// The units that the run has looked at.
+    /// The units of which the run has told contents apart.
     pub(super) fn narrowed(&self) -> impl Iterator<Item = &Undecided> {
-        self.narrowed.iter().map(|&slot| &self.list[slot])
+        let touched = self.touched.iter().map(|&slot| &self.list[slot]);
+        touched.filter(|undecided| undecided.left_count() < undecided.content_count())
     }
 
-    pub(super) fn is_open(&self, unit: UnitAt) -> bool {
-        self.slot_of[unit.0] != 0
+    /// The unit that holds `word`, if it is open.
+    pub(super) fn open_at(&self, unit: UnitAt) -> Option<&Undecided> {
+        self.slot(unit).map(|slot| &self.list[slot])
     }
 
     /// The units that are still open now.
     pub(super) fn open(&self) -> impl Iterator<Item = &Undecided> {
-        self.list.iter().filter(|undecided| self.is_open(undecided.unit))
+        self.list.iter().filter(|undecided| self.slot_of[undecided.unit.0] != 0)
     }
 
-    /// Replaces the undecided units by what a crash would leave undecided of `pending` and of `older`.
-    pub(super) fn boot(&mut self, domain: Domain, pending: &Pending, older: &Self) {
-        self.clear(domain);
-        for fifo in pending.iter() {
-            self.add(domain, fifo.unit, &fifo.stores, (0..=fifo.stores.len()).collect());
-        }
-        for open in older.open() {
-            self.add(domain, open.unit, &open.stores, open.left.clone());
+    /// Whether a crash left open what `word` holds, and nothing has decided it since.
+    pub(super) fn is_open(&self, word: WordAt) -> bool {
+        self.open_at(self.domain.unit_of(word)).is_some_and(|undecided| undecided.is_open(word))
+    }
+
+    /// Replaces the undecided units by `undecided`.
+    pub(super) fn boot(&mut self, undecided: impl Iterator<Item = Undecided>) {
+        self.clear();
+        for undecided in undecided {
+            let unit = undecided.unit;
+            self.list.push(undecided);
+            self.open_slot(unit, self.list.len() - 1);
         }
     }
 
     /// Starts a run: every unit is open again.
-    pub(super) fn begin(&mut self, domain: Domain, script: Vec<Decision>, plan: Plan) {
-        for slot in std::mem::take(&mut self.narrowed) {
-            let undecided = &mut self.list[slot];
-            undecided.left.clone_from(&undecided.at_boot);
-            if self.slot_of[undecided.unit.0] == 0 {
-                self.slot_of[undecided.unit.0] = slot + 1;
-                let unit = undecided.unit;
-                self.heat(domain, unit, 1);
+    pub(super) fn begin(&mut self, script: Vec<Decision>, plan: Plan) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            self.list[slot].reset();
+            let unit = self.list[slot].unit;
+            if self.slot_of[unit.0] == 0 {
+                self.open_slot(unit, slot);
             }
         }
+        self.touched = touched;
         self.decisions.clear();
         self.script = script;
         self.plan = plan;
@@ -149,91 +148,94 @@ impl Image {
     }
 
     /// Forgets all open units: their contents are what `memory` holds.
-    pub(super) fn clear(&mut self, domain: Domain) {
+    pub(super) fn clear(&mut self) {
         for slot in 0..self.list.len() {
             let unit = self.list[slot].unit;
-            if self.is_open(unit) {
-                self.heat(domain, unit, -1);
+            if self.slot_of[unit.0] != 0 {
+                self.close_slot(unit);
             }
-            self.slot_of[unit.0] = 0;
         }
         self.list.clear();
-        self.narrowed.clear();
+        self.touched.clear();
+    }
+
+    /// Decides in which of the classes that `class_of` puts values in the value of `word` is. Returns a value
+    /// of that class, or `None` if memory has the only one.
+    ///
+    /// `class_of` numbers the classes in the order in which it meets them.
+    pub(super) fn decide(
+        &mut self,
+        memory: &mut Memory,
+        word: WordAt,
+        class_of: &mut dyn FnMut(u64) -> usize,
+    ) -> Option<u64> {
+        let slot = self.slot(self.domain.unit_of(word))?;
+        if self.list[slot].is_written(word) {
+            return None;
+        }
+        self.classes.clear();
+        self.classes.extend(self.list[slot].values(word).map(class_of));
+        let count = self.classes.iter().max().map_or(0, |last| last + 1);
+        if count > 1 {
+            let chosen = self.choose(slot, word, count);
+            self.narrow(memory, slot, chosen);
+        }
+        self.list[slot].values(word).next()
     }
 
     /// Decides what `word` holds.
-    pub(super) fn decide_word(&mut self, domain: Domain, memory: &mut Memory, word: WordAt) {
-        let unit = domain.unit_of(word);
-        let Some(slot) = self.slot_of[unit.0].checked_sub(1) else { return };
-        self.group(slot, memory.base(word), word);
-        let group = if self.groups.len() == 1 { 0 } else { self.choose(slot, word) };
-        let value = self.groups[group];
-        let undecided = &mut self.list[slot];
-        if self.groups.len() > 1 {
-            if undecided.left.len() == undecided.at_boot.len() {
-                self.narrowed.push(slot);
-            }
-            let mut values = self.values.iter();
-            undecided.left.retain(|_| values.next() == Some(&value));
-        }
-        memory.adopt(word, value);
-        if self.list[slot].left.len() == 1 {
-            self.close(domain, memory, slot);
-        }
-    }
-
-    /// Decides what every word of `unit` holds.
-    pub(super) fn decide_unit(&mut self, domain: Domain, memory: &mut Memory, unit: UnitAt) {
-        let Some(slot) = self.slot_of[unit.0].checked_sub(1) else { return };
-        for store in 0..self.list[slot].stores.len() {
-            let word = self.list[slot].stores[store].word;
-            self.decide_word(domain, memory, word);
-        }
-        if self.is_open(unit) {
-            self.close(domain, memory, slot);
-        }
+    pub(super) fn decide_word(&mut self, memory: &mut Memory, word: WordAt) {
+        let mut values = Vec::new();
+        self.decide(memory, word, &mut |value| number(&mut values, value));
     }
 
     /// Decides everything.
-    pub(super) fn decide_all(&mut self, domain: Domain, memory: &mut Memory) {
+    pub(super) fn decide_all(&mut self, memory: &mut Memory) {
         for slot in 0..self.list.len() {
-            self.decide_unit(domain, memory, self.list[slot].unit);
+            let words = self.domain.words_of(self.list[slot].unit);
+            words.for_each(|word| self.decide_word(memory, word));
         }
     }
 
-    fn add(&mut self, domain: Domain, unit: UnitAt, stores: &[Store], choices: Vec<usize>) {
-        self.list.push(Undecided {
-            unit,
-            stores: stores.to_vec(),
-            left: choices.clone(),
-            at_boot: choices,
-        });
-        self.slot_of[unit.0] = self.list.len();
-        self.heat(domain, unit, 1);
-    }
-
-    /// Finds the value of `word` under each remaining prefix, and the distinct ones among them.
-    fn group(&mut self, slot: usize, base: u64, word: WordAt) {
-        let undecided = &self.list[slot];
-        self.groups.clear();
-        self.values.clear();
-        let (mut value, mut done) = (base, 0);
-        for &prefix in &undecided.left {
-            for store in &undecided.stores[done..prefix] {
-                if store.word == word {
-                    value = store.value;
-                }
-            }
-            done = prefix;
-            self.values.push(value);
-            if !self.groups.contains(&value) {
-                self.groups.push(value);
-            }
+    /// Notes that the run stores to `word`: whatever the crash left there is gone for whoever reads it.
+    pub(super) fn write(&mut self, word: WordAt) {
+        if let Some(slot) = self.slot(self.domain.unit_of(word)) {
+            self.touch(slot);
+            self.list[slot].set_written(word);
         }
     }
 
-    fn choose(&mut self, slot: usize, word: WordAt) -> usize {
-        let group_count = self.groups.len();
+    /// Notes that such a store is durable: whatever the crash left in `word` is gone for good.
+    pub(super) fn guarantee(&mut self, word: WordAt) {
+        if let Some(slot) = self.slot(self.domain.unit_of(word)) {
+            self.list[slot].set_durable(word);
+        }
+    }
+
+    fn slot(&self, unit: UnitAt) -> Option<usize> {
+        self.slot_of[unit.0].checked_sub(1)
+    }
+
+    fn touch(&mut self, slot: usize) {
+        if self.list[slot].is_untouched() {
+            self.touched.push(slot);
+        }
+    }
+
+    /// Keeps the contents of the unit in `slot` whose class is `chosen`.
+    fn narrow(&mut self, memory: &mut Memory, slot: usize, chosen: usize) {
+        self.touch(slot);
+        let undecided = &mut self.list[slot];
+        let mut classes = self.classes.iter();
+        undecided.narrow(|| classes.next() == Some(&chosen));
+        undecided.adopt(memory);
+        if undecided.left_count() == 1 {
+            let unit = undecided.unit;
+            self.close_slot(unit);
+        }
+    }
+
+    fn choose(&mut self, slot: usize, word: WordAt, group_count: usize) -> usize {
         let group = match self.script.get(self.decisions.len()) {
             Some(planned) => {
                 let same = planned.group < group_count
@@ -250,36 +252,33 @@ impl Image {
 
     fn planned(&self, slot: usize) -> usize {
         let undecided = &self.list[slot];
-        let wanted = self.plan.prefix(slot, &undecided.at_boot);
-        let index = undecided.left.iter().position(|&prefix| prefix == wanted).unwrap_or(0);
-        let value = self.values[index];
-        self.groups.iter().position(|&group| group == value).expect("each value has its group")
+        let wanted = undecided.position(self.plan.content(slot, undecided));
+        self.classes[wanted.unwrap_or(0)]
     }
 
-    /// Applies the one content that is left of the unit in `slot`.
-    fn close(&mut self, domain: Domain, memory: &mut Memory, slot: usize) {
-        let undecided = &self.list[slot];
-        let unit = undecided.unit;
-        for store in &undecided.stores[..undecided.left[0]] {
-            let newer = &undecided.stores[..undecided.left[0]];
-            let last = newer.iter().rev().find(|other| other.word == store.word);
-            memory.adopt(store.word, last.expect("the store itself is there").value);
-        }
-        if undecided.left.len() == undecided.at_boot.len() {
-            self.narrowed.push(slot);
-        }
+    fn open_slot(&mut self, unit: UnitAt, slot: usize) {
+        self.slot_of[unit.0] = slot + 1;
+        self.heat(unit, 1);
+    }
+
+    fn close_slot(&mut self, unit: UnitAt) {
         self.slot_of[unit.0] = 0;
-        self.heat(domain, unit, -1);
+        self.heat(unit, -1);
     }
 
-    fn heat(&self, domain: Domain, unit: UnitAt, change: i8) {
-        let line = match domain {
-            Domain::Line64 => unit.0,
-            Domain::Word8 | Domain::Eadr => WordAt(unit.0).line(),
-        };
+    fn heat(&self, unit: UnitAt, change: i8) {
+        let line = self.domain.words_of(unit).next().expect("a unit has a word").line();
         let cell = &self.hot[line];
         // Relaxed: written under the medium's lock; a post-crash medium has one thread.
         let heat = cell.load(Ordering::Relaxed).wrapping_add_signed(change);
         cell.store(heat, Ordering::Relaxed);
     }
+}
+
+/// The number of `class` among `known`, to which it is added if it is new.
+fn number<C: PartialEq>(known: &mut Vec<C>, class: C) -> usize {
+    known.iter().position(|other| *other == class).unwrap_or_else(|| {
+        known.push(class);
+        known.len() - 1
+    })
 }

@@ -8,8 +8,9 @@ use super::{
     engine::Hook,
     memory::WordAt,
     pages::Pages,
-    report::{Crash, Fate, ImageId, StoreFate},
+    report::{Crash, ImageId, StoreFate},
     state::State,
+    undecided::Undecided,
 };
 use crate::Medium;
 
@@ -55,11 +56,11 @@ impl CrashState {
         self.boot(Plan::Newest)
     }
 
-    /// How many images there are, before any two are known to be indistinguishable; saturates.
+    /// How many different images there are, before any two are known to be indistinguishable; saturates.
     #[must_use]
     pub fn image_count(&self) -> u64 {
         let state = self.sim.lock();
-        state.image.open().fold(1, |product, unit| product.saturating_mul(unit.left.len() as u64))
+        state.image.open().fold(1, |product, unit| product.saturating_mul(unit.left_count() as u64))
     }
 
     fn boot(&self, plan: Plan) -> Sim {
@@ -68,8 +69,8 @@ impl CrashState {
             let mut guard = sim.lock();
             let state = &mut *guard;
             state.begin(Vec::new(), plan, 0);
-            state.image.decide_all(state.domain, &mut state.memory);
-            state.image.clear(state.domain);
+            state.image.decide_all(&mut state.memory);
+            state.image.clear();
             state.memory.drop_undo();
         }
         sim.inner.is_boot.store(false, Ordering::Relaxed);
@@ -92,7 +93,7 @@ impl Sim {
 
     /// Takes over everything but the contents from the crashed `source`.
     fn take_over(&self, boot: &mut State, source: &Self, state: &mut State) {
-        boot.image.boot(boot.domain, &state.pending, &state.image);
+        boot.image.boot(state.after_crash());
         boot.mutations.clone_from(&state.mutations);
         self.inner.pages.copy_from(&source.inner.pages);
         let pages = boot.run.pages_at_boot.as_ref().expect("made with the medium");
@@ -202,18 +203,5 @@ pub(super) struct Lent {
 }
 
 fn fates(state: &State) -> Vec<StoreFate> {
-    let mut fates = Vec::new();
-    for unit in state.image.narrowed() {
-        let (least, most) = (unit.left[0], unit.left[unit.left.len() - 1]);
-        for (index, store) in unit.stores.iter().enumerate() {
-            let fate = match index {
-                _ if index < least => Fate::Kept,
-                _ if index >= most => Fate::Lost,
-                _ => Fate::Open,
-            };
-            let (at, value, site) = (store.word.bytes(), store.value, store.site);
-            fates.push(StoreFate { at, value, site, fate });
-        }
-    }
-    fates
+    state.image.narrowed().flat_map(Undecided::fates).collect()
 }

@@ -12,6 +12,7 @@ use super::{
     model::Site,
     quiet,
     report::{Crash, Digest, ImageId, PointKind, Report, Violation},
+    undecided::Undecided,
 };
 
 /// Recovery and oracle.
@@ -116,13 +117,12 @@ impl Engine {
     /// Runs the check on every image of the product, whether or not it can tell them apart.
     pub(super) fn explore_eagerly(self: &Arc<Self>, sim: &Sim, crash: Crash) {
         let lent = sim.lend_boot(crash, None, self.options.step_limit);
-        let choices: Vec<Vec<usize>> =
-            lent.sim.lock().image.units().iter().map(|unit| unit.at_boot.clone()).collect();
-        let mut odometer = vec![0; choices.len()];
+        let counts: Vec<usize> =
+            lent.sim.lock().image.units().iter().map(Undecided::content_count).collect();
+        let mut contents = vec![0; counts.len()];
         loop {
-            let prefixes = odometer.iter().zip(&choices).map(|(&i, choices)| choices[i]).collect();
-            self.run(&lent.sim, 0, Vec::new(), Plan::Fixed(prefixes), 0);
-            if !advance(&mut odometer, &choices) || self.is_over() {
+            self.run(&lent.sim, 0, Vec::new(), Plan::Fixed(contents.clone()), 0);
+            if !advance(&mut contents, &counts) || self.is_over() {
                 break;
             }
         }
@@ -189,7 +189,7 @@ impl Engine {
         boot.begin_run(script, plan, fresh_from);
         if is_eager {
             let state = &mut *boot.lock();
-            state.image.decide_all(state.domain, &mut state.memory);
+            state.image.decide_all(&mut state.memory);
         }
         let outcome =
             quiet::catch(|| (self.check)(boot)).map_err(|panic| format!("panic: {panic}"));
@@ -315,11 +315,11 @@ fn next_script(mut decisions: Vec<Decision>) -> Option<Vec<Decision>> {
     None
 }
 
-/// Moves `odometer` to the next element of the product of `choices`.
-fn advance(odometer: &mut [usize], choices: &[Vec<usize>]) -> bool {
-    for (digit, choices) in odometer.iter_mut().zip(choices) {
+/// Moves `odometer` to the next number whose digits are below `counts`.
+fn advance(odometer: &mut [usize], counts: &[usize]) -> bool {
+    for (digit, count) in odometer.iter_mut().zip(counts) {
         *digit += 1;
-        if *digit < choices.len() {
+        if *digit < *count {
             return true;
         }
         *digit = 0;

@@ -71,22 +71,17 @@ impl Sim {
         }
     }
 
-    /// Decides the units that `span` touches without losing what plain stores already wrote to it.
+    /// Decides the words of which `span` covers a part, without losing what plain stores already wrote to it.
     fn decide_under(&self, span: Span) {
-        if !WordAt::all_in(span).any(|word| self.is_hot(word)) {
-            return;
-        }
-        let mut state = self.lock();
-        let written: Vec<(WordAt, u64, u64)> = masked_words(span)
-            .map(|(word, mask)| (word, mask, state.memory.live(word).get()))
-            .collect();
-        for &(word, ..) in &written {
+        let parts =
+            masked_words(span).filter(|&(word, mask)| mask != u64::MAX && self.is_hot(word));
+        for (word, mask) in parts {
+            let mut state = self.lock();
+            let written = state.memory.live(word).get();
             state.memory.live(word).set(state.memory.shadow(word));
-            state.decide_unit_of(word);
-        }
-        for (word, mask, value) in written {
+            state.decide_word(word);
             let live = state.memory.live(word);
-            live.set(value & mask | live.get() & !mask);
+            live.set(written & mask | live.get() & !mask);
         }
     }
 
@@ -94,8 +89,7 @@ impl Sim {
         let page_bytes = Span::new(page as u64 * PAGE_BYTES, PAGE_BYTES);
         for word in WordAt::all_in(page_bytes) {
             let mut state = self.lock();
-            state.decide_unit_of(word);
-            if state.memory.live(word).get() != 0 {
+            if state.image.is_open(word) || state.memory.live(word).get() != 0 {
                 state.store(current_thread, word, 0, site);
                 drop(state);
                 self.stored_one(site);
@@ -191,7 +185,7 @@ impl Medium for Sim {
         for word in WordAt::all_in(span) {
             let mut state = self.lock();
             let value = state.memory.live(word).get();
-            if value != state.memory.shadow(word) {
+            if value != state.memory.shadow(word) || state.image.is_open(word) {
                 state.log(current_thread, word, value, site);
                 drop(state);
                 self.stored_one(site);

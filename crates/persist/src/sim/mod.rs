@@ -62,6 +62,7 @@ mod pages;
 mod quiet;
 mod report;
 mod state;
+mod undecided;
 
 use core::{
     fmt,
@@ -225,7 +226,7 @@ impl Sim {
         let unit_count = options.domain.unit_count(word_count);
         let hot: Arc<[AtomicU8]> = (0..word_count.div_ceil(8)).map(|_| AtomicU8::new(0)).collect();
         let memory = Memory::new(live.clone());
-        let image = Image::new(unit_count, hot.clone());
+        let image = Image::new(options.domain, unit_count, hot.clone());
         let state = State::new(options.domain, memory, image, unit_count);
         Self {
             inner: Arc::new(Inner {

@@ -25,6 +25,9 @@ pub enum Domain {
     Eadr,
 }
 
+/// Words of the largest unit, a line.
+pub(super) const UNIT_WORDS: usize = 8;
+
 /// Index of a unit: a line or a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct UnitAt(pub(super) usize);
@@ -36,6 +39,17 @@ impl Domain {
             Self::Line64 => UnitAt(word.line()),
             Self::Word8 | Self::Eadr => UnitAt(word.0),
         }
+    }
+
+    /// The words of `unit`.
+    pub(super) fn words_of(self, unit: UnitAt) -> impl Iterator<Item = WordAt> {
+        let count = if self == Self::Line64 { UNIT_WORDS } else { 1 };
+        (unit.0 * count..(unit.0 + 1) * count).map(WordAt)
+    }
+
+    /// Which word of its unit `word` is.
+    pub(super) fn index_of(self, word: WordAt) -> usize {
+        if self == Self::Line64 { word.0 % UNIT_WORDS } else { 0 }
     }
 
     /// The units of `line`.
@@ -110,6 +124,11 @@ impl Pending {
 
     pub(super) fn is_empty(&self) -> bool {
         self.fifos.is_empty()
+    }
+
+    /// Whether a store to `unit` may or may not be durable.
+    pub(super) fn has(&self, unit: UnitAt) -> bool {
+        self.slot_of[unit.0] != 0
     }
 
     /// Captures what `unit` holds now for the next fence of `thread`.

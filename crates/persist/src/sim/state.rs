@@ -7,11 +7,11 @@ use super::{
     boot::{Decision, Image, Plan},
     engine::Hook,
     memory::{Memory, WordAt},
-    mix::Mixer,
     model::{Domain, Pending, Site, Store},
     mutate::{Delayed, Mutations, SiteKind, SiteTable},
     pages::{Backs, Pages},
     report::Crash,
+    undecided::Undecided,
 };
 use crate::{Line, Span, sync::thread::ThreadId};
 
@@ -88,12 +88,7 @@ impl State {
 
     /// Decides what `word` holds, if a crash left that open.
     pub(super) fn decide_word(&mut self, word: WordAt) {
-        self.image.decide_word(self.domain, &mut self.memory, word);
-    }
-
-    /// Decides what the unit of `word` holds, if a crash left that open.
-    pub(super) fn decide_unit_of(&mut self, word: WordAt) {
-        self.image.decide_unit(self.domain, &mut self.memory, self.domain.unit_of(word));
+        self.image.decide_word(&mut self.memory, word);
     }
 
     /// Writes `value` to live memory and logs it as a store.
@@ -104,7 +99,6 @@ impl State {
         value: u64,
         site: Site,
     ) {
-        self.decide_unit_of(word);
         self.memory.live(word).set(value);
         self.log(thread, word, value, site);
     }
@@ -118,6 +112,7 @@ impl State {
         site: Site,
     ) {
         self.sites.note(SiteKind::Store, site);
+        self.image.write(word);
         self.memory.log(word, value);
         let store = Store { word, value, seq: 0, site };
         if self.mutations.is_empty() && self.delayed.is_empty() {
@@ -144,7 +139,7 @@ impl State {
                 continue;
             }
             self.untold_words += 1;
-            self.decide_unit_of(word);
+            self.decide_word(word);
             let value = self.memory.live(word).get();
             self.log(thread, word, value, site);
         }
@@ -159,27 +154,39 @@ impl State {
 
     /// Makes durable what `thread` flushed.
     pub(super) fn fence(&mut self, thread: ThreadId) {
-        let memory = &mut self.memory;
-        self.pending.fence(thread, |store| memory.guarantee(store.word, store.value));
+        let (memory, image) = (&mut self.memory, &mut self.image);
+        self.pending.fence(thread, |store| {
+            memory.guarantee(store.word, store.value);
+            image.guarantee(store.word);
+        });
     }
 
     /// Makes everything durable.
     pub(super) fn release_all(&mut self) {
-        let memory = &mut self.memory;
-        self.pending.release_all(|store| memory.guarantee(store.word, store.value));
+        let (memory, image) = (&mut self.memory, &mut self.image);
+        self.pending.release_all(|store| {
+            memory.guarantee(store.word, store.value);
+            image.guarantee(store.word);
+        });
+    }
+
+    /// The units that a crash now would leave undecided.
+    pub(super) fn after_crash(&self) -> impl Iterator<Item = Undecided> {
+        let pending = self.pending.iter().map(|fifo| (fifo.unit, &fifo.stores[..]));
+        let open = self.image.open().map(|open| (open.unit, &[][..]));
+        let open = open.filter(|(unit, _)| !self.pending.has(*unit));
+        let after = pending.chain(open).map(|(unit, stores)| {
+            let before = self.image.open_at(unit);
+            Undecided::after_crash((self.domain, unit), &self.memory, before, stores)
+        });
+        after.filter(|undecided| !undecided.is_decided())
     }
 
     /// Hash of the set of images that a crash now could leave.
     pub(super) fn fingerprint(&self, pages: &Pages) -> u128 {
-        let pending = self.pending.iter().map(|fifo| {
-            let choices = 0..=fifo.stores.len();
-            hash_unit(fifo.unit.0, &fifo.stores, choices)
-        });
-        let open = self
-            .image
-            .open()
-            .map(|open| hash_unit(open.unit.0, &open.stores, open.left.iter().copied()));
-        pending.chain(open).fold(self.memory.hash().wrapping_add(pages.hash()), u128::wrapping_add)
+        let decided = self.memory.hash().wrapping_add(pages.hash());
+        let open = self.after_crash().map(|undecided| undecided.hash(&self.memory));
+        open.fold(decided, u128::wrapping_add)
     }
 
     /// Starts a run: the medium is as the crash left it.
@@ -188,7 +195,7 @@ impl State {
         self.pending.clear();
         self.delayed.clear();
         self.due.clear();
-        self.image.begin(self.domain, script, plan);
+        self.image.begin(script, plan);
         self.run.points = 0;
         self.run.fresh_from = fresh_from;
         self.run.recovered = false;
@@ -210,19 +217,6 @@ impl State {
             self.pending.push(self.domain.unit_of(store.word), store);
         }
     }
-}
-
-fn hash_unit(unit: usize, stores: &[Store], choices: impl Iterator<Item = usize>) -> u128 {
-    let mut mixer = Mixer::default();
-    mixer.add(unit as u64);
-    for store in stores {
-        mixer.add(store.word.0 as u64);
-        mixer.add(store.value);
-    }
-    for choice in choices {
-        mixer.add(choice as u64);
-    }
-    mixer.finish()
 }
 
 /// The words of `span`, and for each which of its bits lie inside the span.
