@@ -30,6 +30,25 @@ pub trait Medium: Send + Sync {
     #[track_caller]
     fn load(&self, word: &Word) -> u64;
 
+    /// Reads `word` (acquire) for no more than which class it belongs to: whether it is zero, which of two
+    /// numbers is larger.
+    ///
+    /// The hardware reads the word and classifies it. The simulator puts every value that a crash can have
+    /// left there through `class`, and goes on with one image for each *class* and not for each value: a
+    /// recovery that only asks whether a word counts is explored at the price of the answers. Nothing is lost
+    /// by that, because the caller gets nothing else that could make a difference. To keep it so is the
+    /// caller's one duty: `class` depends on its argument alone, passes nothing on but what it returns, and
+    /// does not touch the medium. A later [`load`](Medium::load) of the word is sound; it tells the values of
+    /// the class apart.
+    #[inline]
+    #[track_caller]
+    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C
+    where
+        Self: Sized,
+    {
+        class(self.load(word))
+    }
+
     /// Writes `word` (release).
     #[track_caller]
     fn store(&self, word: &Word, value: u64);
@@ -167,6 +186,11 @@ impl<M: Medium> Medium for Arc<M> {
     #[track_caller]
     fn load(&self, word: &Word) -> u64 {
         (**self).load(word)
+    }
+    #[inline]
+    #[track_caller]
+    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C {
+        (**self).classify(word, class)
     }
     #[inline]
     #[track_caller]

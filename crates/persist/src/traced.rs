@@ -252,6 +252,10 @@ impl<M: Medium> Medium for Traced<M> {
         self.medium.load(word)
     }
     #[track_caller]
+    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C {
+        self.medium.classify(word, class)
+    }
+    #[track_caller]
     fn store(&self, word: &Word, value: u64) {
         self.medium.store(word, value);
         self.wrote_word(word, Location::caller());

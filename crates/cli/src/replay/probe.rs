@@ -97,6 +97,11 @@ impl<M: Medium> Medium for Probe<M> {
     }
     #[inline]
     #[track_caller]
+    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C {
+        self.medium.classify(word, class)
+    }
+    #[inline]
+    #[track_caller]
     fn store(&self, word: &Word, value: u64) {
         self.medium.store(word, value);
     }

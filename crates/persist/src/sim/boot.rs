@@ -276,7 +276,7 @@ impl Image {
 }
 
 /// The number of `class` among `known`, to which it is added if it is new.
-fn number<C: PartialEq>(known: &mut Vec<C>, class: C) -> usize {
+pub(super) fn number<C: PartialEq>(known: &mut Vec<C>, class: C) -> usize {
     known.iter().position(|other| *other == class).unwrap_or_else(|| {
         known.push(class);
         known.len() - 1

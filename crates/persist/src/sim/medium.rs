@@ -115,6 +115,16 @@ impl Medium for Sim {
     }
 
     #[track_caller]
+    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C {
+        let site = Location::caller();
+        let at = self.place_of(word);
+        self.step(site);
+        self.touch_word(at, "a load", site);
+        let decided = if self.is_hot(at) { self.lock().classify(at, &class) } else { None };
+        class(decided.unwrap_or_else(|| word.get()))
+    }
+
+    #[track_caller]
     fn store(&self, word: &Word, value: u64) {
         let site = Location::caller();
         let at = self.place_of(word);

@@ -19,6 +19,8 @@
 //!   Backing and punching are durable at once; the zeroes that a punch leaves are ordinary stores, because
 //!   a file system may undo a punch after a power failure.
 //! - Plain stores must be announced by [`Medium::stored`] and plain loads by [`Medium::settle`].
+//! - A recovery that only [classifies](Medium::classify) a word is run once for each class that the word can
+//!   be in, not for each value; what it writes over unread, it is not run for at all.
 //! - Recovery must be deterministic, and must not touch the medium from several threads.
 //!
 //! # Examples
@@ -243,7 +245,8 @@ impl Sim {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No foreign code runs under the lock, so a poisoned state is still a consistent one.
+        // No foreign code runs under the lock but that of `classify`, before anything is changed; so a
+        // poisoned state is still a consistent one.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Sim,
-    boot::{Decision, Image, Plan},
+    boot::{Decision, Image, Plan, number},
     engine::Hook,
     memory::{Memory, WordAt},
     model::{Domain, Pending, Site, Store},
@@ -89,6 +89,18 @@ impl State {
     /// Decides what `word` holds, if a crash left that open.
     pub(super) fn decide_word(&mut self, word: WordAt) {
         self.image.decide_word(&mut self.memory, word);
+    }
+
+    /// Decides in which of the classes that `class` puts values in the value of `word` is, if a crash left
+    /// that open; returns a value of that class.
+    pub(super) fn classify<C: PartialEq>(
+        &mut self,
+        word: WordAt,
+        class: impl Fn(u64) -> C,
+    ) -> Option<u64> {
+        let mut known = Vec::new();
+        let mut class_of = |value| number(&mut known, class(value));
+        self.image.decide(&mut self.memory, word, &mut class_of)
     }
 
     /// Writes `value` to live memory and logs it as a store.
