@@ -1,6 +1,6 @@
 //! What recovery reads from a lane, and how it wipes the rings afterwards.
 
-use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
 
 use super::{
     directory_value, directory_word, header_checksum,
@@ -10,7 +10,10 @@ use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
-        lane::{LANE_MAGIC, LaneHeader, MARK_LINES, MarkLine, NUMBER_MAX, Record, RecordWords},
+        lane::{
+            LANE_MAGIC, LaneHeader, MARK_LINES, MarkLine, NUMBER_MAX, RECORD_BYTES, Record,
+            RecordWords,
+        },
         sealed::unseal,
     },
 };
@@ -145,7 +148,10 @@ fn words_at<M: Medium>(m: &M, at: u64) -> Result<[u64; 4]> {
     Ok([&words.block, &words.slot, &words.number, &words.version].map(|word| m.load(word)))
 }
 
-/// Zeroes the rings of the lanes in `images` and flushes what changed, without fencing.
+/// Zeroes the rings of the lanes in `images` and flushes them, without fencing.
+///
+/// Words that read as zero are written and flushed as well: an open that died with its process may have zeroed them in
+/// the cache only.
 ///
 /// # Errors
 ///
@@ -162,25 +168,61 @@ pub(crate) fn zero_rings<M: Medium>(
 ) -> Result<()> {
     for image in images {
         let ring = ring_offset(geometry.lane_span(image.index).start);
-        for line in 0..u64::from(geometry.ring_places / 2) {
-            zero_line(m, Offset::new(ring + line * LINE_BYTES))?;
+        let span = Span::new(ring, u64::from(geometry.ring_places) * RECORD_BYTES);
+        for word in m.region().array::<Word>(Offset::new(span.start), span.len / 8)? {
+            // CRASH: any subset of the words may be zero: see above.
+            m.store(word, 0);
         }
+        m.flush(span);
     }
     Ok(())
 }
 
-fn zero_line<M: Medium>(m: &M, line: Offset<[Word; 8]>) -> Result<()> {
-    let words = m.at(line)?;
-    let mut changed = false;
-    for word in words {
-        if m.load(word) != 0 {
-            // CRASH: any subset of the words may be zero: see `zero_rings`.
-            m.store(word, 0);
-            changed = true;
-        }
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests {
+    use pmalloc_persist::sim::{Domain, Sim, SimOptions};
+
+    use super::*;
+    use crate::{
+        lane::{
+            make,
+            ring::{Draft, Lane},
+        },
+        layout::{lane::Op, slot::Version},
+        tests::small_geometry,
+    };
+
+    fn ring(sim: &Sim, geometry: &Geometry) -> [u64; 32] {
+        let start = ring_offset(geometry.lane_span(0).start);
+        let words: &[Word; 32] = sim.at(Offset::new(start)).expect("the lane is in bounds");
+        words.each_ref().map(|word| sim.load(word))
     }
-    if changed {
-        m.flush_of(words);
+
+    #[test]
+    fn a_wipe_is_durable_although_one_before_it_died_with_its_process() {
+        let geometry = small_geometry();
+        let sim = Sim::new(SimOptions { len_bytes: geometry.heap_bytes(), domain: Domain::Line64 });
+        sim.back(Span::new(0, geometry.data_span().start)).expect("room");
+        make(&sim, &geometry, 0).expect("room");
+        let draft =
+            Draft { op: Op::FreeSmall, block: 64, pages: 0, slot: 8, version: Version::default() };
+        Lane::new(&geometry, 0, 0).record(&sim, draft);
+        sim.fence();
+        let images = replay(&sim, &geometry, Left::Open).expect("intact");
+        assert_eq!(images[0].live.len(), 1);
+        // The process dies between the stores and the fence: the next one finds zeros, in the cache.
+        zero_rings(&sim, &geometry, &images).expect("a lane that was replayed");
+        let images = replay(&sim, &geometry, Left::Open).expect("intact");
+        assert_eq!(images[0].live, []);
+        assert_ne!(ring(&sim.crash_state().oldest(), &geometry), [0; 32]);
+        std::thread::scope(|scope| {
+            let process = || {
+                zero_rings(&sim, &geometry, &images).expect("a lane that was replayed");
+                sim.fence();
+            };
+            scope.spawn(process).join().expect("no panic");
+        });
+        assert_eq!(ring(&sim.crash_state().oldest(), &geometry), [0; 32]);
     }
-    Ok(())
 }
