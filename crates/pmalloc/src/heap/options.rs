@@ -15,7 +15,7 @@ use crate::{
             CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
         },
         state::Clean,
-        superblock::{Header, LAYOUT_NAME_MAX_BYTES, Model, SUPERBLOCK_WORDS},
+        superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
     recovery::{
         identify, recover,
@@ -400,8 +400,9 @@ fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
     let mut copies = [[0; SUPERBLOCK_WORDS]; 2];
     for (copy, place) in copies.iter_mut().zip(superblock_places()) {
         let words: &[Word; SUPERBLOCK_WORDS] = m.at(Offset::new(place))?;
-        for (value, word) in copy.iter_mut().zip(words) {
-            *value = m.load(word);
+        // Without the magic word there is no copy, whatever stands behind it.
+        if m.load(&words[0]) == MAGIC {
+            *copy = words.each_ref().map(|word| m.load(word));
         }
     }
     let header = identify(&copies)?;

@@ -12,7 +12,7 @@ use crate::{
         geometry::Geometry,
         lane::{
             LANE_MAGIC, LaneHeader, MARK_LINES, MarkLine, NUMBER_MAX, RECORD_BYTES, Record,
-            RecordWords,
+            RecordWords, Tag,
         },
         sealed::unseal,
     },
@@ -108,12 +108,11 @@ fn live_group<M: Medium>(
     let mut group = Vec::new();
     for place in 0..geometry.ring_places {
         let at = place_offset(ring_offset(lane), geometry.ring_places, place);
-        let Some((record, _)) = Record::decode(words_at(m, at)?) else { continue };
-        if record.number > newest + 1 {
-            return Err(Error::corrupted(at, "a record is newer than its lane"));
-        }
-        if record.number > newest {
-            group.push(record);
+        match record_above(m, at, newest)? {
+            Some(record) if record.number > newest + 1 => {
+                return Err(Error::corrupted(at, "a record is newer than its lane"));
+            }
+            record => group.extend(record),
         }
     }
     group.sort_by_key(|record| record.index);
@@ -136,16 +135,29 @@ fn stray_record<M: Medium>(
 ) -> Result<Option<u64>> {
     for place in 0..geometry.ring_places {
         let at = place_offset(ring_offset(lane), geometry.ring_places, place);
-        if Record::decode(words_at(m, at)?).is_some_and(|(record, _)| record.number > newest) {
+        if record_above(m, at, newest)?.is_some() {
             return Ok(Some(at));
         }
     }
     Ok(None)
 }
 
-fn words_at<M: Medium>(m: &M, at: u64) -> Result<[u64; 4]> {
+/// The record at byte `at`, if it is whole and its number is above `newest`.
+///
+/// What is not above, retired or wiped, is not looked at: it is all the same. Nor is what follows a word with another
+/// tag than the number's. So the crash explorer need not tell apart what means nothing.
+fn record_above<M: Medium>(m: &M, at: u64, newest: u64) -> Result<Option<Record>> {
     let words: &RecordWords = m.at(Offset::new(at))?;
-    Ok([&words.block, &words.slot, &words.number, &words.version].map(|word| m.load(word)))
+    if !m.classify(&words.number, |word| Record::number_in(word) > newest) {
+        return Ok(None);
+    }
+    let tag = Tag::bits_in(m.load(&words.number));
+    let others = [&words.block, &words.slot, &words.version];
+    if others.iter().any(|word| m.classify(word, |word| Tag::bits_in(word) != tag)) {
+        return Ok(None);
+    }
+    let words = [&words.block, &words.slot, &words.number, &words.version];
+    Ok(Record::decode(words.map(|word| m.load(word))).map(|(record, _)| record))
 }
 
 /// Zeroes the rings of the lanes in `images` and flushes them, without fencing.

@@ -112,6 +112,11 @@ impl Tag {
         Self((count % 0xffff + 1) as u16)
     }
 
+    /// The tag that `word` of a record carries, valid or not.
+    pub(crate) const fn bits_in(word: u64) -> u64 {
+        word >> TAG_SHIFT
+    }
+
     /// The tag of the record after the one with this tag.
     pub(crate) const fn next(self) -> Self {
         if self.0 == 0xffff { Self(1) } else { Self(self.0 + 1) }
@@ -169,10 +174,15 @@ impl Record {
         ]
     }
 
+    /// The operation number in the number word of a record, valid or not.
+    pub(crate) const fn number_in(word: u64) -> u64 {
+        word & NUMBER_MAX
+    }
+
     /// The record in `words` and its tag, or `None` if they are torn, never written or senseless.
     pub(crate) fn decode(words: [u64; 4]) -> Option<(Self, Tag)> {
-        let tag = words[0] >> TAG_SHIFT;
-        if tag == 0 || words.iter().any(|word| word >> TAG_SHIFT != tag) {
+        let tag = Tag::bits_in(words[0]);
+        if tag == 0 || words.iter().any(|&word| Tag::bits_in(word) != tag) {
             return None;
         }
         let pages = bits(words[3], PAGES_LOW_SHIFT, PAGES_LOW_BITS)
@@ -182,7 +192,7 @@ impl Record {
             block: bits(words[0], 0, BLOCK_BITS) * BLOCK_UNIT_BYTES,
             slot: bits(words[1], 0, SLOT_BITS) * size_of::<Word>() as u64,
             version: Version::from_bits(words[3]),
-            number: bits(words[2], 0, 40),
+            number: Self::number_in(words[2]),
             index: u8::try_from(bits(words[1], INDEX_SHIFT, 7)).ok()?,
             count: u8::try_from(bits(words[2], COUNT_SHIFT, 8)).ok()?,
             pages: u32::try_from(pages).ok()?,

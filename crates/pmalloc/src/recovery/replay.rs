@@ -180,8 +180,8 @@ impl<'a, M: Medium> Replay<'a, M> {
     /// Stores the slot again unless a newer version is there (rule 6).
     fn redo_slot(&self, record: &Record) -> Result<()> {
         let word = self.slot(record)?;
-        let found = SlotWord::from_bits(self.m.load(word));
-        if found.version().is_newer_than(record.version) {
+        let is_newer = |bits| SlotWord::from_bits(bits).version().is_newer_than(record.version);
+        if self.m.classify(word, is_newer) {
             return Ok(());
         }
         let wanted = if record.op.is_alloc() {
@@ -189,10 +189,8 @@ impl<'a, M: Medium> Replay<'a, M> {
         } else {
             SlotWord::empty(record.version)
         };
-        if found != wanted {
-            // CRASH: the record is durable; the next recovery stores the same word.
-            self.m.store(word, wanted.bits());
-        }
+        // CRASH: the record is durable; the next recovery stores the same word.
+        self.m.store(word, wanted.bits());
         self.m.flush_of(word);
         Ok(())
     }

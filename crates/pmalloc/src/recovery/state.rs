@@ -114,13 +114,19 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
 }
 
 fn read_owner<M: Medium>(m: &M, owner: &Owner) -> OwnerFound {
+    let sum = m.load(&owner.checksum);
+    let boot_of = |words: [u64; 2]| u128::from(words[0]) | u128::from(words[1]) << 64;
+    if sum == OWNER_IN_WORK {
+        // The words are those of two records: of interest is only who began to write the second.
+        let boot = boot_of(owner.boot.each_ref().map(|word| m.load(word)));
+        return OwnerFound::Interrupted { boot };
+    }
     let words = owner_words(owner).map(|word| m.load(word));
-    let boot = u128::from(words[0]) | u128::from(words[1]) << 64;
-    match m.load(&owner.checksum) {
+    match sum {
         0 if words == [0; 7] => OwnerFound::Never,
-        OWNER_IN_WORK => OwnerFound::Interrupted { boot },
         sum if sum == owner_checksum(&words, m.region().span_of(owner).start) => {
-            let [_, _, pid, start_time, durability, _, _] = words;
+            let [low, high, pid, start_time, durability, _, _] = words;
+            let boot = boot_of([low, high]);
             OwnerFound::Known(OwnerImage { boot, pid, start_time, durability })
         }
         _ => OwnerFound::Damaged,
