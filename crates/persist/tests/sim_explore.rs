@@ -413,6 +413,7 @@ fn above_the_budget_a_sample_is_run() {
     });
     report.assert_clean();
     assert_eq!(report.sampled_points, 1);
+    assert!(!report.is_exhaustive());
     assert_eq!(report.classes, 100 + 2 + 2 * 20 + 50);
     let sums = seen.lock().expect("no panic inside");
     assert!(

@@ -118,14 +118,12 @@ impl Case {
         Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
     }
 
-    /// Recovery wipes the rings: hundreds of words, each zero or not, that all mean the same. Points in the midst of
-    /// that are sampled, in an opening heap and in a nested crash; all others are explored in full.
+    /// No point of a heap without a fault has as many classes as the budgets allow: nothing is sampled.
     fn options(&self, conditions: &Conditions) -> ExploreOptions {
-        let wipes = matches!(self.scene, Scene::Open(_));
         conditions.effort.limit(ExploreOptions {
             nesting: self.nesting,
-            budget: if wipes { 1 << 6 } else { 1 << 14 },
-            nested_budget: 1 << 5,
+            budget: 1 << 10,
+            nested_budget: 1 << 10,
             samples: 16,
             max_violations: 1,
             replay: conditions.replay.clone(),

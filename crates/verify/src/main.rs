@@ -104,6 +104,10 @@ fn explore(full: bool, (index, count): (usize, usize), threads: usize) -> ExitCo
             );
             return ExitCode::from(3);
         }
+        if !outcome.report.is_exhaustive() {
+            println!("NOT EXHAUSTIVE: some points have more classes than the budget allows.");
+            return ExitCode::from(3);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -123,14 +127,15 @@ fn replay(name: &str, image: ImageId) -> ExitCode {
 fn print(outcome: &Outcome) {
     let report = &outcome.report;
     println!(
-        "{}: {} cases, {} points ({} sampled), {} classes; in recovery {} points, {} classes; {} distinct states; \
-         {} violations; {:.1} s",
+        "{}: {} cases, {} points ({} sampled), {} classes; in recovery {} points ({} sampled), {} classes; \
+         {} distinct states; {} violations; {:.1} s",
         outcome.name,
         outcome.cases,
         report.points,
         report.sampled_points,
         report.classes,
         report.nested_points,
+        report.nested_sampled_points,
         report.nested_classes,
         report.states.len(),
         usize::from(outcome.failure.is_some()),

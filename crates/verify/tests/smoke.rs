@@ -28,6 +28,7 @@ fn a_sample_of_the_cases_has_no_violation() {
     let outcome = sets::run(&Set::smoke(), &Conditions::default(), THREADS);
     println!("{}: {} cases, {}", outcome.name, outcome.cases, outcome.report);
     assert_eq!(outcome.failure, None);
+    assert!(outcome.report.is_exhaustive(), "no point is sampled");
     assert_eq!(outcome.report.untold_words, 0, "every plain store was announced");
 }
 

@@ -229,6 +229,12 @@ impl Report {
         assert!(self.classes > 0, "no image was explored: {self}");
     }
 
+    /// Whether all images of every crash point were judged, but for what a violation cut short.
+    #[must_use]
+    pub fn is_exhaustive(&self) -> bool {
+        self.sampled_points == 0 && self.nested_sampled_points == 0
+    }
+
     /// Adds the counts and findings of `other`.
     pub fn merge(&mut self, other: Self) {
         self.points += other.points;
