@@ -87,13 +87,15 @@ impl Sim {
 
     fn punch_page(&self, page: usize, site: Site) {
         let page_bytes = Span::new(page as u64 * PAGE_BYTES, PAGE_BYTES);
-        for word in WordAt::all_in(page_bytes) {
-            let mut state = self.lock();
-            if state.image.is_open(word) || state.memory.live(word).get() != 0 {
-                state.store(current_thread, word, 0, site);
-                drop(state);
-                self.stored_one(site);
-            }
+        let changed: Vec<WordAt> = {
+            let state = self.lock();
+            let changes =
+                |word: &WordAt| state.image.is_open(*word) || state.memory.live(*word).get() != 0;
+            WordAt::all_in(page_bytes).filter(changes).collect()
+        };
+        for word in changed {
+            self.lock().store(current_thread, word, 0, site);
+            self.stored_one(site);
         }
         self.inner.pages.punch(page);
     }
