@@ -304,8 +304,9 @@ fn a_wipe_that_is_cut_off_leaves_old_words_and_zeros() {
     });
     report.assert_clean();
     assert_eq!(*seen.lock().expect("no panic"), BTreeSet::from([0]));
-    // Each generation crashes in the wipe and behind it.
-    assert_eq!((report.classes, report.nested_points, report.nested_classes), (1, 6, 6));
+    // A wipe leaves the same wherever it is cut off; so does each end of it, but the first is found at a greater depth
+    // than the one that is explored further.
+    assert_eq!((report.classes, report.nested_points, report.nested_classes), (1, 3, 3));
 }
 
 #[test]

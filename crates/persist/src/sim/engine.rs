@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,8 +18,8 @@ use super::{
 /// Recovery and oracle.
 pub(super) type Check = dyn Fn(&Sim) -> Result<Digest, String> + Send + Sync;
 
-/// What has been judged already: the set of images, the oracle's state, the depth.
-type Judged = (u128, u64, u32);
+/// What has been judged: the set of images, and the oracle's state.
+type Judged = (u128, u64);
 
 /// Ties a medium to the engine that explores its crashes.
 #[derive(Debug, Clone)]
@@ -47,7 +47,9 @@ pub(super) struct Engine {
 #[derive(Debug, Default)]
 struct Progress {
     report: Report,
-    judged: HashSet<Judged>,
+    /// The least depth at which each was judged. What is judged at one depth is explored as far at every
+    /// greater one.
+    judged: HashMap<Judged, u32>,
     /// The oracle's state, if the driver tells it; without, no two points are taken for the same.
     oracle: Option<u64>,
 }
@@ -85,7 +87,7 @@ impl Engine {
             return;
         }
         let Some(point) = self.next_point(sim, level) else { return };
-        if !self.is_wanted(level, point) || self.is_judged(sim, level, point) {
+        if !self.is_wanted(level, point) || self.is_judged(sim, level) {
             return;
         }
         self.explore(sim, level, Crash { point, kind, site });
@@ -263,17 +265,18 @@ impl Engine {
         Some(groups.iter().map(decision).collect())
     }
 
-    /// Whether the same images were judged by the same oracle before.
-    fn is_judged(&self, sim: &Sim, level: u32, point: u64) -> bool {
+    /// Whether the same images were judged by the same oracle before, or are being judged.
+    fn is_judged(&self, sim: &Sim, level: u32) -> bool {
         if self.options.replay.is_some() {
             return false;
         }
         let fingerprint = sim.lock().fingerprint(&sim.inner.pages);
         let mut progress = self.lock();
         // Inside a point the oracle stands still, so its number stands for the oracle's state.
-        let own_point = if level == 0 { point } else { progress.report.points };
-        let oracle = progress.oracle.unwrap_or(own_point);
-        let is_judged = !progress.judged.insert((fingerprint, oracle, level));
+        let oracle = progress.oracle.unwrap_or(progress.report.points);
+        let depth = progress.judged.entry((fingerprint, oracle)).or_insert(u32::MAX);
+        let is_judged = *depth <= level;
+        *depth = level.min(*depth);
         if is_judged && level == 0 {
             progress.report.repeated_points += 1;
         }
