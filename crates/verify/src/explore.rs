@@ -16,6 +16,8 @@ use crate::{
 pub enum Scene {
     /// Steps from a start state; the last one is explored.
     Steps(Start, Vec<Step>),
+    /// The same, and recovery finds the file system full.
+    FullDisk(Start, Vec<Step>),
     /// Creating a heap, and its first root array.
     Create,
     /// Closing a heap in a start state.
@@ -38,9 +40,10 @@ pub struct Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scene {
-            Scene::Steps(start, steps) => {
-                write!(f, "{start:?}")?;
-                steps.iter().try_for_each(|step| write!(f, " {step}"))?;
+            Scene::Steps(start, steps) => write_steps(f, *start, steps)?,
+            Scene::FullDisk(start, steps) => {
+                write!(f, "FullDisk ")?;
+                write_steps(f, *start, steps)?;
             }
             Scene::Create => write!(f, "Create")?,
             Scene::Close(start) => write!(f, "Close {start:?}")?,
@@ -48,6 +51,11 @@ impl fmt::Display for Case {
         }
         write!(f, " {:?} nesting {}", self.domain, self.nesting)
     }
+}
+
+fn write_steps(f: &mut fmt::Formatter<'_>, start: Start, steps: &[Step]) -> fmt::Result {
+    write!(f, "{start:?}")?;
+    steps.iter().try_for_each(|step| write!(f, " {step}"))
 }
 
 /// How a case is run.
@@ -105,7 +113,9 @@ impl Case {
         }
         let expected = Shared::default();
         let report = match &self.scene {
-            Scene::Steps(start, steps) => self.steps(&sim, &expected, (*start, steps), conditions),
+            Scene::Steps(start, steps) | Scene::FullDisk(start, steps) => {
+                self.steps(&sim, &expected, (*start, steps), conditions)
+            }
             Scene::Create => self.create(&sim, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
             Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
@@ -114,7 +124,11 @@ impl Case {
     }
 
     fn watch(&self, sim: &Sim, expected: &Shared, conditions: &Conditions) -> Explorer {
-        let oracle = Arc::new(Oracle::new(expected.clone(), conditions.lie));
+        let mut oracle = Oracle::new(expected.clone(), conditions.lie);
+        if matches!(self.scene, Scene::FullDisk(..)) {
+            oracle = oracle.on_full_disk();
+        }
+        let oracle = Arc::new(oracle);
         Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
     }
 

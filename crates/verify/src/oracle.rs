@@ -12,7 +12,7 @@ use std::{
 
 use pmalloc::{
     Error, Guard, Heap, Slot,
-    persist::sim::{Digest, Sim},
+    persist::sim::{BackFault, Digest, Sim},
 };
 
 use crate::{
@@ -32,6 +32,8 @@ pub struct Oracle {
     root_bytes: RootBytes,
     /// Whether it makes a heap look bad, to see that it notices.
     lie: Option<Lie>,
+    /// Whether recovery finds the file system full.
+    is_disk_full: bool,
     /// Digests whose liveness was checked.
     seen: Mutex<HashSet<Digest>>,
 }
@@ -41,7 +43,13 @@ impl Oracle {
     #[must_use]
     pub fn new(expected: Shared, lie: Option<Lie>) -> Self {
         let root_bytes = RootBytes::measure();
-        Self { expected, root_bytes, lie, seen: Mutex::new(HashSet::new()) }
+        Self { expected, root_bytes, lie, is_disk_full: false, seen: Mutex::new(HashSet::new()) }
+    }
+
+    /// The same, with recovery on a full file system.
+    #[must_use]
+    pub fn on_full_disk(self) -> Self {
+        Self { is_disk_full: true, ..self }
     }
 
     /// Recovers the heap on `sim` and judges it.
@@ -51,10 +59,7 @@ impl Oracle {
     /// What is wrong with it.
     pub fn check(&self, sim: &Sim) -> Verdict {
         let expected = self.expected.get();
-        let heap = match options().open_on(sim.clone()) {
-            Err(error) => return Err(format!("it does not open: {error}")),
-            Ok(heap) => heap,
-        };
+        let heap = self.open(sim).map_err(|error| format!("it does not open: {error}"))?;
         sim.recovered();
         let found = judge(&heap, &expected)?;
         let digest = Digest::of(&found);
@@ -64,6 +69,20 @@ impl Oracle {
         // Kept until here: dropping a handle closes the heap.
         drop(heap);
         Ok(digest)
+    }
+
+    /// Opens the heap; if a full file system keeps it from opening, again with room.
+    fn open(&self, sim: &Sim) -> Result<Heap<Sim>, Error> {
+        if !self.is_disk_full {
+            return options().open_on(sim.clone());
+        }
+        sim.fail_backs(BackFault::From(0));
+        let opened = options().open_on(sim.clone());
+        sim.fail_backs(BackFault::Never);
+        match opened {
+            Err(Error::Io { .. }) => options().open_on(sim.clone()),
+            opened => opened,
+        }
     }
 
     /// Recovers again and again, and looks whether all memory is there.

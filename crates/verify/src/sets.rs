@@ -11,7 +11,7 @@ use std::{
 use pmalloc::persist::sim::{Domain, Report, SiteCount};
 
 use crate::{
-    alphabet::{Start, Step},
+    alphabet::{Op, Start, Step},
     explore::{Case, Conditions, Scene},
 };
 
@@ -35,6 +35,7 @@ impl Set {
         vec![
             Self { name: "create, open, close", cases: life(1) },
             Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
+            Self { name: "1 operation, recovery on a full disk, nesting 1", cases: full_disk(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
         ]
     }
@@ -45,6 +46,7 @@ impl Set {
         vec![
             Self { name: "create, open, close, nesting 2", cases: life(2) },
             Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
+            Self { name: "1 operation, recovery on a full disk, nesting 2", cases: full_disk(2) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
         ]
@@ -56,6 +58,7 @@ impl Set {
         let mut cases: Vec<Case> = sequences(1, 1).into_iter().step_by(17).collect();
         cases.extend(sequences(2, 0).into_iter().step_by(397));
         cases.extend(life(1).into_iter().step_by(3));
+        cases.extend(full_disk(1).into_iter().step_by(7));
         Self { name: "smoke", cases }
     }
 
@@ -86,6 +89,22 @@ fn sequences(length: u32, nesting: u32) -> Vec<Case> {
     for domain in DOMAINS {
         for start in Start::ALL {
             cases.extend(all.iter().map(|steps| case(start, steps, domain)));
+        }
+    }
+    cases
+}
+
+/// Operations that append to the bookkeeping log: what they tear is copied away, or emptied where there is no room for a
+/// copy.
+fn full_disk(nesting: u32) -> Vec<Case> {
+    let ops = [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::FreeFewPerSlab];
+    let mut cases = Vec::new();
+    for domain in DOMAINS {
+        for start in Start::ALL {
+            for op in ops {
+                let scene = Scene::FullDisk(start, vec![Step { op, lane: 0 }]);
+                cases.push(Case { scene, domain, nesting });
+            }
         }
     }
     cases
