@@ -304,8 +304,8 @@ fn a_wipe_that_is_cut_off_leaves_old_words_and_zeros() {
     });
     report.assert_clean();
     assert_eq!(*seen.lock().expect("no panic"), BTreeSet::from([0]));
-    // A wipe leaves the same wherever it is cut off; so does each end of it, but the first is found at a greater depth
-    // than the one that is explored further.
+    // A wipe cut off leaves the same at every depth, and is explored once. Its end is met two crashes deep before it is
+    // met one crash deep, where more is to be explored.
     assert_eq!((report.classes, report.nested_points, report.nested_classes), (1, 3, 3));
 }
 
