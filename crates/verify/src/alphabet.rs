@@ -43,11 +43,13 @@ pub enum Op {
     MakeRoot,
     /// Ends the session and begins another.
     RenewSession,
+    /// The process is killed, and another opens the heap.
+    Kill,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AllocSmallest,
         Self::AllocContents,
         Self::AllocFewPerSlab,
@@ -60,6 +62,7 @@ impl Op {
         Self::Trim,
         Self::MakeRoot,
         Self::RenewSession,
+        Self::Kill,
     ];
 }
 
@@ -100,6 +103,7 @@ impl Step {
             Op::MakeRoot if world.model.extra => Plan::Nothing,
             Op::MakeRoot => Plan::MakeRoot,
             Op::RenewSession => Plan::RenewSession(self.lane),
+            Op::Kill => Plan::Kill,
         }
     }
 
@@ -139,6 +143,8 @@ pub enum Plan {
     MakeRoot,
     /// End a session and begin another.
     RenewSession(usize),
+    /// Kill the process, and open the heap in another.
+    Kill,
 }
 
 impl Plan {
@@ -150,7 +156,7 @@ impl Plan {
             Self::Alloc(at, held) => after.slots[*at] = Some(held.clone()),
             Self::Free(_, at) => after.slots[*at] = None,
             Self::MakeRoot => after.extra = true,
-            Self::Nothing | Self::Trim | Self::RenewSession(_) => {}
+            Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill => {}
         }
         after
     }
@@ -169,6 +175,10 @@ impl Plan {
             Self::MakeRoot => world.heap.slots("extra", EXTRA_SLOTS).map(drop),
             Self::RenewSession(lane) => {
                 world.renew_session(*lane);
+                Ok(())
+            }
+            Self::Kill => {
+                world.kill();
                 Ok(())
             }
         }

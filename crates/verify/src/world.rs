@@ -66,7 +66,7 @@ impl World {
     /// If the heap can't be created, which no simulated fault prevents here.
     #[must_use]
     pub fn new(sim: Sim) -> Self {
-        let heap = options().create_on(sim.clone()).expect("a fresh medium has room");
+        let heap = options().create_on(sim.new_process()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         let sessions = [heap.session(), heap.session()];
         let model = Model { slots: vec![None; SLOTS], extra: false };
@@ -130,6 +130,18 @@ impl World {
     /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
     pub fn renew_session(&mut self, lane: usize) {
         self.sessions[lane] = self.heap.session();
+    }
+
+    /// Kills the process without a warning, and opens the heap in another one: no power is lost, and nothing is
+    /// closed.
+    ///
+    /// # Panics
+    ///
+    /// If the heap does not open.
+    pub fn kill(&mut self) {
+        self.heap.medium().kill();
+        self.heap = options().open_on(self.sim.new_process()).expect("it was whole");
+        self.sessions = [self.heap.session(), self.heap.session()];
     }
 
     /// Gives up everything but the heap.

@@ -1,6 +1,6 @@
 //! The simulator as a [`Medium`]: what each access means in the model.
 
-use core::panic::Location;
+use core::{panic::Location, sync::atomic::Ordering};
 use std::io;
 
 use super::{
@@ -256,5 +256,9 @@ impl Medium for Sim {
 
     fn occupied_bytes(&self) -> io::Result<u64> {
         Ok(self.inner.pages.occupied_bytes())
+    }
+
+    fn forked(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 }

@@ -103,10 +103,12 @@ pub struct SimOptions {
 
 /// A simulated medium.
 ///
-/// Clones are handles to the same medium.
+/// Clones are handles to the same medium, and belong to the same process.
 #[derive(Clone)]
 pub struct Sim {
     inner: Arc<Inner>,
+    /// Whether the process of this handle was killed.
+    killed: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -131,6 +133,37 @@ impl Sim {
     #[must_use]
     pub fn new(options: SimOptions) -> Self {
         Self::with_kind(options, false)
+    }
+
+    /// A handle of another process to the same medium.
+    #[must_use]
+    pub fn new_process(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), killed: Arc::default() }
+    }
+
+    /// Kills the process of this handle: what it stored stays, durable or not, and what still holds one of its handles must
+    /// not touch the medium, as after a [fork](Medium::forked).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use pmalloc_persist::{Medium, Offset, Word, sim::{Domain, Sim, SimOptions}};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let first = Sim::new(SimOptions { len_bytes: 4096, domain: Domain::Line64 });
+    /// first.back(pmalloc_persist::Span::new(0, 4096))?;
+    /// first.store(first.at(Offset::<Word>::new(0))?, 7);
+    /// first.kill();
+    /// let second = first.new_process();
+    /// assert!(first.forked() && !second.forked());
+    /// // Never flushed, but no power was lost.
+    /// assert_eq!(second.load(second.at(Offset::<Word>::new(0))?), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn kill(&self) {
+        // Relaxed: whoever kills joins the threads of the process, or is one.
+        self.killed.store(true, Ordering::Relaxed);
     }
 
     /// The domain that the medium simulates.
@@ -231,6 +264,7 @@ impl Sim {
         let image = Image::new(options.domain, unit_count, hot.clone());
         let state = State::new(options.domain, memory, image, unit_count);
         Self {
+            killed: Arc::default(),
             inner: Arc::new(Inner {
                 live,
                 domain: options.domain,
