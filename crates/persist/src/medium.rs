@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset};
+use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset, process::ProcessId};
 
 /// Durable memory.
 ///
@@ -141,6 +141,16 @@ pub trait Medium: Send + Sync {
         false
     }
 
+    /// The process that uses the medium, which a structure may write down as its owner: zero where no other one ever
+    /// can, as in memory that dies with its process.
+    ///
+    /// # Errors
+    ///
+    /// That of reading `/proc`, most often that it isn't mounted.
+    fn process(&self) -> io::Result<ProcessId> {
+        Ok(ProcessId { pid: 0, start_time: 0 })
+    }
+
     /// The `T` at `at`.
     ///
     /// # Errors
@@ -257,5 +267,8 @@ impl<M: Medium> Medium for Arc<M> {
     #[inline]
     fn forked(&self) -> bool {
         (**self).forked()
+    }
+    fn process(&self) -> io::Result<ProcessId> {
+        (**self).process()
     }
 }

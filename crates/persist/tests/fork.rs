@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 
 use common::{get, options, published, set};
-use pmalloc_persist::{ForkMark, MediaFile};
+use pmalloc_persist::{ForkMark, MediaFile, Medium};
 
 unsafe extern "C" {
     fn fork() -> i32;

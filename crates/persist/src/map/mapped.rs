@@ -18,7 +18,8 @@ use super::{
     reservation::{Reservation, Sharing, is_dax},
 };
 use crate::{
-    Access, Durability, FlushInstruction, Medium, OnMedia, PAGE_BYTES, Region, Span, Word, domain,
+    Access, Durability, FlushInstruction, Medium, OnMedia, PAGE_BYTES, ProcessId, Region, Span,
+    Word, domain,
     flush::Flusher,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -234,13 +235,6 @@ impl Mapped {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// Whether this process is a forked child of the one that mapped, and must not touch the memory.
-    #[inline]
-    #[must_use]
-    pub fn forked(&self) -> bool {
-        self.fork.forked()
-    }
-
     /// Makes all that was stored durable and gives a created file its name.
     ///
     /// # Errors
@@ -409,6 +403,15 @@ impl Medium for Mapped {
 
     fn needs_sync(&self) -> bool {
         self.storage == Storage::PageCache
+    }
+
+    #[inline]
+    fn forked(&self) -> bool {
+        self.fork.forked()
+    }
+
+    fn process(&self) -> io::Result<ProcessId> {
+        ProcessId::current()
     }
 
     fn occupied_bytes(&self) -> io::Result<u64> {

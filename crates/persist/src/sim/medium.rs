@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Medium, PAGE_BYTES, Region, Span, Word,
+    process::ProcessId,
     sync::thread::{self, ThreadId},
 };
 
@@ -259,6 +260,10 @@ impl Medium for Sim {
     }
 
     fn forked(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
+        self.process.killed.load(Ordering::Relaxed)
+    }
+
+    fn process(&self) -> io::Result<ProcessId> {
+        Ok(ProcessId { pid: self.process.number + 1, start_time: 0 })
     }
 }

@@ -107,8 +107,15 @@ pub struct SimOptions {
 #[derive(Clone)]
 pub struct Sim {
     inner: Arc<Inner>,
-    /// Whether the process of this handle was killed.
-    killed: Arc<AtomicBool>,
+    process: Arc<Process>,
+}
+
+/// A simulated process that uses the medium.
+#[derive(Debug, Default)]
+struct Process {
+    /// Told apart from the process that made it; one after a crash has number zero.
+    number: u32,
+    killed: AtomicBool,
 }
 
 struct Inner {
@@ -138,7 +145,8 @@ impl Sim {
     /// A handle of another process to the same medium.
     #[must_use]
     pub fn new_process(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), killed: Arc::default() }
+        let process = Process { number: self.process.number + 1, ..Process::default() };
+        Self { inner: Arc::clone(&self.inner), process: Arc::new(process) }
     }
 
     /// Kills the process of this handle: what it stored stays, durable or not, and what still holds one of its handles must
@@ -163,7 +171,7 @@ impl Sim {
     /// ```
     pub fn kill(&self) {
         // Relaxed: whoever kills joins the threads of the process, or is one.
-        self.killed.store(true, Ordering::Relaxed);
+        self.process.killed.store(true, Ordering::Relaxed);
     }
 
     /// The domain that the medium simulates.
@@ -264,7 +272,7 @@ impl Sim {
         let image = Image::new(options.domain, unit_count, hot.clone());
         let state = State::new(options.domain, memory, image, unit_count);
         Self {
-            killed: Arc::default(),
+            process: Arc::default(),
             inner: Arc::new(Inner {
                 live,
                 domain: options.domain,

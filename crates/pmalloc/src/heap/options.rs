@@ -3,8 +3,8 @@
 use std::{path::Path, sync::OnceLock, time::Instant};
 
 use pmalloc_persist::{
-    Access, Durability, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset,
-    PAGE_BYTES, ProcessId, Span, Storage, Word, boot_id,
+    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, PAGE_BYTES, Span,
+    Storage, Word, boot_id,
 };
 
 use super::{CheckReport, Heap, check, core::Core, format, roots};
@@ -158,7 +158,7 @@ impl HeapOptions {
         let header = self.header()?;
         let file = MediaFile::create(path.as_ref())?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
-        let owner = owner_of(mapped.durability())?;
+        let owner = owner_of(&mapped)?;
         format::format(&mapped, &header)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         mapped.publish()?;
@@ -195,7 +195,7 @@ impl HeapOptions {
         let header = read_header(&file)?;
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
-        let owner = owner_of(mapped.durability())?;
+        let owner = owner_of(&mapped)?;
         let state = state::read(&mapped, &header.geometry)?;
         check_power(&state, &owner, mapped.storage())?;
         serve(wrap(mapped), header, &owner, started)
@@ -215,7 +215,8 @@ impl HeapOptions {
             return Err(Error::Invalid { what: "medium", why });
         }
         format::format(&medium, &header)?;
-        serve(medium, header, &OwnerImage::default(), Instant::now())
+        let owner = owner_on(&medium)?;
+        serve(medium, header, &owner, Instant::now())
     }
 
     /// Opens the heap on a medium.
@@ -226,7 +227,8 @@ impl HeapOptions {
     pub fn open_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
         let header = read_header_of(&medium)?;
         self.check_layout(&header)?;
-        serve(medium, header, &OwnerImage::default(), Instant::now())
+        let owner = owner_on(&medium)?;
+        serve(medium, header, &owner, Instant::now())
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
@@ -412,16 +414,18 @@ fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
     Ok(header)
 }
 
-/// Who this process is, for the heap's owner record.
-fn owner_of(durability: Durability) -> Result<OwnerImage> {
-    let process = ProcessId::current().map_err(Error::io("reading this process's identity"))?;
+/// Who uses the heap in a file, for its owner record.
+fn owner_of(mapped: &Mapped) -> Result<OwnerImage> {
     let boot = boot_id().map_err(Error::io("reading the boot id"))?;
-    Ok(OwnerImage {
-        boot,
-        pid: u64::from(process.pid),
-        start_time: process.start_time,
-        durability: u64::from(durability.is_power_safe()),
-    })
+    let durability = u64::from(mapped.durability().is_power_safe());
+    Ok(OwnerImage { boot, durability, ..owner_on(mapped)? })
+}
+
+/// Who uses the heap on any medium.
+fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
+    let process = m.process().map_err(Error::io("reading this process's identity"))?;
+    let (pid, start_time) = (u64::from(process.pid), process.start_time);
+    Ok(OwnerImage { pid, start_time, ..OwnerImage::default() })
 }
 
 /// Refuses a page-cache file that was being written when the machine went down: the kernel may have written any
