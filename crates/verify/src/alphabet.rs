@@ -45,11 +45,13 @@ pub enum Op {
     RenewSession,
     /// The process is killed, and another opens the heap.
     Kill,
+    /// The heap is closed and opened again.
+    Reopen,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AllocSmallest,
         Self::AllocContents,
         Self::AllocFewPerSlab,
@@ -63,6 +65,7 @@ impl Op {
         Self::MakeRoot,
         Self::RenewSession,
         Self::Kill,
+        Self::Reopen,
     ];
 }
 
@@ -104,6 +107,7 @@ impl Step {
             Op::MakeRoot => Plan::MakeRoot,
             Op::RenewSession => Plan::RenewSession(self.lane),
             Op::Kill => Plan::Kill,
+            Op::Reopen => Plan::Reopen,
         }
     }
 
@@ -124,7 +128,7 @@ impl fmt::Display for Step {
 }
 
 fn largest(world: &World) -> usize {
-    let stats = world.heap.stats().expect("the simulator knows its size");
+    let stats = world.heap().stats().expect("the simulator knows its size");
     usize::try_from(stats.largest_free_bytes).expect("a small heap").max(PAGES)
 }
 
@@ -145,6 +149,8 @@ pub enum Plan {
     RenewSession(usize),
     /// Kill the process, and open the heap in another.
     Kill,
+    /// Close the heap, and open it in another process.
+    Reopen,
 }
 
 impl Plan {
@@ -156,7 +162,7 @@ impl Plan {
             Self::Alloc(at, held) => after.slots[*at] = Some(held.clone()),
             Self::Free(_, at) => after.slots[*at] = None,
             Self::MakeRoot => after.extra = true,
-            Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill => {}
+            Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill | Self::Reopen => {}
         }
         after
     }
@@ -171,14 +177,18 @@ impl Plan {
             Self::Nothing => Ok(()),
             Self::Alloc(at, held) => world.alloc(*at, held),
             Self::Free(lane, at) => world.free(*lane, *at),
-            Self::Trim => world.heap.trim().map(drop),
-            Self::MakeRoot => world.heap.slots("extra", EXTRA_SLOTS).map(drop),
+            Self::Trim => world.heap().trim().map(drop),
+            Self::MakeRoot => world.heap().slots("extra", EXTRA_SLOTS).map(drop),
             Self::RenewSession(lane) => {
                 world.renew_session(*lane);
                 Ok(())
             }
             Self::Kill => {
                 world.kill();
+                Ok(())
+            }
+            Self::Reopen => {
+                world.reopen();
                 Ok(())
             }
         }

@@ -32,9 +32,9 @@ impl RootBytes {
         static MEASURED: OnceLock<RootBytes> = OnceLock::new();
         *MEASURED.get_or_init(|| {
             let world = World::new(medium(Domain::Line64));
-            let used = || world.heap.stats().expect("the simulator knows its size").used_bytes;
+            let used = || world.heap().stats().expect("the simulator knows its size").used_bytes;
             let alone = used();
-            world.heap.slots("extra", EXTRA_SLOTS).expect("a fresh heap has room");
+            world.heap().slots("extra", EXTRA_SLOTS).expect("a fresh heap has room");
             Self { alone, with_extra: used() }
         })
     }

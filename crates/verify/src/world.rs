@@ -50,11 +50,12 @@ pub fn medium(domain: Domain) -> Sim {
 pub struct World {
     /// The medium.
     pub sim: Sim,
-    /// The heap.
-    pub heap: Heap<Sim>,
     /// What it must hold.
     pub model: Model,
-    sessions: [Session<Sim>; 2],
+    /// `None` only while it is opened again.
+    heap: Option<Heap<Sim>>,
+    /// Two, after [`World::open`].
+    sessions: Vec<Session<Sim>>,
     next_id: u64,
 }
 
@@ -68,9 +69,19 @@ impl World {
     pub fn new(sim: Sim) -> Self {
         let heap = options().create_on(sim.new_process()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
-        let sessions = [heap.session(), heap.session()];
+        let sessions = vec![heap.session(), heap.session()];
         let model = Model { slots: vec![None; SLOTS], extra: false };
-        Self { sim, heap, model, sessions, next_id: 1 }
+        Self { sim, model, heap: Some(heap), sessions, next_id: 1 }
+    }
+
+    /// The heap.
+    ///
+    /// # Panics
+    ///
+    /// If opening it again failed.
+    #[must_use]
+    pub fn heap(&self) -> &Heap<Sim> {
+        self.heap.as_ref().expect("the heap is open")
     }
 
     /// The array that operations work on.
@@ -80,7 +91,7 @@ impl World {
     /// If it is gone.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
-        self.heap.slots("slots", SLOTS as u64).expect("it was created")
+        self.heap().slots("slots", SLOTS as u64).expect("it was created")
     }
 
     /// The block that the next allocation would be.
@@ -101,7 +112,8 @@ impl World {
     pub fn alloc(&mut self, at: usize, held: &Held) -> Result<(), Error> {
         self.next_id += 1;
         let layout = Layout::from_size_align(held.size, 8).expect("a valid size");
-        let slot = &self.heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let heap = self.heap().clone();
+        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
         let session = &mut self.sessions[held.lane];
         if held.filled {
             let fill = |bytes: &mut [u8]| {
@@ -123,13 +135,15 @@ impl World {
     ///
     /// If the slots are gone.
     pub fn free(&mut self, lane: usize, at: usize) -> Result<(), Error> {
-        let slot = &self.heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let heap = self.heap().clone();
+        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
         self.sessions[lane].free_from(slot)
     }
 
     /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
     pub fn renew_session(&mut self, lane: usize) {
-        self.sessions[lane] = self.heap.session();
+        let session = self.heap().session();
+        self.sessions[lane] = session;
     }
 
     /// Kills the process without a warning, and opens the heap in another one: no power is lost, and nothing is
@@ -139,15 +153,29 @@ impl World {
     ///
     /// If the heap does not open.
     pub fn kill(&mut self) {
-        self.heap.medium().kill();
-        self.heap = options().open_on(self.sim.new_process()).expect("it was whole");
-        self.sessions = [self.heap.session(), self.heap.session()];
+        self.heap().medium().kill();
+        self.reopen();
+    }
+
+    /// Closes the heap, and opens it in another process.
+    ///
+    /// # Panics
+    ///
+    /// If the heap does not open.
+    pub fn reopen(&mut self) {
+        let process = self.heap().medium().new_process();
+        self.sessions.clear();
+        // Dropping the last handle closes the heap, unless its process was killed.
+        self.heap = None;
+        let heap = options().open_on(process).expect("it was whole");
+        self.sessions = vec![heap.session(), heap.session()];
+        self.heap = Some(heap);
     }
 
     /// Gives up everything but the heap.
     #[must_use]
     pub fn into_heap(self) -> (Heap<Sim>, Model) {
         drop(self.sessions);
-        (self.heap, self.model)
+        (self.heap.expect("the heap is open"), self.model)
     }
 }
