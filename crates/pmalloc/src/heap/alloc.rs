@@ -320,7 +320,8 @@ pub(super) fn alloc_zeroed_root<M: Medium>(
     raw::initialise(core, span, |block| block.fill(0));
     let m = core.medium();
     m.stored(span);
-    // CRASH: zeros are durable before the record that makes them slots.
+    // CRASH: zeros are durable before the record that makes them slots; so is the root's entry, which the caller has
+    // flushed.
     m.persist(span);
     publish_at(core, state, slot, place, reserved).inspect_err(|_| cancel(core, state, reserved))
 }

@@ -28,8 +28,8 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     }
     state::format(m, Policy::Eager)?;
     Book::format(m, geometry);
-    // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there.
-    m.fence();
+    // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there. The fence in
+    // front of the first magic word makes all of it durable.
     write_superblocks(m, header, &superblock_places())
 }
 

@@ -216,8 +216,8 @@ fn back<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<()> {
 
 /// # Crash consistency
 ///
-/// The slot is empty: whatever part of the entry is durable, no root is there. All of it is durable before the
-/// record that fills the slot.
+/// The slot is empty: whatever part of the entry is durable, no root is there. The caller fences before the record that
+/// fills the slot: the fence behind the block's zeros.
 fn write_name<M: Medium>(m: &M, entry: &RootEntry, place: u64, name: &str, count: u64) {
     let mut words = [0; 11];
     words[..8].copy_from_slice(&pack_name(name));
@@ -232,5 +232,4 @@ fn write_name<M: Medium>(m: &M, entry: &RootEntry, place: u64, name: &str, count
     m.store(&entry.checksum, checksum(&words, place));
     // CRASH: see above.
     m.flush_of(entry);
-    m.fence();
 }
