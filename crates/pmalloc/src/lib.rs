@@ -108,8 +108,9 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;
 pub use heap::{
-    Block, CheckReport, ClassStats, Guard, Heap, HeapOptions, Info, LogStats, PPtr, Problem,
-    ProblemKind, Session, Slot, Stats, check_file, info,
+    Block, CheckReport, ClassStats, Guard, Heap, HeapOptions, Info, LogStats, NewBlock, PPtr,
+    PUBLISH_MAX, Problem, ProblemKind, Publish, Reservation, Session, Slot, SlotRef, Stats,
+    check_file, info,
 };
 pub use layout::{state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;

@@ -1,12 +1,13 @@
-//! `alloc_to`: reserve, initialise, record, apply, retire.
+//! `alloc_to`: reserve, initialise, record, apply, retire. How blocks are reserved is in `reserve`.
 
 use std::alloc::Layout;
 
-use pmalloc_persist::{Medium, PAGE_BYTES, Span};
+use pmalloc_persist::{Medium, Span};
 
 use super::{
     core::Core,
     raw,
+    reserve::{Reserved, cancel, reserve},
     session::{Access, SessionState},
     slot::Slot,
 };
@@ -20,41 +21,11 @@ use crate::{
         lane::Op,
         slot::{SlotWord, Version},
     },
-    size_class::SizeClass,
     slab::Descriptor,
 };
 
 /// Alignment of root blocks: their slots share no line with other blocks.
 const LINE: usize = 64;
-
-/// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Reserved {
-    /// A block of a slab.
-    Small {
-        /// The slab.
-        slab: Descriptor,
-        /// Index in the slab.
-        block: u32,
-        /// Byte offset.
-        offset: u64,
-    },
-    /// An extent.
-    Large {
-        /// Its pages.
-        range: PageRange,
-        /// Byte offset.
-        offset: u64,
-    },
-}
-
-impl Reserved {
-    fn offset(&self) -> u64 {
-        match self {
-            Self::Small { offset, .. } | Self::Large { offset, .. } => *offset,
-        }
-    }
-}
 
 /// Allocates an uninitialised block into `slot`.
 pub(super) fn alloc_bare<M: Medium>(
@@ -82,7 +53,7 @@ pub(super) fn alloc_init<M: Medium>(
         let _entered = core.enter()?;
         reserve(core, state, layout)
     })?;
-    let mut reservation = Reservation { core, access, reserved: Some(reserved) };
+    let mut unpublished = Unpublished { core, access, reserved: Some(reserved) };
     let span = Span::new(reserved.offset(), layout.size() as u64);
     // The session is not borrowed here: the initialiser may use the heap itself, or panic.
     raw::initialise(core, span, init);
@@ -90,17 +61,17 @@ pub(super) fn alloc_init<M: Medium>(
     m.stored(span);
     // CRASH: the contents are durable before the record that makes them reachable can be (rule 3).
     m.persist(span);
-    reservation.publish(slot)
+    unpublished.publish(slot)
 }
 
 /// A reserved block that goes back if it is dropped unpublished.
-struct Reservation<'a, M: Medium, A: Access<M>> {
+struct Unpublished<'a, M: Medium, A: Access<M>> {
     core: &'a Core<M>,
     access: &'a mut A,
     reserved: Option<Reserved>,
 }
 
-impl<M: Medium, A: Access<M>> Reservation<'_, M, A> {
+impl<M: Medium, A: Access<M>> Unpublished<'_, M, A> {
     fn publish(&mut self, slot: &Slot) -> Result<()> {
         let reserved = self.reserved.expect("published once");
         self.access.with(|state| {
@@ -112,7 +83,7 @@ impl<M: Medium, A: Access<M>> Reservation<'_, M, A> {
     }
 }
 
-impl<M: Medium, A: Access<M>> Drop for Reservation<'_, M, A> {
+impl<M: Medium, A: Access<M>> Drop for Unpublished<'_, M, A> {
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {
             self.access.with(|state| {
@@ -122,75 +93,6 @@ impl<M: Medium, A: Access<M>> Drop for Reservation<'_, M, A> {
                 }
             });
         }
-    }
-}
-
-/// Takes a block for `layout` out of the heap's free memory. Volatile.
-#[inline]
-fn reserve<M: Medium>(
-    core: &Core<M>,
-    state: &mut SessionState,
-    layout: Layout,
-) -> Result<Reserved> {
-    check(core, layout)?;
-    core.prepare(state)?;
-    match reserve_once(core, state, layout) {
-        Err(Error::OutOfMemory { .. }) => {
-            core.reclaim(state);
-            reserve_once(core, state, layout)
-        }
-        result => result,
-    }
-}
-
-fn check<M: Medium>(core: &Core<M>, layout: Layout) -> Result<()> {
-    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() });
-    if layout.size() == 0 {
-        return invalid("size", "zero; a block has at least one byte");
-    }
-    if layout.align() as u64 > PAGE_BYTES {
-        return invalid("alignment", "over 4096 bytes; blocks are aligned to a page at most");
-    }
-    let capacity_bytes = core.header.geometry.capacity_bytes;
-    let requested_bytes = layout.size() as u64;
-    if requested_bytes > capacity_bytes {
-        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes });
-    }
-    Ok(())
-}
-
-#[inline]
-fn reserve_once<M: Medium>(
-    core: &Core<M>,
-    state: &mut SessionState,
-    layout: Layout,
-) -> Result<Reserved> {
-    let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
-        return reserve_large(core, layout);
-    };
-    let arena = &core.arenas[state.arena];
-    let offset = state.cache.take(&core.space, arena, class)?;
-    let slab = core.space.slab_of(offset);
-    let block = slab.block_at(offset).expect("a cached block starts where its slab says");
-    Ok(Reserved::Small { slab, block, offset })
-}
-
-fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> {
-    let pages = (layout.size() as u64).div_ceil(PAGE_BYTES);
-    let pages = u32::try_from(pages)
-        .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
-    let range = core.space.extents.allocate(core.medium(), pages)?;
-    Ok(Reserved::Large { range, offset: core.space.page_offset(range.start) })
-}
-
-/// Gives a reserved block back. Volatile.
-fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserved: Reserved) {
-    match reserved {
-        Reserved::Small { slab, block, offset } => {
-            let arena = &core.arenas[state.arena];
-            state.cache.put(&core.space, arena, slab.class(), (offset, block));
-        }
-        Reserved::Large { range, .. } => core.space.extents.release(core.medium(), range),
     }
 }
 
@@ -228,7 +130,7 @@ pub(super) fn publish_at<M: Medium>(
     }
     let target = SlotTarget { slot, place, version: found.version().next() };
     match reserved {
-        Reserved::Small { slab, block, offset } => {
+        Reserved::Small { slab, block, offset, .. } => {
             commit_small(core, state, target, (slab, block), offset)
         }
         Reserved::Large { range, offset } => commit_large(core, state, target, range, offset),

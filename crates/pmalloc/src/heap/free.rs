@@ -48,7 +48,7 @@ struct SlotSource<'a> {
 
 /// Memory that no slot names any more.
 #[derive(Clone, Copy)]
-enum Unlinked {
+pub(super) enum Unlinked {
     /// A block, its slab and the slab's owner.
     Small { slab: Descriptor, arena: LogId, block: u32 },
     /// An extent.
@@ -144,7 +144,7 @@ fn unlink_large<M: Medium>(
 
 /// Makes unlinked memory reusable: at once if no guard lives, else once those that live now are gone.
 #[inline]
-fn recycle<M: Medium>(core: &Core<M>, state: &mut SessionState, unlinked: Unlinked) {
+pub(super) fn recycle<M: Medium>(core: &Core<M>, state: &mut SessionState, unlinked: Unlinked) {
     if core.guards.has_waiting() {
         core.collect();
     }

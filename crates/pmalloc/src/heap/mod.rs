@@ -7,6 +7,8 @@
 //! | [`core`] | the heap itself, shared by handles and sessions |
 //! | [`session`] | what a thread holds: a lane and caches |
 //! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
+//! | [`reserve`] | blocks that are taken and not live yet |
+//! | [`group`], [`publish`] | several changes of slots as one durable operation |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
@@ -19,11 +21,14 @@ pub(crate) mod core;
 mod format;
 mod free;
 mod gate;
+mod group;
 mod guard;
 mod info;
 mod options;
 mod pptr;
+mod publish;
 mod raw;
+mod reserve;
 mod root_blocks;
 mod roots;
 mod session;
@@ -49,6 +54,8 @@ pub use self::{
     info::{Info, info},
     options::{HeapOptions, TestGeometry},
     pptr::PPtr,
+    publish::{NewBlock, PUBLISH_MAX, Publish, SlotRef},
+    reserve::Reservation,
     session::Session,
     slot::Slot,
     stats::{Block, ClassStats, LogStats, Stats},
@@ -249,6 +256,78 @@ impl<M: Medium + 'static> Heap<M> {
     #[inline]
     pub fn free_from(&self, slot: &Slot) -> Result<()> {
         free::free_from(self.core(), &mut Implicit(self.core()), slot)
+    }
+
+    /// Reserves a block for `layout`: it can be written, and is published later, together with other changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`], [`Error::Invalid`] for a size of zero or an alignment over a page, [`Error::Io`].
+    pub fn reserve(&self, layout: Layout) -> Result<Reservation<'_, M>> {
+        Reservation::new(self.core(), &mut Implicit(self.core()), layout)
+    }
+
+    /// As [`reserve`](Heap::reserve), within an explicit session of this heap.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Heap::reserve), and [`Error::Invalid`] for a session of another heap.
+    pub fn reserve_in(
+        &self,
+        session: &mut Session<M>,
+        layout: Layout,
+    ) -> Result<Reservation<'_, M>> {
+        session.check_heap(self.core())?;
+        Reservation::new(self.core(), &mut session.access(), layout)
+    }
+
+    /// An empty [`Publish`]: add actions to it, and commit them as one.
+    #[must_use]
+    pub fn publish(&self) -> Publish<'_, M> {
+        Publish::new(self.core())
+    }
+
+    /// Replaces the block that `slot` owns by a new one with contents that `init` writes.
+    ///
+    /// `init` gets the new block's first `layout.size()` bytes, with whatever they held before. The old block is not
+    /// looked into, as in [`free_from`](Heap::free_from).
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_init`](Heap::alloc_init) and [`free_from`](Heap::free_from). Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: at every moment, and after a crash at any, the slot owns the old block or the new one, whole.
+    /// Cost for small blocks: the contents' lines and 6 more flushes, 4 fences.
+    pub fn replace(&self, slot: &Slot, layout: Layout, init: impl FnOnce(&mut [u8])) -> Result<()> {
+        publish::replace(self.core(), &mut Implicit(self.core()), slot, layout, init)
+    }
+
+    /// Moves the block that `from` owns to the empty slot `to`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotEmpty`], [`Error::SlotFull`], [`Error::SlotForeign`]. Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash one of the slots owns the block. Cost: at most 5 line flushes, 3 fences.
+    pub fn move_to(&self, from: &Slot, to: &Slot) -> Result<()> {
+        publish::move_to(self.core(), &mut Implicit(self.core()), from, to)
+    }
+
+    /// Exchanges the blocks that two slots own, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotForeign`]. Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic. Cost: at most 5 line flushes, 3 fences.
+    pub fn swap(&self, a: &Slot, b: &Slot) -> Result<()> {
+        publish::swap(self.core(), &mut Implicit(self.core()), a, b)
     }
 
     /// Keeps memory that is freed from now on from being reused until the guard is dropped.

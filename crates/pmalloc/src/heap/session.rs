@@ -11,8 +11,12 @@ use pmalloc_persist::{
     sync::{Arc, Weak},
 };
 
-use super::{Heap, alloc, core::Core, free, slot::Slot};
-use crate::{error::Result, lane::Claim, tcache::Cache};
+use super::{Heap, alloc, core::Core, free, publish, slot::Slot};
+use crate::{
+    error::{Error, Result},
+    lane::Claim,
+    tcache::Cache,
+};
 
 /// The volatile state of a session.
 #[derive(Debug)]
@@ -104,6 +108,51 @@ impl<M: Medium + 'static> Session<M> {
     /// As [`Heap::free_from`].
     pub fn free_from(&mut self, slot: &Slot) -> Result<()> {
         free::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
+    }
+
+    /// As [`Heap::replace`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::replace`].
+    pub fn replace(
+        &mut self,
+        slot: &Slot,
+        layout: Layout,
+        init: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        publish::replace(self.heap.core(), &mut Explicit(&mut self.state), slot, layout, init)
+    }
+
+    /// As [`Heap::move_to`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::move_to`].
+    pub fn move_to(&mut self, from: &Slot, to: &Slot) -> Result<()> {
+        publish::move_to(self.heap.core(), &mut Explicit(&mut self.state), from, to)
+    }
+
+    /// As [`Heap::swap`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::swap`].
+    pub fn swap(&mut self, a: &Slot, b: &Slot) -> Result<()> {
+        publish::swap(self.heap.core(), &mut Explicit(&mut self.state), a, b)
+    }
+
+    /// Refuses a session of another heap.
+    pub(super) fn check_heap(&self, core: &Arc<Core<M>>) -> Result<()> {
+        if Arc::ptr_eq(self.heap.core(), core) {
+            return Ok(());
+        }
+        Err(Error::Invalid { what: "session", why: "it belongs to another heap".into() })
+    }
+
+    /// The session for operations that are made elsewhere.
+    pub(super) fn access(&mut self) -> impl Access<M> {
+        Explicit(&mut self.state)
     }
 }
 

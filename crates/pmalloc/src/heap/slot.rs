@@ -83,8 +83,15 @@ impl Slot {
     #[inline]
     #[track_caller]
     pub(super) fn write<M: Medium>(&self, m: &M, value: SlotWord) {
+        self.store(m, value);
+        m.flush_of(&self.word);
+    }
+
+    /// Stores the slot's word, without flushing.
+    #[inline]
+    #[track_caller]
+    pub(super) fn store<M: Medium>(&self, m: &M, value: SlotWord) {
         // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
         m.store(&self.word, value.bits());
-        m.flush_of(&self.word);
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! An operation holds the lock of every slot that it names from before it loads the slot until its retirement
 //! is durable (rule 1 in `docs/crash-consistency.md`). Slots share locks, so no operation may wait for anything but locks to
-//! the right of these in the lock order while it holds one.
+//! the right of these in the lock order while it holds one; an operation on several slots takes their locks in the order
+//! of the table.
+
+use std::collections::BTreeSet;
 
 use pmalloc_persist::sync::{Mutex, MutexGuard, lock};
 
@@ -23,6 +26,12 @@ impl SlotLocks {
     #[inline]
     pub(super) fn lock(&self, offset: u64) -> MutexGuard<'_, ()> {
         lock(&self.0[stripe(offset)])
+    }
+
+    /// Locks the slots at the byte offsets `places`, which may repeat.
+    pub(super) fn lock_all(&self, places: impl Iterator<Item = u64>) -> Vec<MutexGuard<'_, ()>> {
+        let stripes: BTreeSet<usize> = places.map(stripe).collect();
+        stripes.into_iter().map(|stripe| lock(&self.0[stripe])).collect()
     }
 }
 

@@ -4,7 +4,9 @@ use pmalloc_persist::{LINE_BYTES, Medium, Offset};
 
 use crate::layout::{
     geometry::Geometry,
-    lane::{LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag},
+    lane::{
+        GROUP_MAX, LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag,
+    },
     sealed::seal,
     slot::Version,
 };
@@ -67,6 +69,11 @@ impl Lane {
         self.number
     }
 
+    /// The most records that one operation may have: a quarter of the ring, and at most [`GROUP_MAX`].
+    pub(crate) fn group_max(&self) -> usize {
+        (self.places / 4).min(GROUP_MAX) as usize
+    }
+
     /// Writes and flushes the record of the next operation, without fencing.
     ///
     /// The caller fences, makes the effects durable and then calls [`Lane::retire`]; nothing in between may
@@ -74,9 +81,30 @@ impl Lane {
     #[track_caller]
     #[inline]
     pub(crate) fn record<M: Medium>(&mut self, m: &M, draft: Draft) {
+        self.write(m, draft, 0, 1);
+    }
+
+    /// As [`Lane::record`], for an operation of several records: it exists once all of them are durable.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`Lane::group_max`].
+    #[track_caller]
+    pub(crate) fn record_group<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
+        assert!(drafts.len() <= self.group_max(), "a group of {} records", drafts.len());
+        let count = u8::try_from(drafts.len()).expect("a group is at most 128 records");
+        for (index, draft) in (0..).zip(drafts) {
+            // CRASH: recovery takes a group only if all its records are there.
+            self.write(m, *draft, index, count);
+        }
+    }
+
+    #[track_caller]
+    #[inline]
+    fn write<M: Medium>(&mut self, m: &M, draft: Draft, index: u8, count: u8) {
         let Draft { op, block, pages, slot, version } = draft;
         let number = self.number;
-        let record = Record { op, block, slot, version, number, index: 0, count: 1, pages };
+        let record = Record { op, block, slot, version, number, index, count, pages };
         let at = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));
         let words = m.at(at).expect("a lane lies inside its heap");
         let [w0, w1, w2, w3] = record.encode(self.tag);

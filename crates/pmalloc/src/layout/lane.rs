@@ -13,6 +13,9 @@ pub(crate) const MARK_LINES: u64 = 8;
 /// Largest operation number of a lane: 40 bits, more than a thread performs in a century.
 pub(crate) const NUMBER_MAX: u64 = (1 << 40) - 1;
 
+/// Most records of one operation, however long the ring.
+pub(crate) const GROUP_MAX: u32 = 128;
+
 /// First word of a made lane.
 pub(crate) const LANE_MAGIC: u64 = u64::from_le_bytes(*b"PMALLANE");
 
@@ -68,6 +71,10 @@ pub(crate) enum Op {
     AllocLarge,
     /// The slot's extent was freed.
     FreeLarge,
+    /// The slot took a block over from another slot of the group.
+    Fill,
+    /// The slot gave its block to another slot of the group.
+    Empty,
 }
 
 impl Op {
@@ -77,6 +84,8 @@ impl Op {
             Self::FreeSmall => 2,
             Self::AllocLarge => 3,
             Self::FreeLarge => 4,
+            Self::Fill => 5,
+            Self::Empty => 6,
         }
     }
 
@@ -86,6 +95,8 @@ impl Op {
             2 => Some(Self::FreeSmall),
             3 => Some(Self::AllocLarge),
             4 => Some(Self::FreeLarge),
+            5 => Some(Self::Fill),
+            6 => Some(Self::Empty),
             _ => None,
         }
     }
@@ -95,7 +106,12 @@ impl Op {
         matches!(self, Self::AllocSmall | Self::AllocLarge)
     }
 
-    /// Whether the block is an extent of its own.
+    /// Whether the slot owns the block afterwards.
+    pub(crate) const fn fills(self) -> bool {
+        self.is_alloc() || matches!(self, Self::Fill)
+    }
+
+    /// Whether an extent is allocated or freed.
     pub(crate) const fn is_large(self) -> bool {
         matches!(self, Self::AllocLarge | Self::FreeLarge)
     }

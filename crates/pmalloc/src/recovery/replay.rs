@@ -99,6 +99,9 @@ struct Replay<'a, M> {
     /// By first page.
     held: BTreeMap<Page, Held>,
     grown_pages: u64,
+    /// The extents that records in flight allocate or free, and their blocks, in address order: a group may name slots
+    /// inside them.
+    in_flight: Vec<(PageRange, u64)>,
     appends: Vec<Append>,
 }
 
@@ -122,24 +125,30 @@ impl<'a, M: Medium> Replay<'a, M> {
             }
             end = range.end();
         }
-        Ok(Self { m, geometry, book, held, grown_pages, appends: Vec::new() })
+        Ok(Self {
+            m,
+            geometry,
+            book,
+            held,
+            grown_pages,
+            in_flight: Vec::new(),
+            appends: Vec::new(),
+        })
     }
 
     /// Checks that all records name blocks and slots that can exist, before any of them changes anything.
-    fn check_all(&self, records: &[(LogId, Record)]) -> Result<()> {
-        for (_, record) in records {
-            self.check(record)?;
-        }
-        let mut large: Vec<(PageRange, u64)> = Vec::new();
+    fn check_all(&mut self, records: &[(LogId, Record)]) -> Result<()> {
         for (_, record) in records.iter().filter(|(_, record)| record.op.is_large()) {
-            large.push((self.range_of(record)?.0, record.block));
+            self.in_flight.push((self.range_of(record)?.0, record.block));
         }
-        large.sort_by_key(|(range, _)| range.start);
+        self.in_flight.sort_by_key(|(range, _)| range.start);
         // The pages of an operation are nobody else's until it is retired.
-        match large.windows(2).find(|pair| pair[0].0.end() > u64::from(pair[1].0.start.0)) {
-            Some(pair) => Err(Error::corrupted(pair[1].1, "two records in flight name one extent")),
-            None => Ok(()),
+        let overlap =
+            self.in_flight.windows(2).find(|pair| pair[0].0.end() > u64::from(pair[1].0.start.0));
+        if let Some(pair) = overlap {
+            return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
         }
+        records.iter().try_for_each(|(_, record)| self.check(record))
     }
 
     /// Redoes allocations, then frees.
@@ -160,6 +169,22 @@ impl<'a, M: Medium> Replay<'a, M> {
             Op::AllocSmall | Op::FreeSmall => self.live_bit(record).map(drop),
             Op::AllocLarge => self.check_extent(record),
             Op::FreeLarge => self.extent_of(record).map(drop),
+            Op::Fill => self.check_block(record),
+            Op::Empty => Ok(()),
+        }
+    }
+
+    /// Checks that a slot can own the block of `record`, which is neither allocated nor freed by it.
+    fn check_block(&self, record: &Record) -> Result<()> {
+        let is_large = |range: PageRange| self.geometry.page_offset(range.start) == record.block;
+        if self.in_flight.iter().any(|(range, _)| is_large(*range)) {
+            return Ok(());
+        }
+        match self.held_around(record.block) {
+            Some(held) if held.extent.kind == ExtentKind::Large && is_large(held.extent.range) => {
+                Ok(())
+            }
+            _ => self.live_bit(record).map(drop),
         }
     }
 
@@ -173,6 +198,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             }
             Op::AllocLarge => self.alloc_extent(log, record)?,
             Op::FreeLarge => self.free_extent(record)?,
+            Op::Fill | Op::Empty => {}
         }
         self.redo_slot(record)
     }
@@ -184,7 +210,7 @@ impl<'a, M: Medium> Replay<'a, M> {
         if self.m.classify(word, is_newer) {
             return Ok(());
         }
-        let wanted = if record.op.is_alloc() {
+        let wanted = if record.op.fills() {
             SlotWord::owning(record.block, record.version)
         } else {
             SlotWord::empty(record.version)
@@ -236,10 +262,18 @@ impl<'a, M: Medium> Replay<'a, M> {
                 && (record.slot - table.start) % entry
                     == std::mem::offset_of!(RootEntry, slot) as u64
         };
-        if !in_root_table && self.held_around(record.slot).is_none() {
-            return Err(damaged);
-        }
-        Ok(self.m.at(Offset::new(record.slot))?)
+        let exists = in_root_table
+            || self.held_around(record.slot).is_some()
+            || self.is_in_flight(record.slot);
+        if exists { Ok(self.m.at(Offset::new(record.slot))?) } else { Err(damaged) }
+    }
+
+    /// Whether byte `offset` lies in an extent that a record in flight allocates or frees.
+    fn is_in_flight(&self, offset: u64) -> bool {
+        let Some(page) = self.geometry.page_at(offset) else { return false };
+        let behind = self.in_flight.partition_point(|(range, _)| range.start <= page);
+        let before = behind.checked_sub(1).map(|at| self.in_flight[at].0);
+        before.is_some_and(|range| u64::from(page.0) < range.end())
     }
 
     /// The extent that contains byte `offset`.

@@ -198,22 +198,33 @@ impl LiveBit {
     #[track_caller]
     #[inline]
     pub(crate) fn set<M: Medium>(self, m: &M) -> bool {
-        let word = self.word(m);
-        // CRASH: the record that names the block is durable: recovery sets the bit if it is missing.
-        let before = m.fetch_or(word, self.mask);
-        m.flush_of(word);
-        before & self.mask != 0
+        let was_live = self.store(m, true);
+        m.flush_of(self.word(m));
+        was_live
     }
 
     /// Makes the block free and flushes the bit, without fencing. Returns whether it was live before.
     #[track_caller]
     #[inline]
     pub(crate) fn clear<M: Medium>(self, m: &M) -> bool {
+        let was_live = self.store(m, false);
+        m.flush_of(self.word(m));
+        was_live
+    }
+
+    /// Makes the block live or free, without flushing. Returns whether it was live before.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn store<M: Medium>(self, m: &M, live: bool) -> bool {
         let word = self.word(m);
-        // CRASH: the record that names the block is durable: recovery clears the bit if it is still set.
-        let before = m.fetch_and(word, !self.mask);
-        m.flush_of(word);
+        // CRASH: the record that names the block is durable: recovery stores the bit if it is not there yet.
+        let before = if live { m.fetch_or(word, self.mask) } else { m.fetch_and(word, !self.mask) };
         before & self.mask != 0
+    }
+
+    /// Where the bit's word is, in bytes.
+    pub(crate) fn place(self) -> u64 {
+        self.word.bytes()
     }
 
     fn word<M: Medium>(self, m: &M) -> &Word {

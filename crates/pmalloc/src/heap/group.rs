@@ -1,0 +1,346 @@
+//! Several changes as one durable operation: check, record as a group, apply, retire.
+//!
+//! The steps take effect in order, as if each were an operation of its own, but of each slot only the last word is
+//! stored. All slots are owned from before the first look until the retirement is durable.
+
+use pmalloc_persist::{LINE_BYTES, Medium, Span};
+
+use super::{core::Core, free::Unlinked, reserve::Reserved, session::SessionState, slot::Slot};
+use crate::{
+    arena::Target,
+    book::{Append, Extent, LogId},
+    error::{Error, Result},
+    lane::Draft,
+    layout::{
+        book::ExtentKind,
+        geometry::PageRange,
+        lane::Op,
+        slot::{SlotWord, Version},
+    },
+    slab::{Descriptor, LiveBit},
+};
+
+/// A slot that a step names, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) slot: &'a Slot,
+    /// Byte offset.
+    pub(super) offset: u64,
+}
+
+/// One change of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step<'a> {
+    /// The empty slot gets a block that was reserved.
+    Alloc(Place<'a>, Reserved),
+    /// The slot's block is freed.
+    Free(Place<'a>),
+    /// The block of the first slot goes to the second, which is empty.
+    Move(Place<'a>, Place<'a>),
+    /// Two slots exchange what they own.
+    Swap(Place<'a>, Place<'a>),
+}
+
+impl<'a> Step<'a> {
+    fn places(&self) -> impl Iterator<Item = Place<'a>> + use<'a> {
+        let (first, second) = match *self {
+            Step::Alloc(place, _) | Step::Free(place) => (place, None),
+            Step::Move(a, b) | Step::Swap(a, b) => (a, Some(b)),
+        };
+        [Some(first), second].into_iter().flatten()
+    }
+}
+
+/// Performs `steps` atomically and durably, and returns the memory that they freed.
+///
+/// The caller has [entered](Core::enter) and made the contents of reserved blocks durable. The slots lie in live blocks
+/// or in blocks that the steps allocate.
+///
+/// # Crash consistency
+///
+/// As for a single operation: before the last record is durable, nothing happened; from then on recovery finishes all
+/// of it, allocations before frees, and of each slot the newest version.
+pub(super) fn perform<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    steps: &[Step<'_>],
+) -> Result<Vec<Unlinked>> {
+    core.prepare(state)?;
+    let places = steps.iter().flat_map(Step::places).map(|place| place.offset);
+    let _owned = core.slot_locks.lock_all(places);
+    let mut plan = Plan::default();
+    steps.iter().try_for_each(|step| plan.add(core, step))?;
+    plan.check_children()?;
+    if plan.drafts.is_empty() {
+        return Ok(Vec::new());
+    }
+    commit(core, state, &plan)
+}
+
+/// What a group comes to.
+#[derive(Default)]
+struct Plan<'a> {
+    /// Its records.
+    drafts: Vec<Draft>,
+    /// Its slots, and what they hold after the steps so far.
+    slots: Vec<(Place<'a>, SlotWord)>,
+    allocated: Vec<Reserved>,
+    freed: Vec<Freed>,
+}
+
+/// A block that a group frees.
+#[derive(Clone, Copy)]
+struct Freed {
+    /// Its bytes.
+    span: Span,
+    kind: FreedKind,
+}
+
+#[derive(Clone, Copy)]
+enum FreedKind {
+    Small { slab: Descriptor, arena: LogId, block: u32, bit: LiveBit },
+    Large { range: PageRange, log: LogId },
+}
+
+impl<'a> Plan<'a> {
+    fn add<M: Medium>(&mut self, core: &Core<M>, step: &Step<'a>) -> Result<()> {
+        match *step {
+            Step::Alloc(place, reserved) => self.alloc(core, place, reserved),
+            Step::Free(place) => self.free(core, place),
+            Step::Move(from, to) => self.exchange(core, from, to, Want::Move),
+            Step::Swap(a, b) => self.exchange(core, a, b, Want::Swap),
+        }
+    }
+
+    fn alloc<M: Medium>(
+        &mut self,
+        core: &Core<M>,
+        to: Place<'a>,
+        reserved: Reserved,
+    ) -> Result<()> {
+        if self.word(core, to).place().is_some() {
+            return Err(Error::SlotFull { slot: to.offset });
+        }
+        let (op, pages) = match reserved {
+            Reserved::Small { .. } => (Op::AllocSmall, 0),
+            Reserved::Large { range, .. } => (Op::AllocLarge, range.pages),
+        };
+        self.allocated.push(reserved);
+        self.change(core, to, op, reserved.offset(), pages);
+        Ok(())
+    }
+
+    fn free<M: Medium>(&mut self, core: &Core<M>, from: Place<'a>) -> Result<()> {
+        let Some(block) = self.word(core, from).place() else {
+            return Err(Error::SlotEmpty { slot: from.offset });
+        };
+        if core.root_blocks.contains(block) {
+            return Err(Error::corrupted(from.offset, "a slot owns the block of a root array"));
+        }
+        if self.freed.iter().any(|freed| freed.span.start == block) {
+            return Err(Error::NotLive { offset: block });
+        }
+        // A block that the group itself allocates has no live bit yet, and is refused here, too.
+        let (op, pages, freed) = match core.space.target(block)? {
+            Target::Small { slab, arena, block: index, bit } => {
+                let span = Span::new(block, slab.class().block_bytes());
+                let kind = FreedKind::Small { slab, arena, block: index, bit };
+                (Op::FreeSmall, 0, Freed { span, kind })
+            }
+            Target::Large { range, log } => {
+                let span = core.space.geometry.span_of(range);
+                (Op::FreeLarge, range.pages, Freed { span, kind: FreedKind::Large { range, log } })
+            }
+        };
+        self.freed.push(freed);
+        self.change(core, from, op, block, pages);
+        Ok(())
+    }
+
+    /// Exchanges what two slots own, if that is what is wanted.
+    fn exchange<M: Medium>(
+        &mut self,
+        core: &Core<M>,
+        a: Place<'a>,
+        b: Place<'a>,
+        want: Want,
+    ) -> Result<()> {
+        let (of_a, of_b) = (self.word(core, a).place(), self.word(core, b).place());
+        if want == Want::Move && of_a.is_none() {
+            return Err(Error::SlotEmpty { slot: a.offset });
+        }
+        if want == Want::Move && of_b.is_some() {
+            return Err(Error::SlotFull { slot: b.offset });
+        }
+        if of_a == of_b {
+            return Ok(());
+        }
+        for (place, block) in [(a, of_b), (b, of_a)] {
+            match block {
+                Some(block) => self.change(core, place, Op::Fill, block, 0),
+                None => self.change(core, place, Op::Empty, 0, 0),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the slot at `place` holds after the steps so far.
+    fn word<M: Medium>(&mut self, core: &Core<M>, place: Place<'a>) -> SlotWord {
+        match self.slots.iter().find(|(known, _)| known.offset == place.offset) {
+            Some((_, word)) => *word,
+            None => {
+                let word = place.slot.read(core.medium());
+                self.slots.push((place, word));
+                word
+            }
+        }
+    }
+
+    /// Adds a record, and gives the slot its next version (rule 7).
+    fn change<M: Medium>(
+        &mut self,
+        core: &Core<M>,
+        place: Place<'a>,
+        op: Op,
+        block: u64,
+        pages: u32,
+    ) {
+        let version: Version = self.word(core, place).version().next();
+        let word =
+            if op.fills() { SlotWord::owning(block, version) } else { SlotWord::empty(version) };
+        let known = self.slots.iter_mut().find(|(known, _)| known.offset == place.offset);
+        known.expect("the slot was just looked at").1 = word;
+        self.drafts.push(Draft { op, block, pages, slot: place.offset, version });
+    }
+
+    /// A slot in a block that the group frees must not own anything when it is done.
+    fn check_children(&self) -> Result<()> {
+        let lost = self.slots.iter().find(|(place, word)| {
+            let is_inside = |freed: &Freed| freed.span.contains(Span::new(place.offset, 8));
+            word.place().is_some() && self.freed.iter().any(is_inside)
+        });
+        match lost {
+            Some((place, _)) => Err(Error::SlotFull { slot: place.offset }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Move,
+    Swap,
+}
+
+fn commit<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    plan: &Plan<'_>,
+) -> Result<Vec<Unlinked>> {
+    let m = core.medium();
+    let space = &core.space;
+    let log = core.arenas[state.arena].log();
+    let claim = state.claim.as_mut().expect("prepared with a lane");
+    claim.with(|lane| {
+        if plan.drafts.len() > lane.group_max() {
+            let what = "changes of slots in one publish (a move and a swap are two each)";
+            return Err(Error::Limit { what, limit: lane.group_max() as u64 });
+        }
+        // The last thing that may fail. All memory that what follows needs is allocated here, too.
+        let appends = reserve_appends(core, log, plan)?;
+        let mut lines = Vec::with_capacity(plan.slots.len() + plan.drafts.len());
+        let mut unlinked = Vec::with_capacity(plan.freed.len());
+        lane.record_group(m, &plan.drafts);
+        for reserved in &plan.allocated {
+            if let Reserved::Large { range, .. } = reserved {
+                space.page_map.set_large(*range, log.code(), 0);
+            }
+        }
+        // CRASH: the operation is decided by this fence.
+        m.fence();
+        appends.iter().for_each(|append| space.book.write(m, append));
+        apply_bits(m, plan, &mut lines, &mut unlinked);
+        for (place, word) in &plan.slots {
+            place.slot.store(m, *word);
+            lines.push(place.offset / LINE_BYTES);
+        }
+        flush_lines(m, &mut lines);
+        // CRASH: the effects are durable before the mark that stops their being redone.
+        m.fence();
+        lane.retire(m);
+        appends.into_iter().for_each(|append| space.book.commit(append));
+        for freed in &plan.freed {
+            if let FreedKind::Large { range, .. } = freed.kind {
+                space.page_map.clear(range);
+            }
+        }
+        // CRASH: the mark is durable before the memory is reused and the slots released.
+        m.fence();
+        Ok(unlinked)
+    })?
+}
+
+/// Takes the places in the logs that the large blocks of a group need; all of them or none.
+fn reserve_appends<M: Medium>(core: &Core<M>, log: LogId, plan: &Plan<'_>) -> Result<Vec<Append>> {
+    let (m, book) = (core.medium(), &core.space.book);
+    let mut appends = Vec::new();
+    let mut reserve = || {
+        for reserved in &plan.allocated {
+            if let Reserved::Large { range, .. } = *reserved {
+                let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+                appends.push(book.reserve_alloc(m, log, extent)?);
+            }
+        }
+        for freed in &plan.freed {
+            if let FreedKind::Large { range, log } = freed.kind {
+                let Some((append, _)) = book.reserve_free(m, log, range.start)? else {
+                    return Err(Error::NotLive { offset: freed.span.start });
+                };
+                appends.push(append);
+            }
+        }
+        Ok(())
+    };
+    match reserve() {
+        Ok(()) => Ok(appends),
+        Err(error) => {
+            appends.into_iter().for_each(|append| book.cancel(append));
+            Err(error)
+        }
+    }
+}
+
+/// Stores the live bits of a group, notes their lines, and the memory that becomes free.
+fn apply_bits<M: Medium>(
+    m: &M,
+    plan: &Plan<'_>,
+    lines: &mut Vec<u64>,
+    unlinked: &mut Vec<Unlinked>,
+) {
+    for reserved in &plan.allocated {
+        if let Reserved::Small { slab, block, .. } = reserved {
+            let bit = slab.live_bit(*block);
+            bit.store(m, true);
+            lines.push(bit.place() / LINE_BYTES);
+        }
+    }
+    for freed in &plan.freed {
+        unlinked.push(match freed.kind {
+            FreedKind::Large { range, .. } => Unlinked::Large(range),
+            FreedKind::Small { slab, arena, block, bit } => {
+                lines.push(bit.place() / LINE_BYTES);
+                let was_live = bit.store(m, false);
+                if was_live { Unlinked::Small { slab, arena, block } } else { Unlinked::Lost }
+            }
+        });
+    }
+}
+
+/// Flushes each line once.
+fn flush_lines<M: Medium>(m: &M, lines: &mut Vec<u64>) {
+    lines.sort_unstable();
+    lines.dedup();
+    for line in lines {
+        m.flush(Span::new(*line * LINE_BYTES, LINE_BYTES));
+    }
+}

@@ -1,0 +1,284 @@
+//! `publish`: many changes of slots, atomic as a whole; and the three that have names of their own.
+
+use std::{alloc::Layout, fmt};
+
+use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
+
+use super::{
+    core::Core,
+    free,
+    group::{self, Place, Step},
+    reserve::Reservation,
+    session::{Access, Implicit, Session},
+    slot::Slot,
+};
+use crate::error::{Error, Result};
+
+/// Most actions of one publish.
+pub const PUBLISH_MAX: usize = 64;
+
+/// Actions that take effect together: all of them or, after an error or a crash, none.
+///
+/// They take effect in the order in which they were added, as if each was an operation of its own: a slot that an earlier
+/// action empties can be filled by a later one. Up to [`PUBLISH_MAX`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use std::alloc::Layout;
+///
+/// let heap = pmalloc::Heap::create(dir.path().join("heap"))?;
+/// let slots = heap.slots("accounts", 2)?;
+/// let mut blocks = Vec::new();
+/// for balance in [70_u64, 30] {
+///     let mut block = heap.reserve(Layout::new::<u64>())?;
+///     block.write(|bytes| bytes.copy_from_slice(&balance.to_le_bytes()));
+///     blocks.push(block);
+/// }
+/// // Both accounts exist, or neither.
+/// let mut publish = heap.publish();
+/// for (slot, block) in slots.iter().zip(blocks) {
+///     publish.alloc(slot, block);
+/// }
+/// publish.commit()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Publish<'h, M: Medium + 'static = Mapped> {
+    core: &'h Arc<Core<M>>,
+    actions: Vec<Action<'h>>,
+    blocks: Vec<Reservation<'h, M>>,
+}
+
+/// A slot that an action names: one in a live block, or one in a block of the same publish.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotRef<'h>(Target<'h>);
+
+#[derive(Debug, Clone, Copy)]
+enum Target<'h> {
+    Live(&'h Slot),
+    New { block: NewBlock, at_byte: usize },
+}
+
+/// A block that was added to a publish and is not live yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBlock(usize);
+
+impl NewBlock {
+    /// The slot at byte `at_byte` of the block, a multiple of 8; the block's contents must have initialised it, zero for
+    /// an empty one.
+    #[must_use]
+    pub const fn slot<'h>(self, at_byte: usize) -> SlotRef<'h> {
+        SlotRef(Target::New { block: self, at_byte })
+    }
+}
+
+impl<'h> From<&'h Slot> for SlotRef<'h> {
+    fn from(slot: &'h Slot) -> Self {
+        Self(Target::Live(slot))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Action<'h> {
+    Alloc(SlotRef<'h>, NewBlock),
+    Free(SlotRef<'h>),
+    Move(SlotRef<'h>, SlotRef<'h>),
+    Swap(SlotRef<'h>, SlotRef<'h>),
+}
+
+impl<'h, M: Medium + 'static> Publish<'h, M> {
+    pub(super) fn new(core: &'h Arc<Core<M>>) -> Self {
+        Self { core, actions: Vec::new(), blocks: Vec::new() }
+    }
+
+    /// Gives `block` to `slot`, which is empty.
+    pub fn alloc(&mut self, slot: impl Into<SlotRef<'h>>, block: Reservation<'h, M>) -> NewBlock {
+        let new = NewBlock(self.blocks.len());
+        self.blocks.push(block);
+        self.actions.push(Action::Alloc(slot.into(), new));
+        new
+    }
+
+    /// Frees the block that `slot` owns.
+    pub fn free(&mut self, slot: impl Into<SlotRef<'h>>) -> &mut Self {
+        self.add(Action::Free(slot.into()))
+    }
+
+    /// Moves the block of `from` to `to`, which is empty.
+    pub fn move_to(
+        &mut self,
+        from: impl Into<SlotRef<'h>>,
+        to: impl Into<SlotRef<'h>>,
+    ) -> &mut Self {
+        self.add(Action::Move(from.into(), to.into()))
+    }
+
+    /// Exchanges what two slots own, if anything.
+    pub fn swap(&mut self, a: impl Into<SlotRef<'h>>, b: impl Into<SlotRef<'h>>) -> &mut Self {
+        self.add(Action::Swap(a.into(), b.into()))
+    }
+
+    /// Number of actions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Whether there are no actions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// Performs the actions, and is empty then.
+    ///
+    /// # Errors
+    ///
+    /// Those of the actions as operations of their own: [`Error::SlotFull`] (also for a slot that would be left full in
+    /// a block that is freed), [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`];
+    /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a block of this publish
+    /// whose contents were not written; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
+    /// large blocks. Nothing changed then, and the actions are still here.
+    ///
+    /// # Crash consistency
+    ///
+    /// After return all actions are durable; after a crash before that, all or none of them happened. Contents of new
+    /// blocks are durable before the blocks can be reached. Cost: a record per slot changed, three fences, and one more
+    /// with contents.
+    pub fn commit(&mut self) -> Result<()> {
+        self.commit_with(&mut Implicit(self.core))
+    }
+
+    /// As [`commit`](Self::commit), within an explicit session of the same heap.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit), and [`Error::Invalid`] for a session of another heap.
+    pub fn commit_in(&mut self, session: &mut Session<M>) -> Result<()> {
+        session.check_heap(self.core)?;
+        self.commit_with(&mut session.access())
+    }
+
+    fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
+        if self.actions.len() > PUBLISH_MAX {
+            let limit = PUBLISH_MAX as u64;
+            return Err(Error::Limit { what: "actions in one publish", limit });
+        }
+        let core: &Core<M> = self.core;
+        access.with(|state| {
+            let _entered = core.enter()?;
+            self.persist_contents();
+            let steps = self.steps()?;
+            let freed = group::perform(core, state, &steps)?;
+            freed.into_iter().for_each(|freed| free::recycle(core, state, freed));
+            Ok::<(), Error>(())
+        })?;
+        self.actions.clear();
+        self.blocks.drain(..).for_each(Reservation::published);
+        Ok(())
+    }
+
+    fn add(&mut self, action: Action<'h>) -> &mut Self {
+        self.actions.push(action);
+        self
+    }
+
+    /// # Crash consistency
+    ///
+    /// Contents are durable before the first record that makes their block reachable can be (rule 10).
+    fn persist_contents(&self) {
+        let m = self.core.medium();
+        let mut any = false;
+        for contents in self.blocks.iter().filter_map(Reservation::contents) {
+            m.flush(contents);
+            any = true;
+        }
+        if any {
+            // CRASH: see above.
+            m.fence();
+        }
+    }
+
+    fn steps(&self) -> Result<Vec<Step<'h>>> {
+        let step = |action: &Action<'h>| {
+            Ok(match *action {
+                Action::Alloc(slot, NewBlock(at)) => {
+                    Step::Alloc(self.place(slot)?, self.blocks[at].block())
+                }
+                Action::Free(slot) => Step::Free(self.place(slot)?),
+                Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
+                Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
+            })
+        };
+        self.actions.iter().map(step).collect()
+    }
+
+    fn place(&self, slot: SlotRef<'h>) -> Result<Place<'h>> {
+        match slot.0 {
+            Target::Live(slot) => Ok(Place { slot, offset: self.core.slot_place(slot)? }),
+            Target::New { block, at_byte } => self.new_place(block, at_byte),
+        }
+    }
+
+    /// A slot in a block of this publish, whose contents have made it durable.
+    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<Place<'h>> {
+        let invalid = |why: &str| Error::Invalid { what: "slot in a new block", why: why.into() };
+        let block = self.blocks.get(block.0);
+        let block = block.ok_or_else(|| invalid("the block was not added to this publish"))?;
+        let contents = block.contents();
+        let contents =
+            contents.ok_or_else(|| invalid("the block was not written: initialise its slots"))?;
+        let at = at_byte as u64;
+        if !at.is_multiple_of(8) || at.saturating_add(8) > contents.len {
+            return Err(invalid("slots are 8 bytes, aligned to 8, inside the bytes asked for"));
+        }
+        let offset = contents.start + at;
+        let slot = self.core.medium().at(Offset::<Slot>::new(offset))?;
+        Ok(Place { slot, offset })
+    }
+}
+
+impl<M: Medium + 'static> fmt::Debug for Publish<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish").field("actions", &self.actions).finish_non_exhaustive()
+    }
+}
+
+/// Replaces the block of `slot` by a new one that `init` writes.
+pub(super) fn replace<M: Medium + 'static>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    slot: &Slot,
+    layout: Layout,
+    init: impl FnOnce(&mut [u8]),
+) -> Result<()> {
+    let mut block = Reservation::new(core, access, layout)?;
+    block.write(init);
+    let mut publish = Publish::new(core);
+    publish.free(slot);
+    publish.alloc(slot, block);
+    publish.commit_with(access)
+}
+
+/// Moves the block of `from` to `to`.
+pub(super) fn move_to<M: Medium + 'static>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    from: &Slot,
+    to: &Slot,
+) -> Result<()> {
+    Publish::new(core).move_to(from, to).commit_with(access)
+}
+
+/// Exchanges what two slots own.
+pub(super) fn swap<M: Medium + 'static>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    a: &Slot,
+    b: &Slot,
+) -> Result<()> {
+    Publish::new(core).swap(a, b).commit_with(access)
+}

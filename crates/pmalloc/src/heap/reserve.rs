@@ -1,0 +1,208 @@
+//! Reserving: a block is taken out of the heap's free memory, and nothing durable says so yet.
+//!
+//! A reserved block has no live bit and no log entry, and is in no cache: a crash gives it back.
+
+use std::{alloc::Layout, fmt};
+
+use pmalloc_persist::{Medium, PAGE_BYTES, Span, sync::Arc};
+
+use super::{
+    core::Core,
+    guard::Freed,
+    raw,
+    session::{Access, Implicit, SessionState},
+};
+use crate::{
+    book::LogId,
+    error::{Error, Result},
+    layout::geometry::PageRange,
+    size_class::SizeClass,
+    slab::Descriptor,
+};
+
+/// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reserved {
+    /// A block of a slab.
+    Small {
+        /// The slab.
+        slab: Descriptor,
+        /// Index in the slab.
+        block: u32,
+        /// Byte offset.
+        offset: u64,
+        /// The slab's owner.
+        arena: LogId,
+    },
+    /// An extent.
+    Large {
+        /// Its pages.
+        range: PageRange,
+        /// Byte offset.
+        offset: u64,
+    },
+}
+
+impl Reserved {
+    /// Byte offset of the block.
+    pub(super) fn offset(&self) -> u64 {
+        match self {
+            Self::Small { offset, .. } | Self::Large { offset, .. } => *offset,
+        }
+    }
+}
+
+/// Takes a block for `layout` out of the heap's free memory. Volatile.
+#[inline]
+pub(super) fn reserve<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    layout: Layout,
+) -> Result<Reserved> {
+    check(core, layout)?;
+    core.prepare(state)?;
+    match reserve_once(core, state, layout) {
+        Err(Error::OutOfMemory { .. }) => {
+            core.reclaim(state);
+            reserve_once(core, state, layout)
+        }
+        result => result,
+    }
+}
+
+fn check<M: Medium>(core: &Core<M>, layout: Layout) -> Result<()> {
+    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() });
+    if layout.size() == 0 {
+        return invalid("size", "zero; a block has at least one byte");
+    }
+    if layout.align() as u64 > PAGE_BYTES {
+        return invalid("alignment", "over 4096 bytes; blocks are aligned to a page at most");
+    }
+    let capacity_bytes = core.header.geometry.capacity_bytes;
+    let requested_bytes = layout.size() as u64;
+    if requested_bytes > capacity_bytes {
+        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes });
+    }
+    Ok(())
+}
+
+#[inline]
+fn reserve_once<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    layout: Layout,
+) -> Result<Reserved> {
+    let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
+        return reserve_large(core, layout);
+    };
+    let arena = &core.arenas[state.arena];
+    let offset = state.cache.take(&core.space, arena, class)?;
+    let slab = core.space.slab_of(offset);
+    let block = slab.block_at(offset).expect("a cached block starts where its slab says");
+    Ok(Reserved::Small { slab, block, offset, arena: arena.log() })
+}
+
+fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> {
+    let pages = (layout.size() as u64).div_ceil(PAGE_BYTES);
+    let pages = u32::try_from(pages)
+        .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
+    let range = core.space.extents.allocate(core.medium(), pages)?;
+    Ok(Reserved::Large { range, offset: core.space.page_offset(range.start) })
+}
+
+/// Gives a reserved block back. Volatile.
+pub(super) fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserved: Reserved) {
+    match reserved {
+        Reserved::Small { slab, block, offset, arena } => {
+            let own = &core.arenas[state.arena];
+            if own.log() == arena {
+                state.cache.put(&core.space, own, slab.class(), (offset, block));
+            } else {
+                core.recycle(Freed::Small { arena, offset });
+            }
+        }
+        Reserved::Large { range, .. } => core.space.extents.release(core.medium(), range),
+    }
+}
+
+/// A block that is reserved: its bytes can be written, nobody else sees it, and it goes back when it is dropped.
+///
+/// Made by [`Heap::reserve`](super::Heap::reserve); becomes live when a [`Publish`](super::Publish) that it was given to
+/// is committed. A crash before that gives it back.
+pub struct Reservation<'h, M: Medium + 'static = pmalloc_persist::Mapped> {
+    core: &'h Arc<Core<M>>,
+    /// `None` once it was published.
+    reserved: Option<Reserved>,
+    size_bytes: u64,
+    written: bool,
+}
+
+impl<'h, M: Medium + 'static> Reservation<'h, M> {
+    /// Reserves a block for `layout`.
+    pub(super) fn new(
+        core: &'h Arc<Core<M>>,
+        access: &mut impl Access<M>,
+        layout: Layout,
+    ) -> Result<Self> {
+        let reserved = access.with(|state| {
+            let _entered = core.enter()?;
+            reserve(core, state, layout)
+        })?;
+        let size_bytes = layout.size() as u64;
+        Ok(Self { core, reserved: Some(reserved), size_bytes, written: false })
+    }
+
+    /// Byte offset of the block.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.block().offset()
+    }
+
+    /// Lets `init` write the bytes that were asked for; they hold what they held before.
+    ///
+    /// What is written is durable before the block becomes reachable. A block that is never written is published
+    /// uninitialised.
+    pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
+        self.written = true;
+        raw::initialise(self.core, self.span(), init);
+        self.core.medium().stored(self.span());
+    }
+
+    /// The contents to flush before the block is published, if there are any.
+    pub(super) fn contents(&self) -> Option<Span> {
+        self.written.then(|| self.span())
+    }
+
+    /// The block.
+    pub(super) fn block(&self) -> Reserved {
+        self.reserved.expect("a reservation has its block until it is published")
+    }
+
+    /// Notes that the block is live: it does not go back any more.
+    pub(super) fn published(mut self) {
+        self.reserved = None;
+    }
+
+    fn span(&self) -> Span {
+        Span::new(self.offset(), self.size_bytes)
+    }
+}
+
+impl<M: Medium + 'static> Drop for Reservation<'_, M> {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            Implicit(self.core).with(|state| {
+                // In a forked child the block belongs to the parent.
+                if let Ok(_entered) = self.core.enter() {
+                    cancel(self.core, state, reserved);
+                }
+            });
+        }
+    }
+}
+
+impl<M: Medium + 'static> fmt::Debug for Reservation<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("block", &self.reserved).finish_non_exhaustive()
+    }
+}
