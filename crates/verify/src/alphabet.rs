@@ -47,11 +47,19 @@ pub enum Op {
     Kill,
     /// The heap is closed and opened again.
     Reopen,
+    /// Replaces the oldest block of this session by one with contents.
+    Replace,
+    /// Exchanges the oldest block with the newest, or moves the only one.
+    Swap,
+    /// Publishes a block with contents, a page-granular one and a free of the oldest block.
+    PublishBlocks,
+    /// Publishes a move and a free into which it moves: the slot changes twice.
+    PublishMoves,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::AllocSmallest,
         Self::AllocContents,
         Self::AllocFewPerSlab,
@@ -66,6 +74,10 @@ impl Op {
         Self::RenewSession,
         Self::Kill,
         Self::Reopen,
+        Self::Replace,
+        Self::Swap,
+        Self::PublishBlocks,
+        Self::PublishMoves,
     ];
 }
 
@@ -108,17 +120,61 @@ impl Step {
             Op::RenewSession => Plan::RenewSession(self.lane),
             Op::Kill => Plan::Kill,
             Op::Reopen => Plan::Reopen,
+            Op::Replace => {
+                let own = oldest(world, |held| held.lane == self.lane);
+                own.map_or(Plan::Nothing, |at| {
+                    Plan::Replace(at, world.draft(self.lane, CONTENTS, true))
+                })
+            }
+            Op::Swap => self.swap(world),
+            Op::PublishBlocks => self.publish_blocks(world),
+            Op::PublishMoves => self.publish_moves(world),
         }
     }
 
-    fn free(self, world: &World, wanted: impl Fn(&Held) -> bool) -> Plan {
-        let full = world.model.slots.iter().enumerate();
-        let oldest = full
-            .filter_map(|(at, held)| held.as_ref().map(|held| (at, held)))
-            .filter(|(_, held)| wanted(held))
-            .min_by_key(|(_, held)| held.id);
-        oldest.map_or(Plan::Nothing, |(at, _)| Plan::Free(self.lane, at))
+    fn swap(self, world: &World) -> Plan {
+        let Some(from) = oldest(world, |_| true) else { return Plan::Nothing };
+        let newest = world.model.slots.iter().rposition(Option::is_some);
+        let other = newest.filter(|at| *at != from).or_else(|| empty(world).next());
+        other.map_or(Plan::Nothing, |to| Plan::Publish(self.lane, vec![Action::Swap(from, to)]))
     }
+
+    fn publish_blocks(self, world: &World) -> Plan {
+        let mut empty = empty(world);
+        let (Some(first), Some(second)) = (empty.next(), empty.next()) else {
+            return Plan::Nothing;
+        };
+        let small = world.draft(self.lane, CONTENTS, true);
+        let pages = Held { id: small.id + 1, ..world.draft(self.lane, PAGES, false) };
+        let mut actions = vec![Action::Alloc(first, small), Action::Alloc(second, pages)];
+        actions.extend(oldest(world, |_| true).map(Action::Free));
+        Plan::Publish(self.lane, actions)
+    }
+
+    fn publish_moves(self, world: &World) -> Plan {
+        let Some(from) = oldest(world, |held| held.lane == self.lane) else { return Plan::Nothing };
+        let newest = world.model.slots.iter().rposition(Option::is_some);
+        let Some(to) = newest.filter(|at| *at != from) else { return Plan::Nothing };
+        Plan::Publish(self.lane, vec![Action::Free(to), Action::Move(from, to)])
+    }
+
+    fn free(self, world: &World, wanted: impl Fn(&Held) -> bool) -> Plan {
+        oldest(world, wanted).map_or(Plan::Nothing, |at| Plan::Free(self.lane, at))
+    }
+}
+
+/// The slot of the oldest block that is `wanted`.
+fn oldest(world: &World, wanted: impl Fn(&Held) -> bool) -> Option<usize> {
+    let full = world.model.slots.iter().enumerate();
+    let blocks = full.filter_map(|(at, held)| held.as_ref().map(|held| (at, held)));
+    let oldest = blocks.filter(|(_, held)| wanted(held)).min_by_key(|(_, held)| held.id);
+    oldest.map(|(at, _)| at)
+}
+
+/// The empty slots.
+fn empty(world: &World) -> impl Iterator<Item = usize> {
+    let slots = world.model.slots.iter().enumerate();
+    slots.filter(|(_, held)| held.is_none()).map(|(at, _)| at)
 }
 
 impl fmt::Display for Step {
@@ -151,6 +207,33 @@ pub enum Plan {
     Kill,
     /// Close the heap, and open it in another process.
     Reopen,
+    /// Replace the block of a slot.
+    Replace(usize, Held),
+    /// Publish through a session.
+    Publish(usize, Vec<Action>),
+}
+
+/// One action of a publish, on slots by number.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Allocate into a slot.
+    Alloc(usize, Held),
+    /// Free a slot.
+    Free(usize),
+    /// Move a block from the first slot to the second.
+    Move(usize, usize),
+    /// Exchange the blocks of two slots.
+    Swap(usize, usize),
+}
+
+impl Action {
+    fn apply(&self, model: &mut Model) {
+        match self {
+            Self::Alloc(at, held) => model.slots[*at] = Some(held.clone()),
+            Self::Free(at) => model.slots[*at] = None,
+            Self::Move(a, b) | Self::Swap(a, b) => model.slots.swap(*a, *b),
+        }
+    }
 }
 
 impl Plan {
@@ -159,8 +242,11 @@ impl Plan {
     pub fn after(&self, before: &Model) -> Model {
         let mut after = before.clone();
         match self {
-            Self::Alloc(at, held) => after.slots[*at] = Some(held.clone()),
+            Self::Alloc(at, held) | Self::Replace(at, held) => {
+                after.slots[*at] = Some(held.clone());
+            }
             Self::Free(_, at) => after.slots[*at] = None,
+            Self::Publish(_, actions) => actions.iter().for_each(|action| action.apply(&mut after)),
             Self::MakeRoot => after.extra = true,
             Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill | Self::Reopen => {}
         }
@@ -191,6 +277,8 @@ impl Plan {
                 world.reopen();
                 Ok(())
             }
+            Self::Replace(at, held) => world.replace(*at, held),
+            Self::Publish(lane, actions) => world.publish(*lane, actions),
         }
     }
 }
@@ -293,7 +381,7 @@ fn fill(world: &mut World) {
 
 fn wrap_lanes(world: &mut World) {
     for lane in [0, 1] {
-        for _ in 0..3 {
+        for _ in 0..7 {
             must(world, Op::AllocSmallest, lane);
             must(world, Op::FreeOwn, lane);
         }

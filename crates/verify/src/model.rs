@@ -23,6 +23,11 @@ impl Held {
             .to_be_bytes()[0]
             | 1
     }
+
+    /// Writes what a filled block holds.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = self.byte(index));
+    }
 }
 
 /// The state of a heap as the program knows it.

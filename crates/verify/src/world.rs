@@ -7,7 +7,10 @@ use pmalloc::{
     persist::sim::{Domain, Sim, SimOptions},
 };
 
-use crate::model::{Held, Model};
+use crate::{
+    alphabet::Action,
+    model::{Held, Model},
+};
 
 /// Slots of the second array: a block of the class of those with contents, of which no cache holds a clean one.
 pub const EXTRA_SLOTS: u64 = 24;
@@ -26,7 +29,7 @@ pub fn options() -> &'static HeapOptions {
 const GEOMETRY: TestGeometry = TestGeometry {
     capacity_bytes: 256 << 10,
     slab_bytes: 16 << 10,
-    ring_places: 8,
+    ring_places: 16,
     lanes: 3,
     chunk_bytes: 256,
     logs: 2,
@@ -111,17 +114,13 @@ impl World {
     /// If the size is no valid layout.
     pub fn alloc(&mut self, at: usize, held: &Held) -> Result<(), Error> {
         self.next_id += 1;
-        let layout = Layout::from_size_align(held.size, 8).expect("a valid size");
         let heap = self.heap().clone();
         let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
         let session = &mut self.sessions[held.lane];
         if held.filled {
-            let fill = |bytes: &mut [u8]| {
-                bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = held.byte(index));
-            };
-            session.alloc_init(slot, layout, fill)
+            session.alloc_init(slot, layout(held), |bytes| held.fill(bytes))
         } else {
-            session.alloc_to(slot, layout)
+            session.alloc_to(slot, layout(held))
         }
     }
 
@@ -138,6 +137,60 @@ impl World {
         let heap = self.heap().clone();
         let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
         self.sessions[lane].free_from(slot)
+    }
+
+    /// Replaces the block of the slot `at` by `held`, which is filled.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    ///
+    /// # Panics
+    ///
+    /// If the slots are gone.
+    pub fn replace(&mut self, at: usize, held: &Held) -> Result<(), Error> {
+        self.next_id += 1;
+        let heap = self.heap().clone();
+        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        self.sessions[held.lane].replace(slot, layout(held), |bytes| held.fill(bytes))
+    }
+
+    /// Performs `actions` as one through session `lane`.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    ///
+    /// # Panics
+    ///
+    /// If the slots are gone.
+    pub fn publish(&mut self, lane: usize, actions: &[Action]) -> Result<(), Error> {
+        let heap = self.heap().clone();
+        let slots = heap.slots("slots", SLOTS as u64).expect("it was created");
+        let session = &mut self.sessions[lane];
+        let mut publish = heap.publish();
+        for action in actions {
+            match action {
+                Action::Alloc(at, held) => {
+                    self.next_id += 1;
+                    let mut block = heap.reserve_in(session, layout(held))?;
+                    if held.filled {
+                        block.write(|bytes| held.fill(bytes));
+                    }
+                    publish.alloc(&slots[*at], block);
+                }
+                Action::Free(at) => {
+                    publish.free(&slots[*at]);
+                }
+                Action::Move(from, to) => {
+                    publish.move_to(&slots[*from], &slots[*to]);
+                }
+                Action::Swap(a, b) => {
+                    publish.swap(&slots[*a], &slots[*b]);
+                }
+            }
+        }
+        publish.commit_in(session)
     }
 
     /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
@@ -178,4 +231,8 @@ impl World {
         drop(self.sessions);
         (self.heap.expect("the heap is open"), self.model)
     }
+}
+
+fn layout(held: &Held) -> Layout {
+    Layout::from_size_align(held.size, 8).expect("a valid size")
 }
