@@ -226,6 +226,10 @@ impl World {
     }
 
     /// Gives up everything but the heap.
+    ///
+    /// # Panics
+    ///
+    /// If opening it again failed.
     #[must_use]
     pub fn into_heap(self) -> (Heap<Sim>, Model) {
         drop(self.sessions);
