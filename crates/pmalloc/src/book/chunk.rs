@@ -195,6 +195,11 @@ impl Area {
         }
     }
 
+    /// Flushes the root of `log`.
+    pub(super) fn flush_root<M: Medium>(self, m: &M, log: LogId) {
+        m.flush_of(self.link(m, Link::Root(log)));
+    }
+
     /// Stores an entry, its checksum last; the caller flushes.
     pub(super) fn store<M: Medium>(self, m: &M, place: Offset<EntryWords>, entry: &Entry) {
         let words = entry.encode(place.bytes());

@@ -55,6 +55,17 @@ impl Book {
         Ok((book, held))
     }
 
+    /// Flushes all that [`Book::replay`] reads, without fencing.
+    pub(crate) fn write_back<M: Medium>(&self, m: &M) {
+        for log in &self.logs {
+            let log = lock(log);
+            self.area.flush_root(m, log.id);
+            for chunk in log.chunks.iter() {
+                m.flush(self.area.span_of(chunk.index));
+            }
+        }
+    }
+
     /// Follows the chain of one log.
     fn replay_log<M: Medium>(&self, m: &M, log: &mut Log) -> Result<()> {
         let mut link = Link::Root(log.id);

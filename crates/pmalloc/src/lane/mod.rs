@@ -14,7 +14,7 @@ use pmalloc_persist::{
     sync::{Arc, Mutex, lock},
 };
 
-pub(crate) use replay::{LaneImage, Left, replay, zero_rings};
+pub(crate) use replay::{LaneImage, Left, replay, write_back, zero_rings};
 pub(crate) use ring::{Draft, Lane};
 
 use crate::{

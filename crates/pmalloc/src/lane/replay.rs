@@ -160,6 +160,16 @@ fn record_above<M: Medium>(m: &M, at: u64, newest: u64) -> Result<Option<Record>
     Ok(Record::decode(words.map(|word| m.load(word))).map(|(record, _)| record))
 }
 
+/// Flushes all that [`replay`] reads, without fencing.
+pub(crate) fn write_back<M: Medium>(m: &M, geometry: &Geometry, images: &[LaneImage]) {
+    m.flush(geometry.directory_span());
+    for image in images {
+        let lane = geometry.lane_span(image.index).start;
+        let end = ring_offset(lane) + u64::from(geometry.ring_places) * RECORD_BYTES;
+        m.flush(Span::new(lane, end - lane));
+    }
+}
+
 /// Zeroes the rings of the lanes in `images` and flushes them, without fencing.
 ///
 /// Words that read as zero are written and flushed as well: an open that died with its process may have zeroed them in

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
 
-use super::state::StateImage;
+use super::state::{self, StateImage};
 use crate::{
     book::{Append, Book, Extent, Held, LogId},
     error::{Error, Result},
@@ -57,6 +57,9 @@ pub(super) fn replay<M: Medium>(
         })
         .collect();
     replay.check_all(&records)?;
+    if left == Left::Open {
+        write_back(m, geometry, &book, &lanes)?;
+    }
     let applied = replay.apply_all(&records);
     // CRASH: until here the records are live and are redone from the start. The fence makes every effect
     // durable before the first word of a ring is zeroed.
@@ -68,6 +71,28 @@ pub(super) fn replay<M: Medium>(
     m.fence();
     mend_torn(m, geometry, &book)?;
     Ok(Replayed { book, held, lanes, records: records.len() as u64 })
+}
+
+/// Makes durable what replay has read.
+///
+/// A process that was killed between a store and its fence leaves words that are in the cache and not on media. What is
+/// redone from them, and what is recorded behind them, would lose its ground with the power: the record of an effect, the
+/// mark before a record's number, the link to a chunk or the directory word of a lane that goes on being used.
+///
+/// Slots and live bits need no such care: those that may not be durable are those of live records, and are flushed when
+/// they are redone.
+fn write_back<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    book: &Book,
+    lanes: &[LaneImage],
+) -> Result<()> {
+    // CRASH: nothing was stored: the heap is as it was found.
+    m.flush_of(state::page(m)?);
+    book.write_back(m);
+    lane::write_back(m, geometry, lanes);
+    m.fence();
+    Ok(())
 }
 
 /// Copies the logs if a crash left torn entries in them, and empties those that stay, so that in a heap that was
