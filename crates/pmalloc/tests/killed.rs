@@ -5,7 +5,7 @@
 //! is durable. A second one opens the heap and works in it. Every image that a loss of power can leave from the open on is
 //! recovered; it must hold what stood before or behind the operation that the first process died in, and the same as the
 //! second process found as soon as that had opened the heap. In a further test a process between the two dies in its
-//! recovery.
+//! recovery, in another the first one while it creates the heap.
 
 // The schedule tester owns the threads there.
 #![cfg(not(shuttle))]
@@ -18,7 +18,7 @@ use std::{
     mem::ManuallyDrop,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -350,6 +350,54 @@ fn so_it_is_if_a_recovery_is_killed_as_well() {
                 let killed = format!("store {nth} and, opening, at store {again}, {domain:?}");
                 survive(&sim, &allowed, &mut violations, &killed);
             }
+        }
+    }
+    assert_none(&violations);
+}
+
+/// Opens what a killed creation left, while every loss of power is explored: if it was a heap once, it is one for ever,
+/// and whole.
+fn open_new(sim: &Sim) -> Result<(), String> {
+    let was_heap = Arc::new(AtomicBool::new(false));
+    let must_be = Arc::clone(&was_heap);
+    let explorer = Explorer::watch(sim, ExploreOptions::default(), move |sim| {
+        match options().open_on(sim.clone()) {
+            Err(Error::NotAHeap { .. }) if !must_be.load(Ordering::Relaxed) => Ok(Digest(0)),
+            Err(error) => Err(format!("it opens not: {error}")),
+            Ok(heap) => match heap.check() {
+                Ok(report) if report.problems.is_empty() => Ok(Digest(1)),
+                report => Err(format!("{report:?}")),
+            },
+        }
+    });
+    match options().open_on(sim.clone()) {
+        Err(Error::NotAHeap { .. }) => {}
+        Err(error) => return Err(format!("it opens not: {error}")),
+        Ok(heap) => {
+            was_heap.store(true, Ordering::Relaxed);
+            explorer.crash_point("opened");
+            std::mem::forget(heap);
+        }
+    }
+    verdict(&explorer.finish())
+}
+
+#[test]
+fn a_heap_whose_creator_was_killed_is_none_or_stays_one() {
+    let mut violations = Vec::new();
+    for domain in DOMAINS {
+        for nth in 1.. {
+            let sim = medium(domain);
+            let was_killed = kill(&sim, nth, |mortal, start| {
+                start();
+                options().create_on(mortal).map(std::mem::forget)
+            });
+            if !was_killed {
+                break;
+            }
+            let outcome = std::thread::scope(|scope| scope.spawn(|| open_new(&sim)).join());
+            let outcome = outcome.expect("no panic");
+            violations.extend(outcome.err().map(|what| format!("store {nth}, {domain:?}: {what}")));
         }
     }
     assert_none(&violations);

@@ -59,12 +59,18 @@ fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Resul
     Ok(())
 }
 
-/// Writes the second superblock copy of a heap that was never served, if a crash kept its creator from it.
+/// Makes both superblock copies of a heap that was never served durable: writes the second one, if a crash kept its
+/// creator from it.
 ///
 /// # Crash consistency
 ///
-/// Nobody has served the heap: until the copy is durable, the next open gets here again.
+/// Nobody has served the heap: until both copies are durable, the next open gets here again.
 pub(super) fn complete<M: Medium>(m: &M, header: &Header) -> Result<()> {
+    for place in superblock_places() {
+        m.flush(Span::new(place, SUPERBLOCK_BYTES));
+    }
+    // CRASH: nothing was stored. A creator that was killed may have left either copy in the cache only.
+    m.fence();
     let place = Geometry::second_superblock();
     let words = copy_at(m, place)?;
     if words.iter().zip(header.encode(place)).all(|(word, value)| m.load(word) == value) {
