@@ -34,6 +34,9 @@ enum Command {
         /// One operation or one nested crash more; hours.
         #[arg(long)]
         full: bool,
+        /// Only the sets whose names start with this, such as "3 operations".
+        #[arg(long, default_value = "")]
+        set: String,
         /// Only every N-th case, from I on: I/N.
         #[arg(long, value_parser = parse_shard, default_value = "0/1")]
         shard: (usize, usize),
@@ -76,7 +79,10 @@ fn main() -> ExitCode {
     // Planted faults and damaged images make recovery panic; a violation says so, once.
     std::panic::set_hook(Box::new(|_| {}));
     match arguments.command {
-        Command::Explore { full, shard } => explore(full, shard, arguments.threads),
+        Command::Explore { full, set, shard } => {
+            let sets = if full { Set::full() } else { Set::quick() };
+            explore(chosen(sets, &set), shard, arguments.threads)
+        }
         Command::Replay { case, image } => replay(&case, image),
         Command::Power { shard, site, patience, list } => {
             let judge = Judge::new(Duration::from_secs(patience), arguments.threads);
@@ -89,10 +95,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn explore(full: bool, (index, count): (usize, usize), threads: usize) -> ExitCode {
+/// The sets whose names start with `prefix`.
+fn chosen(sets: Vec<Set>, prefix: &str) -> Vec<Set> {
+    sets.into_iter().filter(|set| set.name.starts_with(prefix)).collect()
+}
+
+fn explore(sets: Vec<Set>, (index, count): (usize, usize), threads: usize) -> ExitCode {
+    if sets.is_empty() {
+        eprintln!("no set has a name that starts like this");
+        return ExitCode::from(2);
+    }
     println!("operations, by either of two sessions: {:?}", Op::ALL);
     println!("start states: {:?}", Start::ALL);
-    let sets = if full { Set::full() } else { Set::quick() };
     for set in sets {
         let outcome = sets::run(&set.shard(index, count), &Conditions::default(), threads);
         print(&outcome);
