@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Verify everything a heap says about itself; the file is not changed
     Check(HeapArgs),
     /// Show how full a heap is
-    Stats(HeapArgs),
+    Stats(StatsArgs),
     /// Delete a heap that nobody has open
     Destroy(HeapArgs),
     /// Replay an allocation trace of a real program, and kill it if asked to
@@ -56,6 +56,17 @@ pub(crate) struct CreateArgs {
 pub(crate) struct HeapArgs {
     /// The heap's file
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The heap's file
+    pub(crate) path: PathBuf,
+    /// Print the figures in the text format of Prometheus
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) prom: bool,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }

@@ -3,6 +3,7 @@
 mod check;
 mod create;
 mod destroy;
+mod exposition;
 mod info;
 mod replay;
 mod stats;

@@ -3,53 +3,60 @@
 use pmalloc::Heap;
 use serde::Serialize;
 
+use super::exposition;
 use crate::{
-    args::HeapArgs,
+    args::StatsArgs,
     exit::Failure,
     output::{as_f64, bytes, duration, print_either, print_rows, print_text},
 };
 
 /// The figures of a heap.
 #[derive(Debug, Serialize)]
-struct Shown {
-    live_blocks: u64,
-    live_bytes: u64,
-    heap_bytes: u64,
-    peak_heap_bytes: u64,
-    used_bytes: u64,
-    free_bytes: u64,
-    largest_free: u64,
-    dram_bytes: u64,
-    recovery_ns: u64,
-    replayed: u64,
-    classes: Vec<Class>,
+pub(super) struct Shown {
+    pub(super) live_blocks: u64,
+    pub(super) live_bytes: u64,
+    pub(super) heap_bytes: u64,
+    pub(super) peak_heap_bytes: u64,
+    pub(super) used_bytes: u64,
+    pub(super) free_bytes: u64,
+    pub(super) largest_free: u64,
+    pub(super) dram_bytes: u64,
+    pub(super) recovery_ns: u64,
+    pub(super) replayed: u64,
+    pub(super) classes: Vec<Class>,
     /// Slabs that changed their class: none, as long as the library can't do it.
-    morphs: u64,
-    log: Log,
+    pub(super) morphs: u64,
+    pub(super) log: Log,
 }
 
+/// The slabs of a size class.
 #[derive(Debug, Serialize)]
-struct Class {
-    size: u64,
-    slabs: u64,
-    blocks: u64,
-    live: u64,
+pub(super) struct Class {
+    pub(super) size: u64,
+    pub(super) slabs: u64,
+    pub(super) blocks: u64,
+    pub(super) live: u64,
 }
 
+/// The bookkeeping logs.
 #[derive(Debug, Serialize)]
-struct Log {
-    chunks: u64,
-    live: u64,
-    fast_gc: u64,
-    slow_gc: u64,
+pub(super) struct Log {
+    pub(super) chunks: u64,
+    pub(super) live: u64,
+    pub(super) fast_gc: u64,
+    pub(super) slow_gc: u64,
 }
 
 /// Shows the figures of the heap that `args` name.
-pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
     let heap = Heap::open(&args.path).map_err(Failure::heap(&args.path))?;
     let stats = heap.stats().map_err(Failure::heap(&args.path))?;
     heap.close().map_err(Failure::heap(&args.path))?;
-    print_either(args.output, &shown(stats), |shown| {
+    let shown = shown(stats);
+    if args.prom {
+        return print_text(&exposition::text(&shown));
+    }
+    print_either(args.output, &shown, |shown| {
         print_rows(&rows(shown))?;
         print_classes(&shown.classes)
     })

@@ -1,0 +1,83 @@
+//! The commands that say what a heap is made of: `stats --prom`.
+//!
+//! Every test runs the built command, as a script would.
+
+mod common;
+
+use std::{alloc::Layout, collections::BTreeMap, path::Path};
+
+use common::{Place, run, str};
+use pmalloc::Heap;
+
+/// Fills the heap at `path` with small and large blocks, and closes it.
+fn fill(path: &Path) {
+    let heap = Heap::open(path).expect("a heap");
+    let slots = heap.slots("test", 100).expect("slots");
+    for (slot, size) in slots.iter().zip([100, 900, 50_000, 9000].into_iter().cycle()) {
+        heap.alloc_to(slot, Layout::from_size_align(size, 8).expect("a layout")).expect("room");
+    }
+    slots.iter().step_by(3).for_each(|slot| heap.free_from(slot).expect("it is full"));
+    heap.close().expect("closed");
+}
+
+/// The samples of a text exposition by name and labels, if every line is as the format wants it.
+fn samples(text: &str) -> BTreeMap<&str, f64> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut families: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut samples = BTreeMap::new();
+    assert!(text.ends_with("# EOF\n"), "cut off: {text}");
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut parts = comment.splitn(3, ' ');
+            let (what, name) = (parts.next().expect("a kind"), parts.next().expect("a name"));
+            let rest = parts.next().expect("what is said of it");
+            assert!(is_name(name) && ["HELP", "TYPE", "UNIT"].contains(&what), "{line}");
+            if what == "TYPE" {
+                assert!(families.insert(name, rest).is_none(), "{name} is declared twice");
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let labels = labels.strip_suffix('}').expect("labels are closed");
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let (key, value) = label.split_once('=').expect("a label has a value");
+            assert!(is_name(key) && value.starts_with('"') && value.ends_with('"'), "{line}");
+        }
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        let kind = families.get(family).expect("a sample follows its declaration");
+        assert_eq!(*kind == "counter", name.ends_with("_total"), "{line}");
+        let value = value.parse().expect("a number");
+        assert!(samples.insert(series, value).is_none(), "{series} is there twice");
+    }
+    samples
+}
+
+#[test]
+fn the_exposition_parses_and_says_what_the_json_says() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    fill(&path);
+    let text = run(&["stats", str(&path), "--prom"]).expect_code(0).stdout();
+    let samples = samples(&text);
+    let json = run(&["stats", str(&path), "--json"]).expect_code(0).json();
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    for (series, key) in [
+        ("pmalloc_live_blocks", "live_blocks"),
+        ("pmalloc_live_bytes", "live_bytes"),
+        ("pmalloc_used_bytes", "used_bytes"),
+        ("pmalloc_largest_free_bytes", "largest_free"),
+    ] {
+        assert!((samples[series] - number(&json[key])).abs() < 0.5, "{series}: {text}");
+    }
+    assert!(samples["pmalloc_live_blocks"] > 60.0 && samples["pmalloc_recovery_seconds"] > 0.0);
+    let classes = json["classes"].as_array().expect("classes");
+    assert!(classes.len() >= 3, "{classes:?}");
+    for class in classes {
+        let series = format!("pmalloc_class_live_blocks{{block_bytes=\"{}\"}}", class["size"]);
+        assert!((samples[&*series] - number(&class["live"])).abs() < 0.5, "{series}: {text}");
+    }
+    run(&["stats", str(&path), "--prom", "--json"]).expect_code(2);
+}
