@@ -12,8 +12,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{MapError, draft::Draft, place::require_regular};
-use crate::sync::{Mutex, lock};
+use super::{MapError, draft::Draft, grow, place::require_regular};
+use crate::{
+    Span,
+    sync::{Mutex, lock},
+};
 
 /// What may be done to a file and its mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +185,22 @@ impl MediaFile {
             }
         }
         Ok(())
+    }
+
+    /// The parts of the file that hold data, in ascending order. Where the file system can't tell, that is all of it;
+    /// it may keep memory for more than it tells.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn data_spans(&self) -> io::Result<Vec<Span>> {
+        let mut spans = Vec::new();
+        let mut place = 0;
+        while let Some(span) = grow::next_data(&self.file, place)? {
+            place = span.end();
+            spans.push(span);
+        }
+        Ok(spans)
     }
 
     /// Present length in bytes.

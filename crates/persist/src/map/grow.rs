@@ -71,6 +71,16 @@ fn hole_end(file: &OwnedFd, hole: u64) -> io::Result<u64> {
     }
 }
 
+/// The first run of bytes from `place` on that have blocks, if there is one.
+pub(super) fn next_data(file: &OwnedFd, place: u64) -> io::Result<Option<Span>> {
+    let data = hole_end(file, place)?;
+    if data == u64::MAX {
+        return Ok(None);
+    }
+    let end = next_hole(file, data)?.filter(|end| *end > data);
+    Ok(end.map(|end| Span::new(data, end - data)))
+}
+
 fn write_zeros(file: &OwnedFd, span: Span) -> io::Result<()> {
     static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     let mut place = span.start;
@@ -137,6 +147,15 @@ mod tests {
         assert!(bytes[PAGE..2 * PAGE].iter().all(|&b| b == 0));
         assert!(bytes[2 * PAGE..2 * PAGE + PAGE / 2].iter().all(|&b| b == 9));
         assert!(bytes[2 * PAGE + PAGE / 2..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn data_is_found_between_holes() {
+        let owned = OwnedFd::from(sparse_file());
+        let data = |place| next_data(&owned, place).expect("an answer");
+        assert_eq!(data(0), Some(Span::new(0, PAGE_BYTES)));
+        assert_eq!(data(PAGE_BYTES), Some(Span::new(2 * PAGE_BYTES, PAGE_BYTES / 2)));
+        assert_eq!(data(3 * PAGE_BYTES), None);
     }
 
     #[test]
