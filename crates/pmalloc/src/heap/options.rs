@@ -244,25 +244,7 @@ impl HeapOptions {
     /// For tests of the heap itself.
     #[doc(hidden)]
     pub fn areas(&self) -> Result<Vec<(&'static str, Span)>> {
-        let geometry = self.header()?.geometry;
-        Ok(vec![
-            ("superblock", Span::new(0, PAGE_BYTES)),
-            ("superblock copy", Span::new(Geometry::second_superblock(), PAGE_BYTES)),
-            ("state", Span::new(Geometry::state(), PAGE_BYTES)),
-            ("log roots", Span::new(Geometry::log_roots().bytes(), PAGE_BYTES)),
-            ("root table", geometry.root_span()),
-            ("lane directory", geometry.directory_span()),
-            (
-                "lanes",
-                Span::new(
-                    geometry.lane_span(0).start,
-                    geometry.book_span().start - geometry.lane_span(0).start,
-                ),
-            ),
-            ("book", geometry.book_span()),
-            ("descriptors", geometry.descriptor_span()),
-            ("data", geometry.data_span()),
-        ])
+        Ok(areas(&self.header()?.geometry).to_vec())
     }
 
     /// Bytes that a heap with these options can grow to, metadata included: the length that a medium for
@@ -353,6 +335,23 @@ pub struct TestGeometry {
     pub logs: u32,
     pub roots: u32,
     pub stripes: u32,
+}
+
+/// The areas of a heap of this geometry, in the order of their places; the data area is the last one.
+fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
+    let lanes = geometry.lane_span(0).start;
+    [
+        ("superblock", Span::new(0, PAGE_BYTES)),
+        ("superblock copy", Span::new(Geometry::second_superblock(), PAGE_BYTES)),
+        ("state", Span::new(Geometry::state(), PAGE_BYTES)),
+        ("log roots", Span::new(Geometry::log_roots().bytes(), PAGE_BYTES)),
+        ("root table", geometry.root_span()),
+        ("lane directory", geometry.directory_span()),
+        ("lanes", Span::new(lanes, geometry.book_span().start - lanes)),
+        ("book", geometry.book_span()),
+        ("descriptors", geometry.descriptor_span()),
+        ("data", geometry.data_span()),
+    ]
 }
 
 /// Recovers the heap on `medium` and marks it as open by `owner`.

@@ -166,13 +166,9 @@ fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
         arena.for_each_slab(|inventory| {
             let slab = inventory.descriptor();
             let class = &mut classes[slab.class().index()];
-            let bits = slab.bitmap(core.medium()).expect("a descriptor lies inside its heap");
             class.slabs += 1;
             class.blocks += u64::from(slab.blocks());
-            class.live += bits
-                .iter()
-                .map(|word| u64::from(core.medium().load(word).count_ones()))
-                .sum::<u64>();
+            class.live += slab.live_blocks(core.medium());
         });
     }
     classes.retain(|class| class.slabs > 0);

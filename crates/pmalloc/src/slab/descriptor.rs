@@ -165,6 +165,12 @@ impl Descriptor {
         Ok(m.region().array(Offset::new(self.lines + LINE_BYTES), words)?)
     }
 
+    /// How many blocks are live.
+    pub(crate) fn live_blocks<M: Medium>(&self, m: &M) -> u64 {
+        let bits = self.bitmap(m).expect("a descriptor lies inside its heap");
+        bits.iter().map(|word| u64::from(m.load(word).count_ones())).sum()
+    }
+
     fn bit(&self, bit: BitIndex) -> LiveBit {
         let word = Offset::new(self.lines + LINE_BYTES + u64::from(bit.0 / 64) * 8);
         LiveBit { word, mask: 1 << (bit.0 % 64) }
