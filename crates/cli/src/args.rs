@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Check(HeapArgs),
     /// Show how full a heap is
     Stats(StatsArgs),
+    /// Recover a heap that was not closed, and close it
+    Recover(HeapArgs),
     /// Delete a heap that nobody has open
     Destroy(HeapArgs),
     /// Replay an allocation trace of a real program, and kill it if asked to

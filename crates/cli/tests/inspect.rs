@@ -1,12 +1,12 @@
-//! The commands that say what a heap is made of: `stats --prom`.
+//! The commands that say what a heap is made of and what recovery did: `stats --prom` and `recover`.
 //!
 //! Every test runs the built command, as a script would.
 
 mod common;
 
-use std::{alloc::Layout, collections::BTreeMap, path::Path};
+use std::{alloc::Layout, collections::BTreeMap, fs, path::Path};
 
-use common::{Place, run, str};
+use common::{Place, expect_keys, run, str};
 use pmalloc::Heap;
 
 /// Fills the heap at `path` with small and large blocks, and closes it.
@@ -80,4 +80,25 @@ fn the_exposition_parses_and_says_what_the_json_says() {
         assert!((samples[&*series] - number(&class["live"])).abs() < 0.5, "{series}: {text}");
     }
     run(&["stats", str(&path), "--prom", "--json"]).expect_code(2);
+}
+
+#[test]
+fn recover_closes_what_a_killed_process_left() {
+    let place = Place::new();
+    let (path, left) = (place.heap("heap"), place.path("left"));
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 8).expect("slots");
+    heap.alloc_to(&slots[0], Layout::new::<[u8; 100]>()).expect("room");
+    fs::copy(&path, &left).expect("what a killed process leaves");
+    heap.close().expect("closed");
+
+    let is_clean = || run(&["info", str(&left), "--json"]).expect_code(0).json()["clean"] == true;
+    assert!(!is_clean());
+    let recovered = run(&["recover", str(&left), "--json"]).expect_code(0).json();
+    expect_keys(&recovered, &["ms", "replayed", "reclaimed", "rolled_back", "rolled_forward"]);
+    assert!(recovered["ms"].as_f64().expect("a number") > 0.0);
+    // Between two operations nothing is in flight.
+    assert_eq!((&recovered["replayed"], &recovered["rolled_back"]), (&0.into(), &0.into()));
+    assert!(is_clean());
+    assert_eq!(run(&["check", str(&left), "--json"]).expect_code(0).json()["blocks"], 2);
 }

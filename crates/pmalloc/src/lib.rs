@@ -109,8 +109,8 @@ pub use error::{Error, Result};
 pub use heap::TestGeometry;
 pub use heap::{
     Block, CheckReport, ClassStats, Guard, Heap, HeapOptions, Info, LogStats, NewBlock, PPtr,
-    PUBLISH_MAX, Problem, ProblemKind, Publish, Reservation, Session, Slot, SlotRef, Stats,
-    check_file, info,
+    PUBLISH_MAX, Problem, ProblemKind, Publish, RecoveryReport, Reservation, Session, Slot,
+    SlotRef, Stats, check_file, info, recover_file,
 };
 pub use layout::{state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;

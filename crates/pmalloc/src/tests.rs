@@ -2,7 +2,7 @@
 
 #[cfg(not(shuttle))]
 #[path = "../tests/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 #[cfg(not(shuttle))]
 mod forged;
 #[cfg(not(shuttle))]

@@ -5,6 +5,7 @@ mod create;
 mod destroy;
 mod exposition;
 mod info;
+mod recover;
 mod replay;
 mod stats;
 
@@ -17,6 +18,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Info(args) => info::run(args),
         Command::Check(args) => check::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::Destroy(args) => destroy::run(args),
         Command::Replay(args) => replay::run(args),
         Command::ReplayWorker(args) => run_worker(args),

@@ -44,7 +44,7 @@ pub(crate) struct Core<M> {
     pub(super) root_blocks: RootBlocks,
     /// Volatile: held while a named root is looked up or made.
     pub(super) roots: Mutex<()>,
-    /// Nanoseconds that opening took, and records that it redid.
+    /// What opening took and did.
     pub(super) recovery: RecoveryFigures,
     /// Volatile: damage that opening found and could do without.
     pub(super) findings: Vec<Finding>,
@@ -64,12 +64,14 @@ pub(super) struct RecoveryFigures {
     pub(super) elapsed_ns: u64,
     /// Records that were redone.
     pub(super) replayed: u64,
+    /// Places of the bookkeeping logs that interrupted appends had torn.
+    pub(super) torn: u64,
 }
 
 impl<M: Medium> Core<M> {
     /// A heap that was recovered and marked as open.
     pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
-        let Recovered { space, arenas, lanes, replayed, findings } = recovered;
+        let Recovered { space, arenas, lanes, replayed, torn, findings } = recovered;
         // Relaxed: only uniqueness counts.
         let gate = Gate::new(space.medium.needs_sync());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +84,7 @@ impl<M: Medium> Core<M> {
             guards: Guards::new(),
             root_blocks: RootBlocks::new(),
             roots: Mutex::new(()),
-            recovery: RecoveryFigures { elapsed_ns, replayed },
+            recovery: RecoveryFigures { elapsed_ns, replayed, torn },
             findings,
             peak_bytes: AtomicU64::new(0),
             lanes,

@@ -13,6 +13,7 @@
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
+//! | [`recover`] | recovery for its own sake, and what it did |
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
 
 mod alloc;
@@ -28,6 +29,7 @@ mod options;
 mod pptr;
 mod publish;
 mod raw;
+mod recover;
 mod reserve;
 mod root_blocks;
 mod roots;
@@ -55,6 +57,7 @@ pub use self::{
     options::{HeapOptions, TestGeometry},
     pptr::PPtr,
     publish::{NewBlock, PUBLISH_MAX, Publish, SlotRef},
+    recover::{RecoveryReport, recover_file},
     reserve::Reservation,
     session::Session,
     slot::Slot,

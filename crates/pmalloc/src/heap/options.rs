@@ -394,7 +394,8 @@ pub(super) fn read_header(file: &MediaFile) -> Result<Header> {
     identify(&copies)
 }
 
-fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
+/// The superblock of a medium.
+pub(super) fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
     if m.len() <= superblock_places()[1] {
         return Err(Error::NotAHeap { why: "it is too short for a superblock" });
     }

@@ -8,6 +8,7 @@
 
 mod replay;
 mod ring;
+mod survey;
 
 use pmalloc_persist::{
     Medium, Offset, PAGE_BYTES, Span, Word,
@@ -16,6 +17,7 @@ use pmalloc_persist::{
 
 pub(crate) use replay::{LaneImage, Left, replay, write_back, zero_rings};
 pub(crate) use ring::{Draft, Lane};
+pub(crate) use survey::{InFlight, in_flight};
 
 use crate::{
     error::{Error, Result},

@@ -39,6 +39,8 @@ pub(crate) struct Recovered<M> {
     pub(crate) lanes: Lanes,
     /// Records that were redone.
     pub(crate) replayed: u64,
+    /// Places of the bookkeeping logs that interrupted appends had torn.
+    pub(crate) torn: u64,
     /// Damage that recovery could do without, and may have overwritten.
     pub(crate) findings: Vec<Finding>,
 }
@@ -69,7 +71,8 @@ pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recove
     let lanes = Lanes::new(geometry, &replayed.lanes);
     let (space, arenas) =
         rebuild::rebuild(medium, geometry, &state, replayed.book, &replayed.held)?;
-    Ok(Recovered { space, arenas, lanes, replayed: replayed.records, findings })
+    let (records, torn) = (replayed.records, replayed.torn);
+    Ok(Recovered { space, arenas, lanes, replayed: records, torn, findings })
 }
 
 fn findings(state: &StateImage, lanes: &[LaneImage]) -> Vec<Finding> {

@@ -31,6 +31,8 @@ pub(super) struct Replayed {
     pub(super) lanes: Vec<LaneImage>,
     /// Records that were redone.
     pub(super) records: u64,
+    /// Places that interrupted appends had torn.
+    pub(super) torn: u64,
 }
 
 /// Redoes the operations in flight.
@@ -41,6 +43,7 @@ pub(super) fn replay<M: Medium>(
 ) -> Result<Replayed> {
     let left = if state.clean == Clean::Closed { Left::Closed } else { Left::Open };
     let (book, held) = Book::replay(m, geometry)?;
+    let torn = book.stats().torn;
     if left == Left::Closed
         && let Some(offset) = book.first_torn(m)
     {
@@ -70,7 +73,7 @@ pub(super) fn replay<M: Medium>(
     // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
     m.fence();
     mend_torn(m, geometry, &book)?;
-    Ok(Replayed { book, held, lanes, records: records.len() as u64 })
+    Ok(Replayed { book, held, lanes, records: records.len() as u64, torn })
 }
 
 /// Makes durable what replay has read.
