@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Check(HeapArgs),
     /// Show how full a heap is
     Stats(StatsArgs),
+    /// Show what each part of a heap is, as text or as a picture
+    Map(MapArgs),
     /// Recover a heap that was not closed, and close it
     Recover(HeapArgs),
     /// Delete a heap that nobody has open
@@ -69,6 +71,17 @@ pub(crate) struct StatsArgs {
     /// Print the figures in the text format of Prometheus
     #[arg(long, conflicts_with = "json")]
     pub(crate) prom: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// The heap's file; it is not changed
+    pub(crate) path: PathBuf,
+    /// Draw a picture into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }

@@ -5,6 +5,7 @@
 mod args;
 mod cmd;
 mod exit;
+mod map;
 mod output;
 mod replay;
 

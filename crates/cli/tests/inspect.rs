@@ -1,4 +1,4 @@
-//! The commands that say what a heap is made of and what recovery did: `stats --prom` and `recover`.
+//! The commands that say what a heap is made of and what recovery did: `stats --prom`, `recover` and `map`.
 //!
 //! Every test runs the built command, as a script would.
 
@@ -101,4 +101,49 @@ fn recover_closes_what_a_killed_process_left() {
     assert_eq!((&recovered["replayed"], &recovered["rolled_back"]), (&0.into(), &0.into()));
     assert!(is_clean());
     assert_eq!(run(&["check", str(&left), "--json"]).expect_code(0).json()["blocks"], 2);
+}
+
+/// The figures of a map's JSON.
+fn number(value: &serde_json::Value) -> u64 {
+    value.as_u64().expect("a number")
+}
+
+#[test]
+fn a_map_adds_up_and_draws_every_kind_of_part() {
+    let place = Place::new();
+    let (path, picture) = (place.heap("a <heap> & more"), place.path("picture.svg"));
+    fill(&path);
+    let before = fs::read(&path).expect("readable");
+    let json = run(&["map", str(&path), "--json"]).expect_code(0).json();
+    let stats = run(&["stats", str(&path), "--json"]).expect_code(0).json();
+    let slabs = json["slabs"].as_array().expect("slabs");
+    let live: u64 = slabs.iter().map(|group| number(&group["live"])).sum();
+    assert_eq!(live + number(&json["large"]["parts"]), number(&stats["live_blocks"]));
+    assert_eq!(json["free"]["bytes"], stats["free_bytes"]);
+    assert_eq!(json["metadata"].as_array().expect("areas").len(), 9);
+
+    let text = run(&["map", str(&path)]).expect_code(0).stdout();
+    assert!(text.contains("large blocks") && text.contains("each letter 4.0 KiB"), "{text}");
+    run(&["map", str(&path), "--svg", str(&picture)]).expect_code(0);
+    let svg = fs::read_to_string(&picture).expect("drawn");
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    assert!(svg.contains("a &lt;heap&gt; &amp; more") && !svg.contains("NaN"));
+    // Large blocks and slabs of 128 B are filled areas, not only words.
+    for colour in ["#54278f", "#1b9e77"] {
+        assert!(svg.contains(&format!("<path fill=\"{colour}\" d=\"M")), "{colour}");
+    }
+    let open = svg.matches("<text ").count();
+    assert_eq!(open, svg.matches("</text>").count());
+
+    // One that a killed process left, and one that was never used.
+    let (left, empty) = (place.path("left"), place.heap("empty"));
+    let heap = Heap::open(&path).expect("a heap");
+    fs::copy(&path, &left).expect("what a killed process leaves");
+    heap.close().expect("closed");
+    let bytes = fs::read(&left).expect("readable");
+    for heap in [&left, &empty] {
+        run(&["map", str(heap), "--svg", str(&picture)]).expect_code(0);
+    }
+    assert_eq!(fs::read(&left).expect("readable"), bytes, "a map changes nothing");
+    assert_eq!(fs::metadata(&path).expect("there").len(), before.len() as u64);
 }

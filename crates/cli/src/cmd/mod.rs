@@ -5,6 +5,7 @@ mod create;
 mod destroy;
 mod exposition;
 mod info;
+mod map;
 mod recover;
 mod replay;
 mod stats;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Info(args) => info::run(args),
         Command::Check(args) => check::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Map(args) => map::run(args),
         Command::Recover(args) => recover::run(args),
         Command::Destroy(args) => destroy::run(args),
         Command::Replay(args) => replay::run(args),

@@ -13,6 +13,7 @@
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
+//! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
 
@@ -25,6 +26,7 @@ mod gate;
 mod group;
 mod guard;
 mod info;
+mod map;
 mod options;
 mod pptr;
 mod publish;
@@ -54,6 +56,7 @@ pub use self::{
     check::{CheckReport, Problem, ProblemKind, check_file},
     guard::Guard,
     info::{Info, info},
+    map::{HeapMap, Part, PartKind, map_file},
     options::{HeapOptions, TestGeometry},
     pptr::PPtr,
     publish::{NewBlock, PUBLISH_MAX, Publish, SlotRef},
@@ -396,6 +399,12 @@ impl<M: Medium + 'static> Heap<M> {
     #[must_use]
     pub fn blocks(&self) -> Vec<Block> {
         stats::blocks(self.core())
+    }
+
+    /// What each part of the heap is. Blocks that other threads allocate or free meanwhile are counted or not.
+    #[must_use]
+    pub fn map(&self) -> HeapMap {
+        map::map(self.core())
     }
 
     /// Checks that what the heap's metadata says is consistent. Run it while no operation runs.

@@ -338,7 +338,7 @@ pub struct TestGeometry {
 }
 
 /// The areas of a heap of this geometry, in the order of their places; the data area is the last one.
-fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
+pub(super) fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
     let lanes = geometry.lane_span(0).start;
     [
         ("superblock", Span::new(0, PAGE_BYTES)),

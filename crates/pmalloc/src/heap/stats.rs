@@ -188,7 +188,7 @@ fn dram_bytes<M: Medium>(core: &Core<M>) -> u64 {
     grown * PAGE_BYTES / 1024 + inventories + mirrors
 }
 
-fn grown_pages<M: Medium>(core: &Core<M>) -> u32 {
+pub(super) fn grown_pages<M: Medium>(core: &Core<M>) -> u32 {
     let pages = core.space.extents.stats().grown_bytes / PAGE_BYTES;
     u32::try_from(pages).expect("a valid geometry has 32-bit pages")
 }
