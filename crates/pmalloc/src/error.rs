@@ -51,8 +51,11 @@ pub enum Error {
         /// Offset of the slot.
         slot: u64,
     },
-    /// The slot lies neither in a live block of this heap nor in its root table.
-    #[error("the slot lies in no live block of this heap: use slots that `Heap::slots` returned")]
+    /// The slot or versioned cell does not lie in a live block of this heap.
+    #[error(
+        "the slot or cell lies in no live block of this heap: use slots that `Heap::slots` returned, and \
+         what stands in blocks that slots own"
+    )]
     SlotForeign,
     /// A fixed limit is reached.
     #[error("no more than {limit} {what}: use fewer, or a second heap")]

@@ -9,8 +9,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use common::{fill, layout, options};
 use pmalloc::{
-    Error, Heap, PUBLISH_MAX, Publish, Slot, TestGeometry,
-    persist::{Anon, Traced},
+    Error, Heap, PUBLISH_MAX, Publish, Slot, TestGeometry, VersionedCell,
+    persist::{Anon, Medium, Offset, Traced},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -48,6 +48,13 @@ fn block<'h>(
 /// First byte of the slot's block, which tells what filled it.
 fn first_byte(heap: &Heap<Arc<Anon>>, slot: &Slot) -> Option<u8> {
     slot.get(&heap.pin()).map(|bytes| bytes[0])
+}
+
+/// Two cells in a new block that `slot` owns.
+fn cells<'h>(heap: &'h Heap<Arc<Anon>>, slot: &Slot) -> &'h [VersionedCell] {
+    heap.alloc_init(slot, layout(16), |bytes| bytes.fill(0)).expect("room");
+    let block = slot.pptr(&heap.pin()).offset();
+    heap.medium().region().array(Offset::new(block), 2).expect("inside")
 }
 
 fn byte_of(id: usize) -> u8 {
@@ -170,6 +177,62 @@ fn refused<'h>(heap: &'h Heap<Arc<Anon>>, slots: &'h [Slot], build: Build<'h>) -
     let found = [0, 1, 6].map(|at| first_byte(heap, &slots[at]));
     assert_eq!(found, [Some(byte_of(1)), Some(byte_of(2)), None], "{error}");
     error
+}
+
+#[test]
+fn cells_are_set_in_order_and_together_with_slots() {
+    let heap = heap(8);
+    let slots = heap.slots("slots", 8).expect("there");
+    let cells = cells(&heap, &slots[0]);
+    heap.set(&cells[0], VersionedCell::VALUE_MAX).expect("the largest value");
+    assert_eq!([0, 1].map(|at| cells[at].load(&heap)), [VersionedCell::VALUE_MAX, 0]);
+
+    let mut publish = heap.publish();
+    publish.set(&cells[0], 1).set(&cells[1], 2);
+    publish.alloc(&slots[1], block(&heap, 100, 1));
+    publish.set(&cells[0], 3);
+    publish.commit().expect("all can be done");
+    assert_eq!([0, 1].map(|at| cells[at].load(&heap)), [3, 2]);
+    assert_eq!(first_byte(&heap, &slots[1]), Some(byte_of(1)));
+}
+
+#[test]
+fn a_cell_in_a_block_that_is_freed_does_not_keep_it() {
+    let heap = heap(1);
+    let slot = &heap.slots("slots", 1).expect("there")[0];
+    let cells = cells(&heap, slot);
+    heap.publish().set(&cells[1], 7).free(slot).commit().expect("a cell owns nothing");
+    assert_eq!(heap.blocks().len(), 1);
+    assert_eq!(heap.check().expect("readable").problems, []);
+}
+
+#[test]
+fn a_cell_counts_its_changes_round_and_round() {
+    let heap = heap(1);
+    let cells = cells(&heap, &heap.slots("slots", 1).expect("there")[0]);
+    // The version has 20 bits; what it counts to does not reach the value.
+    for value in 0..=1 << 20 {
+        heap.set(&cells[0], value % 5).expect("it fits");
+        assert_eq!(cells[0].load(&heap), value % 5);
+    }
+}
+
+#[test]
+fn a_set_that_is_refused_changes_nothing() {
+    let heap = heap(8);
+    let slots = heap.slots("slots", 8).expect("there");
+    let cells = cells(&heap, &slots[0]);
+    let too_large = heap.set(&cells[0], VersionedCell::VALUE_MAX + 1);
+    assert!(matches!(too_large, Err(Error::Invalid { .. })), "{too_large:?}");
+    let mut publish = heap.publish();
+    publish.set(&cells[0], 1).free(&slots[1]);
+    assert!(matches!(publish.commit(), Err(Error::SlotEmpty { .. })));
+    heap.free_from(&slots[0]).expect("full");
+    let freed = heap.set(&cells[0], 1);
+    assert!(matches!(freed, Err(Error::SlotForeign)), "{freed:?}");
+    let other = self::heap(1);
+    let foreign = self::cells(&other, &other.slots("slots", 1).expect("there")[0]);
+    assert!(matches!(heap.set(&foreign[0], 1), Err(Error::SlotForeign)));
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn publish<M: Medium>(
     slot: &Slot,
     reserved: Reserved,
 ) -> Result<()> {
-    let place = core.slot_place(slot)?;
+    let place = core.place_of(slot)?;
     publish_at(core, state, slot, place, reserved)
 }
 

@@ -30,7 +30,7 @@ pub(super) fn free_from<M: Medium>(
     access.with(|state| {
         let _entered = core.enter()?;
         core.prepare(state)?;
-        let place = core.slot_place(slot)?;
+        let place = core.place_of(slot)?;
         let freed = unlink(core, state, slot, place)?;
         recycle(core, state, freed);
         Ok(())

@@ -1,11 +1,14 @@
 //! Several changes as one durable operation: check, record as a group, apply, retire.
 //!
-//! The steps take effect in order, as if each were an operation of its own, but of each slot only the last word is
-//! stored. All slots are owned from before the first look until the retirement is durable.
+//! The steps take effect in order, as if each were an operation of its own, but of each slot and cell only the last word is
+//! stored. All of them are owned from before the first look until the retirement is durable.
 
 use pmalloc_persist::{LINE_BYTES, Medium, Span};
 
-use super::{core::Core, free::Unlinked, reserve::Reserved, session::SessionState, slot::Slot};
+use super::{
+    core::Core, free::Unlinked, reserve::Reserved, session::SessionState, slot::Slot,
+    versioned_cell::VersionedCell,
+};
 use crate::{
     arena::Target,
     book::{Append, Extent, LogId},
@@ -13,6 +16,7 @@ use crate::{
     lane::Draft,
     layout::{
         book::ExtentKind,
+        cell::{CellValue, CellWord},
         geometry::PageRange,
         lane::Op,
         slot::{SlotWord, Version},
@@ -28,6 +32,14 @@ pub(super) struct Place<'a> {
     pub(super) offset: u64,
 }
 
+/// A cell that a step names, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CellPlace<'a> {
+    pub(super) cell: &'a VersionedCell,
+    /// Byte offset.
+    pub(super) offset: u64,
+}
+
 /// One change of a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step<'a> {
@@ -39,13 +51,17 @@ pub(super) enum Step<'a> {
     Move(Place<'a>, Place<'a>),
     /// Two slots exchange what they own.
     Swap(Place<'a>, Place<'a>),
+    /// The cell gets a value.
+    Set(CellPlace<'a>, CellValue),
 }
 
-impl<'a> Step<'a> {
-    fn places(&self) -> impl Iterator<Item = Place<'a>> + use<'a> {
-        let (first, second) = match *self {
-            Step::Alloc(place, _) | Step::Free(place) => (place, None),
-            Step::Move(a, b) | Step::Swap(a, b) => (a, Some(b)),
+impl Step<'_> {
+    /// Byte offsets of the slots and cells.
+    fn offsets(&self) -> impl Iterator<Item = u64> + use<> {
+        let (first, second) = match self {
+            Step::Alloc(place, _) | Step::Free(place) => (place.offset, None),
+            Step::Move(a, b) | Step::Swap(a, b) => (a.offset, Some(b.offset)),
+            Step::Set(place, _) => (place.offset, None),
         };
         [Some(first), second].into_iter().flatten()
     }
@@ -53,21 +69,20 @@ impl<'a> Step<'a> {
 
 /// Performs `steps` atomically and durably, and returns the memory that they freed.
 ///
-/// The caller has [entered](Core::enter) and made the contents of reserved blocks durable. The slots lie in live blocks
-/// or in blocks that the steps allocate.
+/// The caller has [entered](Core::enter) and made the contents of reserved blocks durable. Slots and cells lie in live
+/// blocks, slots also in blocks that the steps allocate.
 ///
 /// # Crash consistency
 ///
 /// As for a single operation: before the last record is durable, nothing happened; from then on recovery finishes all
-/// of it, allocations before frees, and of each slot the newest version.
+/// of it, allocations before frees, and of each slot and cell the newest version.
 pub(super) fn perform<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     steps: &[Step<'_>],
 ) -> Result<Vec<Unlinked>> {
     core.prepare(state)?;
-    let places = steps.iter().flat_map(Step::places).map(|place| place.offset);
-    let _owned = core.slot_locks.lock_all(places);
+    let _owned = core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets));
     let mut plan = Plan::default();
     steps.iter().try_for_each(|step| plan.add(core, step))?;
     plan.check_children()?;
@@ -84,6 +99,8 @@ struct Plan<'a> {
     drafts: Vec<Draft>,
     /// Its slots, and what they hold after the steps so far.
     slots: Vec<(Place<'a>, SlotWord)>,
+    /// Likewise its cells.
+    cells: Vec<(CellPlace<'a>, CellWord)>,
     allocated: Vec<Reserved>,
     freed: Vec<Freed>,
 }
@@ -109,6 +126,10 @@ impl<'a> Plan<'a> {
             Step::Free(place) => self.free(core, place),
             Step::Move(from, to) => self.exchange(core, from, to, Want::Move),
             Step::Swap(a, b) => self.exchange(core, a, b, Want::Swap),
+            Step::Set(to, value) => {
+                self.set(core, to, value);
+                Ok(())
+            }
         }
     }
 
@@ -184,6 +205,25 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Gives the cell a value, and its next version (rule 6).
+    fn set<M: Medium>(&mut self, core: &Core<M>, to: CellPlace<'a>, value: CellValue) {
+        let known = self.cells.iter().position(|(known, _)| known.offset == to.offset);
+        let at = known.unwrap_or_else(|| {
+            self.cells.push((to, to.cell.read(core.medium())));
+            self.cells.len() - 1
+        });
+        let word = &mut self.cells[at].1;
+        let version = word.version().next();
+        *word = CellWord::holding(value, version);
+        self.drafts.push(Draft {
+            op: Op::Set(value),
+            block: 0,
+            pages: 0,
+            slot: to.offset,
+            version,
+        });
+    }
+
     /// What the slot at `place` holds after the steps so far.
     fn word<M: Medium>(&mut self, core: &Core<M>, place: Place<'a>) -> SlotWord {
         match self.slots.iter().find(|(known, _)| known.offset == place.offset) {
@@ -196,7 +236,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Adds a record, and gives the slot its next version (rule 7).
+    /// Adds a record, and gives the slot its next version (rule 6).
     fn change<M: Medium>(
         &mut self,
         core: &Core<M>,
@@ -243,12 +283,12 @@ fn commit<M: Medium>(
     let claim = state.claim.as_mut().expect("prepared with a lane");
     claim.with(|lane| {
         if plan.drafts.len() > lane.group_max() {
-            let what = "changes of slots in one publish (a move and a swap are two each)";
+            let what = "changes in one publish (a move and a swap are two each)";
             return Err(Error::Limit { what, limit: lane.group_max() as u64 });
         }
         // The last thing that may fail. All memory that what follows needs is allocated here, too.
         let appends = reserve_appends(core, log, plan)?;
-        let mut lines = Vec::with_capacity(plan.slots.len() + plan.drafts.len());
+        let mut lines = Vec::with_capacity(plan.slots.len() + plan.cells.len() + plan.drafts.len());
         let mut unlinked = Vec::with_capacity(plan.freed.len());
         lane.record_group(m, &plan.drafts);
         for reserved in &plan.allocated {
@@ -262,6 +302,10 @@ fn commit<M: Medium>(
         apply_bits(m, plan, &mut lines, &mut unlinked);
         for (place, word) in &plan.slots {
             place.slot.store(m, *word);
+            lines.push(place.offset / LINE_BYTES);
+        }
+        for (place, word) in &plan.cells {
+            place.cell.store(m, *word);
             lines.push(place.offset / LINE_BYTES);
         }
         flush_lines(m, &mut lines);

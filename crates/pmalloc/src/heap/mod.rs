@@ -10,6 +10,7 @@
 //! | [`reserve`] | blocks that are taken and not live yet |
 //! | [`group`], [`publish`] | several changes of slots as one durable operation |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
+//! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
@@ -39,6 +40,7 @@ mod session;
 mod slot;
 mod slot_locks;
 mod stats;
+mod versioned_cell;
 
 use std::{
     alloc::Layout,
@@ -48,7 +50,7 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Mapped, Medium, Span,
+    Mapped, Medium, OnMedia, Span,
     sync::{Arc, thread},
 };
 
@@ -65,6 +67,7 @@ pub use self::{
     session::Session,
     slot::Slot,
     stats::{Block, ClassStats, LogStats, Stats},
+    versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};
 use crate::{
@@ -336,6 +339,21 @@ impl<M: Medium + 'static> Heap<M> {
         publish::swap(self.core(), &mut Implicit(self.core()), a, b)
     }
 
+    /// Sets a versioned cell to `value`, at most [`VersionedCell::VALUE_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotForeign`] if the cell lies in no live block of this heap, [`Error::Invalid`] for a larger value.
+    /// Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// After return the value is durable; after a crash before that, the cell holds the old value or the new one. Cost: 3
+    /// line flushes, 3 fences.
+    pub fn set(&self, cell: &VersionedCell, value: u64) -> Result<()> {
+        publish::set(self.core(), &mut Implicit(self.core()), cell, value)
+    }
+
     /// Keeps memory that is freed from now on from being reused until the guard is dropped.
     #[must_use]
     pub fn pin(&self) -> Guard<'_, M> {
@@ -418,10 +436,10 @@ impl<M: Medium + 'static> Heap<M> {
 }
 
 impl<M: Medium> Core<M> {
-    /// Byte offset of a slot that may be changed: it lies in a live block.
+    /// Byte offset of a slot or cell that may be changed: it lies in a live block.
     #[inline]
-    fn slot_place(&self, slot: &Slot) -> Result<u64> {
-        let place = std::ptr::from_ref(slot).cast::<u8>();
+    fn place_of<T: OnMedia>(&self, word: &T) -> Result<u64> {
+        let place = std::ptr::from_ref(word).cast::<u8>();
         let offset = self.medium().region().offset_of(place).ok_or(Error::SlotForeign)?;
         if self.space.is_inside_live_block(offset) { Ok(offset) } else { Err(Error::SlotForeign) }
     }

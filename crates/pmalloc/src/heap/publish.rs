@@ -1,4 +1,4 @@
-//! `publish`: many changes of slots, atomic as a whole; and the three that have names of their own.
+//! `publish`: many changes of slots and cells, atomic as a whole; and the four that have names of their own.
 
 use std::{alloc::Layout, fmt};
 
@@ -7,12 +7,16 @@ use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
 use super::{
     core::Core,
     free,
-    group::{self, Place, Step},
+    group::{self, CellPlace, Place, Step},
     reserve::Reservation,
     session::{Access, Implicit, Session},
     slot::Slot,
+    versioned_cell::VersionedCell,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    layout::cell::CellValue,
+};
 
 /// Most actions of one publish.
 pub const PUBLISH_MAX: usize = 64;
@@ -87,6 +91,7 @@ enum Action<'h> {
     Free(SlotRef<'h>),
     Move(SlotRef<'h>, SlotRef<'h>),
     Swap(SlotRef<'h>, SlotRef<'h>),
+    Set(&'h VersionedCell, u64),
 }
 
 impl<'h, M: Medium + 'static> Publish<'h, M> {
@@ -121,6 +126,13 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self.add(Action::Swap(a.into(), b.into()))
     }
 
+    /// Sets `cell` to `value`, at most [`VersionedCell::VALUE_MAX`].
+    ///
+    /// The cell lies in a live block. In a block of the same publish a cell gets its value with the contents.
+    pub fn set(&mut self, cell: &'h VersionedCell, value: u64) -> &mut Self {
+        self.add(Action::Set(cell, value))
+    }
+
     /// Number of actions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -140,14 +152,14 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// Those of the actions as operations of their own: [`Error::SlotFull`] (also for a slot that would be left full in
     /// a block that is freed), [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`];
     /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a block of this publish
-    /// whose contents were not written; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
+    /// whose contents were not written, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
     /// large blocks. Nothing changed then, and the actions are still here.
     ///
     /// # Crash consistency
     ///
     /// After return all actions are durable; after a crash before that, all or none of them happened. Contents of new
-    /// blocks are durable before the blocks can be reached. Cost: a record per slot changed, three fences, and one more
-    /// with contents.
+    /// blocks are durable before the blocks can be reached. Cost: a record per change of a slot or cell, three fences, and
+    /// one more with contents.
     pub fn commit(&mut self) -> Result<()> {
         self.commit_with(&mut Implicit(self.core))
     }
@@ -188,7 +200,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
 
     /// # Crash consistency
     ///
-    /// Contents are durable before the first record that makes their block reachable can be (rule 10).
+    /// Contents are durable before the first record that makes their block reachable can be (rule 3).
     fn persist_contents(&self) {
         let m = self.core.medium();
         let mut any = false;
@@ -211,6 +223,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
                 Action::Free(slot) => Step::Free(self.place(slot)?),
                 Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
                 Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
+                Action::Set(cell, value) => {
+                    let offset = self.core.place_of(cell)?;
+                    Step::Set(CellPlace { cell, offset }, cell_value(value)?)
+                }
             })
         };
         self.actions.iter().map(step).collect()
@@ -218,7 +234,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
 
     fn place(&self, slot: SlotRef<'h>) -> Result<Place<'h>> {
         match slot.0 {
-            Target::Live(slot) => Ok(Place { slot, offset: self.core.slot_place(slot)? }),
+            Target::Live(slot) => Ok(Place { slot, offset: self.core.place_of(slot)? }),
             Target::New { block, at_byte } => self.new_place(block, at_byte),
         }
     }
@@ -245,6 +261,13 @@ impl<M: Medium + 'static> fmt::Debug for Publish<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publish").field("actions", &self.actions).finish_non_exhaustive()
     }
+}
+
+fn cell_value(value: u64) -> Result<CellValue> {
+    CellValue::new(value).ok_or_else(|| Error::Invalid {
+        what: "value of a versioned cell",
+        why: format!("{value}; the largest is {}", VersionedCell::VALUE_MAX),
+    })
 }
 
 /// Replaces the block of `slot` by a new one that `init` writes.
@@ -281,4 +304,14 @@ pub(super) fn swap<M: Medium + 'static>(
     b: &Slot,
 ) -> Result<()> {
     Publish::new(core).swap(a, b).commit_with(access)
+}
+
+/// Sets `cell` to `value`.
+pub(super) fn set<M: Medium + 'static>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    cell: &VersionedCell,
+    value: u64,
+) -> Result<()> {
+    Publish::new(core).set(cell, value).commit_with(access)
 }

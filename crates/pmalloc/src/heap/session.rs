@@ -11,7 +11,7 @@ use pmalloc_persist::{
     sync::{Arc, Weak},
 };
 
-use super::{Heap, alloc, core::Core, free, publish, slot::Slot};
+use super::{Heap, alloc, core::Core, free, publish, slot::Slot, versioned_cell::VersionedCell};
 use crate::{
     error::{Error, Result},
     lane::Claim,
@@ -140,6 +140,15 @@ impl<M: Medium + 'static> Session<M> {
     /// As [`Heap::swap`].
     pub fn swap(&mut self, a: &Slot, b: &Slot) -> Result<()> {
         publish::swap(self.heap.core(), &mut Explicit(&mut self.state), a, b)
+    }
+
+    /// As [`Heap::set`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::set`].
+    pub fn set(&mut self, cell: &VersionedCell, value: u64) -> Result<()> {
+        publish::set(self.heap.core(), &mut Explicit(&mut self.state), cell, value)
     }
 
     /// Refuses a session of another heap.

@@ -2,7 +2,10 @@
 
 use pmalloc_persist::{Word, on_media};
 
-use super::slot::{BLOCK_UNIT_BYTES, Version};
+use super::{
+    cell::{CellValue, CellWord},
+    slot::{BLOCK_UNIT_BYTES, SlotWord, Version},
+};
 
 /// Bytes of a record.
 pub(crate) const RECORD_BYTES: u64 = 32;
@@ -49,13 +52,13 @@ on_media! {
 on_media! {
     /// A record: four words, each with the record's tag in its top 16 bits.
     pub(crate) struct RecordWords: 32 {
-        /// Persistent: block, operation, high bits of the page count, tag.
+        /// Persistent: block or low bits of a cell's value, operation, high bits of the page count or value, tag.
         pub(crate) block: Word,
-        /// Persistent: slot, index in the group, tag.
+        /// Persistent: slot or cell, index in the group, tag.
         pub(crate) slot: Word,
         /// Persistent: operation number, group size, tag.
         pub(crate) number: Word,
-        /// Persistent: slot version, low bits of the page count, tag.
+        /// Persistent: version of the slot or cell, low bits of the page count, tag.
         pub(crate) version: Word,
     }
 }
@@ -75,6 +78,8 @@ pub(crate) enum Op {
     Fill,
     /// The slot gave its block to another slot of the group.
     Empty,
+    /// The versioned cell got this value.
+    Set(CellValue),
 }
 
 impl Op {
@@ -86,10 +91,12 @@ impl Op {
             Self::FreeLarge => 4,
             Self::Fill => 5,
             Self::Empty => 6,
+            Self::Set(_) => 7,
         }
     }
 
-    const fn from_code(code: u64) -> Option<Self> {
+    /// The operation with this number; `value` is what a cell gets if it sets one.
+    const fn from_code(code: u64, value: CellValue) -> Option<Self> {
         match code {
             1 => Some(Self::AllocSmall),
             2 => Some(Self::FreeSmall),
@@ -97,6 +104,7 @@ impl Op {
             4 => Some(Self::FreeLarge),
             5 => Some(Self::Fill),
             6 => Some(Self::Empty),
+            7 => Some(Self::Set(value)),
             _ => None,
         }
     }
@@ -144,11 +152,11 @@ impl Tag {
 pub(crate) struct Record {
     /// What was done.
     pub(crate) op: Op,
-    /// Byte offset of the block.
+    /// Byte offset of the block, zero where there is none.
     pub(crate) block: u64,
-    /// Byte offset of the slot.
+    /// Byte offset of the slot or cell.
     pub(crate) slot: u64,
-    /// The version that the slot gets.
+    /// The version that the slot or cell gets.
     pub(crate) version: Version,
     /// Operation number in its lane.
     pub(crate) number: u64,
@@ -163,7 +171,8 @@ pub(crate) struct Record {
 const TAG_SHIFT: u32 = 48;
 const BLOCK_BITS: u32 = 40;
 const OP_SHIFT: u32 = 40;
-const PAGES_HIGH_SHIFT: u32 = 44;
+const HIGH_SHIFT: u32 = 44;
+const HIGH_BITS: u32 = 4;
 const PAGES_LOW_BITS: u32 = 28;
 const SLOT_BITS: u32 = 41;
 const INDEX_SHIFT: u32 = 41;
@@ -178,16 +187,29 @@ impl Record {
     /// The four words, each tagged.
     pub(crate) fn encode(&self, tag: Tag) -> [u64; 4] {
         let pages = u64::from(self.pages);
-        let (low, high) = (bits(pages, 0, PAGES_LOW_BITS), pages >> PAGES_LOW_BITS);
+        // A cell's value stands where others have their block, and four bits of the page count.
+        let (subject, high) = match self.op {
+            Op::Set(value) => (bits(value.get(), 0, BLOCK_BITS), value.get() >> BLOCK_BITS),
+            _ => (self.block / BLOCK_UNIT_BYTES, pages >> PAGES_LOW_BITS),
+        };
+        let pages_low = bits(pages, 0, PAGES_LOW_BITS);
         let tag = u64::from(tag.0) << TAG_SHIFT;
-        let block = self.block / BLOCK_UNIT_BYTES;
         let slot = self.slot / size_of::<Word>() as u64;
         [
-            block | (self.op.code() << OP_SHIFT) | (high << PAGES_HIGH_SHIFT) | tag,
+            subject | (self.op.code() << OP_SHIFT) | (high << HIGH_SHIFT) | tag,
             slot | (u64::from(self.index) << INDEX_SHIFT) | tag,
             self.number | (u64::from(self.count) << COUNT_SHIFT) | tag,
-            self.version.bits() | (low << PAGES_LOW_SHIFT) | tag,
+            self.version.bits() | (pages_low << PAGES_LOW_SHIFT) | tag,
         ]
+    }
+
+    /// The bits that the slot or cell gets.
+    pub(crate) const fn word(&self) -> u64 {
+        match self.op {
+            Op::Set(value) => CellWord::holding(value, self.version).bits(),
+            op if op.fills() => SlotWord::owning(self.block, self.version).bits(),
+            _ => SlotWord::empty(self.version).bits(),
+        }
     }
 
     /// The operation number in the number word of a record, valid or not.
@@ -201,11 +223,22 @@ impl Record {
         if tag == 0 || words.iter().any(|&word| Tag::bits_in(word) != tag) {
             return None;
         }
-        let pages = bits(words[3], PAGES_LOW_SHIFT, PAGES_LOW_BITS)
-            | bits(words[0], PAGES_HIGH_SHIFT, 4) << PAGES_LOW_BITS;
+        let (subject, high) =
+            (bits(words[0], 0, BLOCK_BITS), bits(words[0], HIGH_SHIFT, HIGH_BITS));
+        let op = Op::from_code(
+            bits(words[0], OP_SHIFT, 4),
+            CellValue::new(subject | high << BLOCK_BITS)?,
+        )?;
+        let (block, pages) = match op {
+            Op::Set(_) => (0, 0),
+            _ => (
+                subject * BLOCK_UNIT_BYTES,
+                bits(words[3], PAGES_LOW_SHIFT, PAGES_LOW_BITS) | high << PAGES_LOW_BITS,
+            ),
+        };
         let record = Self {
-            op: Op::from_code(bits(words[0], OP_SHIFT, 4))?,
-            block: bits(words[0], 0, BLOCK_BITS) * BLOCK_UNIT_BYTES,
+            op,
+            block,
             slot: bits(words[1], 0, SLOT_BITS) * size_of::<Word>() as u64,
             version: Version::from_bits(words[3]),
             number: Self::number_in(words[2]),
@@ -221,6 +254,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::cell::CELL_VALUE_MAX;
 
     fn sample() -> Record {
         Record {
@@ -239,6 +273,18 @@ mod tests {
     fn a_record_survives_encoding() {
         let tag = Tag::of_count(0xfffe);
         assert_eq!(Record::decode(sample().encode(tag)), Some((sample(), tag)));
+    }
+
+    #[test]
+    fn a_record_of_a_cell_keeps_all_bits_of_its_value() {
+        let tag = Tag::of_count(1);
+        for value in [0, 1, 1 << 39, 1 << 40, CELL_VALUE_MAX] {
+            let op = Op::Set(CellValue::new(value).expect("it fits"));
+            let record = Record { op, block: 0, pages: 0, ..sample() };
+            assert_eq!(Record::decode(record.encode(tag)), Some((record, tag)));
+            let word = CellWord::from_bits(record.word());
+            assert_eq!((word.value().get(), word.version()), (value, record.version));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`state`] | what changes over a heap's life: clean flag, policy, grown length, owner |
 //! | [`root`] | the root table: named slots |
 //! | [`slot`] | the packed slot word |
+//! | [`cell`] | the packed word of a versioned cell |
 //! | [`lane`] | lane directory, marks, ring, and the 32-byte record |
 //! | [`book`] | log roots, chunks and the 32-byte bookkeeping entry |
 //! | [`slab`] | the descriptor of a slab: sealed header line and interleaved bitmap |
@@ -16,6 +17,7 @@
 //! heap unless a type says otherwise.
 
 pub(crate) mod book;
+pub(crate) mod cell;
 pub(crate) mod geometry;
 pub(crate) mod lane;
 pub(crate) mod root;

@@ -1,7 +1,7 @@
 //! The packed slot word: where the block is, and how often the slot has changed.
 
 /// Bits of the block's place, in units of 16 bytes.
-const PLACE_BITS: u32 = 44;
+pub(super) const PLACE_BITS: u32 = 44;
 
 /// Bits of the version.
 const VERSION_BITS: u32 = 20;

@@ -198,7 +198,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             Op::AllocLarge => self.check_extent(record),
             Op::FreeLarge => self.extent_of(record).map(drop),
             Op::Fill => self.check_block(record),
-            Op::Empty => Ok(()),
+            Op::Empty | Op::Set(_) => Ok(()),
         }
     }
 
@@ -226,25 +226,20 @@ impl<'a, M: Medium> Replay<'a, M> {
             }
             Op::AllocLarge => self.alloc_extent(log, record)?,
             Op::FreeLarge => self.free_extent(record)?,
-            Op::Fill | Op::Empty => {}
+            Op::Fill | Op::Empty | Op::Set(_) => {}
         }
         self.redo_slot(record)
     }
 
-    /// Stores the slot again unless a newer version is there (rule 6).
+    /// Stores the slot or cell again unless a newer version is there (rule 6).
     fn redo_slot(&self, record: &Record) -> Result<()> {
         let word = self.slot(record)?;
         let is_newer = |bits| SlotWord::from_bits(bits).version().is_newer_than(record.version);
         if self.m.classify(word, is_newer) {
             return Ok(());
         }
-        let wanted = if record.op.fills() {
-            SlotWord::owning(record.block, record.version)
-        } else {
-            SlotWord::empty(record.version)
-        };
         // CRASH: the record is durable; the next recovery stores the same word.
-        self.m.store(word, wanted.bits());
+        self.m.store(word, record.word());
         self.m.flush_of(word);
         Ok(())
     }
@@ -290,7 +285,9 @@ impl<'a, M: Medium> Replay<'a, M> {
                 && (record.slot - table.start) % entry
                     == std::mem::offset_of!(RootEntry, slot) as u64
         };
-        let exists = in_root_table
+        // The root table has slots, and no cell.
+        let is_cell = matches!(record.op, Op::Set(_));
+        let exists = in_root_table && !is_cell
             || self.held_around(record.slot).is_some()
             || self.is_in_flight(record.slot);
         if exists { Ok(self.m.at(Offset::new(record.slot))?) } else { Err(damaged) }

@@ -21,6 +21,7 @@ use super::common::{
 use crate::{
     layout::{
         book::{CHUNK_MAGIC, ENTRY_BYTES, Entry, EntryOp, ExtentKind},
+        cell::{CELL_VALUE_MAX, CellValue},
         geometry::Geometry,
         lane::{MARK_LINES, NUMBER_MAX, Op, Record, Tag},
         root::RootEntry,
@@ -148,12 +149,21 @@ impl Forger<'_> {
     fn forge_record(&mut self) {
         self.put(Geometry::state(), &[seal(1)]);
         let lane = self.lane();
-        let ops = [Op::AllocSmall, Op::FreeSmall, Op::AllocLarge, Op::FreeLarge];
+        let value = CellValue::new(self.rng.u64(..=CELL_VALUE_MAX)).expect("in range");
+        let ops = [
+            Op::AllocSmall,
+            Op::FreeSmall,
+            Op::AllocLarge,
+            Op::FreeLarge,
+            Op::Fill,
+            Op::Empty,
+            Op::Set(value),
+        ];
         let count = if self.rng.u32(..4) == 0 { 2 } else { 1 };
         let number = self.newest_mark(lane) + 1;
         for index in 0..count {
             let record = Record {
-                op: ops[self.rng.usize(..4)],
+                op: ops[self.rng.usize(..ops.len())],
                 block: self.place(),
                 slot: self.slot_place(),
                 version: Version::from_bits(self.rng.u64(..3)),
