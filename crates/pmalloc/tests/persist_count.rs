@@ -9,8 +9,8 @@
 use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
 
 use pmalloc::{
-    Heap, Slot,
-    persist::{Anon, Counts, Event, Line, Medium, Span, Traced},
+    Heap, Slot, VersionedCell,
+    persist::{Anon, Counts, Event, Line, Medium, Offset, Span, Traced},
 };
 
 /// Operations of a series.
@@ -130,9 +130,64 @@ fn golden_persist_counts() {
             heap.free_from(slot).expect("full");
         }
     }
+    publish_rows(&heap, &mut table, slots, others);
     large_rows(&heap, &mut table, slots);
     making_rows(&heap, &mut table, others);
     insta::assert_snapshot!(table.text);
+}
+
+fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others: &[Slot]) {
+    let slot = |at: usize| &slots[at * PER_LINE];
+    let layout = layout(64);
+    // One cell per line, in a block that counts as an array.
+    heap.alloc_init(slot(SERIES - 1), self::layout(4096), |bytes| bytes.fill(0)).expect("room");
+    let block = slot(SERIES - 1).pptr(&heap.pin()).offset();
+    table.arrays.push(Span::new(block, 4096));
+    let region = heap.medium().region();
+    let cells: &[VersionedCell] = region.array(Offset::new(block), 512).expect("inside");
+    table.row("set, steady", SERIES, |at| {
+        heap.set(&cells[at * PER_LINE], at as u64).expect("it fits");
+    });
+    // Leaves slabs with room, as the series of single allocations does.
+    others.iter().step_by(PER_LINE).for_each(|slot| heap.alloc_to(slot, layout).expect("room"));
+    for count in [1, 8, 32] {
+        for contents in ["bare", "written"] {
+            table.row(&format!("publish {count} x 64 B, {contents}"), 1, |_| {
+                let mut publish = heap.publish();
+                for at in 0..count {
+                    let mut block = heap.reserve(layout).expect("room");
+                    if contents == "written" {
+                        block.write(|bytes| bytes.fill(1));
+                    }
+                    publish.alloc(slot(at), block);
+                }
+                publish.commit().expect("room");
+            });
+            table.row(&format!("publish {count} frees, {contents}"), 1, |_| {
+                let mut publish = heap.publish();
+                for at in 0..count {
+                    publish.free(slot(at));
+                }
+                publish.commit().expect("full");
+            });
+        }
+    }
+    (0..16).for_each(|at| heap.alloc_to(slot(at), layout).expect("room"));
+    table.row("replace 64 B, steady", 16, |at| {
+        heap.replace(slot(at), layout, |bytes| bytes.fill(1)).expect("full");
+    });
+    table.row("move_to, steady", 16, |at| {
+        heap.move_to(slot(at), slot(16 + at)).expect("full, and empty");
+    });
+    table.row("swap, steady", 16, |at| {
+        heap.swap(slot(16 + at), slot(at)).expect("in the heap");
+    });
+    for slot in slots.iter().chain(others).step_by(PER_LINE) {
+        if !slot.is_empty(&heap.pin()) {
+            heap.free_from(slot).expect("full");
+        }
+    }
+    table.arrays.pop();
 }
 
 fn large_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {
@@ -178,4 +233,53 @@ fn making_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {
             }
         }
     });
+}
+
+/// Lines flushed before each fence.
+fn flushes_by_fence(events: &[Event]) -> Vec<usize> {
+    let mut counts = vec![0];
+    for event in events {
+        match event {
+            Event::Flush { .. } => *counts.last_mut().expect("begins with one") += 1,
+            Event::Fence { .. } => counts.push(0),
+            Event::Store { .. } => {}
+        }
+    }
+    assert_eq!(counts.pop(), Some(0), "nothing is flushed behind the last fence");
+    counts
+}
+
+#[test]
+fn a_publish_writes_its_records_under_one_fence_and_contents_under_one_more() {
+    let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
+    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
+    let heap = options.create_on(medium).expect("created");
+    let slots = heap.slots("slots", 64 * PER_LINE as u64).expect("room");
+    // Makes the slab and the lane.
+    heap.alloc_to(&slots[1], layout(64)).expect("room");
+    for written in [false, true] {
+        for count in [1, 2, 63, 64] {
+            let mut publish = heap.publish();
+            for slot in slots.iter().step_by(PER_LINE).take(count) {
+                let mut block = heap.reserve(layout(64)).expect("room");
+                if written {
+                    block.write(|bytes| bytes.fill(1));
+                }
+                publish.alloc(slot, block);
+            }
+            heap.medium().start_trace();
+            publish.commit().expect("room");
+            let mut flushes = flushes_by_fence(&heap.medium().take_trace());
+            if written {
+                assert_eq!(flushes.remove(0), count, "a line of contents each");
+            }
+            let [records, effects, mark] = flushes[..] else { panic!("{flushes:?}") };
+            assert_eq!((records, mark), (count, 1));
+            // A line per slot, and those of the bits: neighbouring blocks have theirs in different lines, up to six.
+            assert!((count + 1..=count + 6).contains(&effects), "{effects} for {count}");
+            for slot in slots.iter().step_by(PER_LINE).take(count) {
+                heap.free_from(slot).expect("full");
+            }
+        }
+    }
 }

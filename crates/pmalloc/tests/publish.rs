@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use common::{fill, layout, options};
 use pmalloc::{
     Error, Heap, PUBLISH_MAX, Publish, Slot, TestGeometry, VersionedCell,
-    persist::{Anon, Medium, Offset, Traced},
+    persist::{Anon, Medium, Offset},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -413,32 +413,5 @@ proptest! {
             prop_assert_eq!(heap.blocks().len(), live + 1);
         }
         prop_assert_eq!(heap.check().expect("readable").problems, []);
-    }
-}
-
-#[test]
-fn a_group_costs_three_fences_and_contents_one_more() {
-    let options = Heap::options().capacity_bytes(1 << 30).arenas(1);
-    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_on(medium).expect("created");
-    let slots = heap.slots("slots", 64).expect("room");
-    // Makes the slab and the lane.
-    heap.alloc_to(&slots[63], layout(64)).expect("room");
-    for (count, written) in [(1, false), (8, false), (8, true)] {
-        let mut publish = heap.publish();
-        for slot in &slots[..count] {
-            let mut block = heap.reserve(layout(64)).expect("room");
-            if written {
-                block.write(fill(1));
-            }
-            publish.alloc(slot, block);
-        }
-        heap.medium().start_trace();
-        publish.commit().expect("room");
-        let counts = pmalloc::persist::Counts::of(&heap.medium().take_trace(), |_| true);
-        assert_eq!(counts.fences, 3 + u64::from(written));
-        for slot in &slots[..count] {
-            heap.free_from(slot).expect("full");
-        }
     }
 }
