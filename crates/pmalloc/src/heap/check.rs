@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, path::Path};
 
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 
-use super::{core::Core, options, root_table, roots, slot::Slot, stats};
+use super::{
+    core::Core,
+    options,
+    root_entry::{self, Entry, Root},
+    slot::Slot,
+    stats,
+};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -158,11 +164,11 @@ impl<M: Medium> Checker<'_, M> {
     fn check_roots(&mut self) -> Result<()> {
         let geometry = self.core.header.geometry;
         for index in 0..geometry.roots {
-            let entry = root_table(self.core.medium(), &geometry, index)?;
-            match roots::read(self.core.medium(), entry) {
-                Ok(roots::Entry::Pristine) => break,
-                Ok(roots::Entry::Dead) => {}
-                Ok(roots::Entry::Live(root)) => self.check_root(index, &root),
+            let entry = root_entry::at(self.core.medium(), &geometry, index)?;
+            match root_entry::read(self.core.medium(), entry) {
+                Ok(Entry::Pristine) => break,
+                Ok(Entry::Dead) => {}
+                Ok(Entry::Live(root)) => self.check_root(index, &root),
                 Err(Error::Corrupted { offset, what }) => {
                     self.report(ProblemKind::Damaged, offset, what.into());
                 }
@@ -172,7 +178,7 @@ impl<M: Medium> Checker<'_, M> {
         Ok(())
     }
 
-    fn check_root(&mut self, index: u32, root: &roots::Root) {
+    fn check_root(&mut self, index: u32, root: &Root) {
         let entry = Geometry::root_table().nth(u64::from(index));
         let place = entry.expect("the root table lies inside the heap").bytes();
         self.claim(place, root.block);

@@ -12,7 +12,7 @@
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
 //! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
-//! | [`roots`], [`root_blocks`] | named arrays of slots, and which blocks they lie in |
+//! | [`roots`], [`root_entry`], [`root_blocks`] | named arrays of slots, the table of their names, which blocks they lie in |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
@@ -35,6 +35,7 @@ mod raw;
 mod recover;
 mod reserve;
 mod root_blocks;
+mod root_entry;
 mod roots;
 mod session;
 mod slot;
@@ -73,7 +74,6 @@ use self::{core::Core, session::Implicit};
 use crate::{
     arena::Target,
     error::{Error, Result},
-    layout::{geometry::Geometry, root::RootEntry},
 };
 
 /// A persistent heap.
@@ -452,12 +452,6 @@ impl<M: Medium> Core<M> {
             Target::Large { range, .. } => Some(self.space.geometry.span_of(range)),
         }
     }
-}
-
-/// The root table's entries.
-fn root_table<'m, M: Medium>(m: &'m M, geometry: &Geometry, index: u32) -> Result<&'m RootEntry> {
-    let at = Geometry::root_table().nth(u64::from(index)).filter(|_| index < geometry.roots);
-    Ok(m.at(at.ok_or(Error::SlotForeign)?)?)
 }
 
 impl<M: Medium + 'static> Clone for Heap<M> {

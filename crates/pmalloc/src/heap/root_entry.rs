@@ -1,0 +1,119 @@
+//! Entries of the root table: where they are, and what stands in them.
+//!
+//! Persistent: a root exists if and only if the slot of its entry is full. Entries are used from the front; the first
+//! one that was never used ends every search.
+
+use pmalloc_persist::{Medium, PAGE_BYTES, Span};
+
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::Geometry,
+        root::{RootEntry, RootKind},
+        sealed::checksum,
+        slot::SlotWord,
+        superblock::{pack_name, unpack_name},
+    },
+};
+
+/// An entry that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Root {
+    /// Its name.
+    pub(super) name: String,
+    /// What its block holds.
+    pub(super) kind: RootKind,
+    /// How many of them.
+    pub(super) length: u64,
+    /// Byte offset of its block.
+    pub(super) block: u64,
+}
+
+/// What an entry of the root table holds.
+pub(super) enum Entry {
+    /// Never used, nor any behind it.
+    Pristine,
+    /// Not in use.
+    Dead,
+    /// A root.
+    Live(Root),
+}
+
+/// The entry at `index`.
+///
+/// # Errors
+///
+/// [`Error::SlotForeign`] if the table has no such entry.
+pub(super) fn at<'m, M: Medium>(
+    m: &'m M,
+    geometry: &Geometry,
+    index: u32,
+) -> Result<&'m RootEntry> {
+    let at = Geometry::root_table().nth(u64::from(index)).filter(|_| index < geometry.roots);
+    Ok(m.at(at.ok_or(Error::SlotForeign)?)?)
+}
+
+/// Reads an entry.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`] if its slot is full and the rest does not match its checksum: it was durable before.
+pub(super) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<Entry> {
+    let slot = SlotWord::from_bits(m.load(&entry.slot));
+    let place = m.region().span_of(entry).start;
+    let Some(block) = slot.place() else {
+        let pristine = slot == SlotWord::default() && m.load(&entry.checksum) == 0;
+        return Ok(if pristine { Entry::Pristine } else { Entry::Dead });
+    };
+    let words = content(m, entry);
+    if m.load(&entry.checksum) != checksum(&words, place) {
+        return Err(Error::corrupted(place, "a root does not match its checksum"));
+    }
+    let name = unpack_name(&words[..8])
+        .ok_or_else(|| Error::corrupted(place, "a root's name is not a zero-padded string"))?;
+    let kind = RootKind::from_code(words[8])
+        .ok_or_else(|| Error::corrupted(place, "a root is of no known kind"))?;
+    Ok(Entry::Live(Root { name, kind, length: words[9], block }))
+}
+
+fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {
+    let mut words = [0; 11];
+    for (word, name) in words.iter_mut().zip(&entry.name) {
+        *word = m.load(name);
+    }
+    words[8] = m.load(&entry.kind);
+    words[9] = m.load(&entry.length);
+    words[10] = m.load(&entry.layout_hash);
+    words
+}
+
+/// Backs the entry at `index` and the one behind it, which ends the search when this one is used.
+pub(super) fn back<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<()> {
+    let bytes = size_of::<RootEntry>() as u64;
+    let start = Geometry::root_table().bytes() + u64::from(index) * bytes;
+    let end = (start + 2 * bytes).min(geometry.root_span().end());
+    debug_assert!(end.is_multiple_of(bytes) && PAGE_BYTES.is_multiple_of(bytes));
+    m.back(Span::new(start, end - start)).map_err(Error::io("backing the root table"))
+}
+
+/// Writes what a root of `count` slots needs but its slot.
+///
+/// # Crash consistency
+///
+/// The slot is empty: whatever part of the entry is durable, no root is there. The caller fences before the record that
+/// fills the slot: the fence behind the block's zeros.
+pub(super) fn write<M: Medium>(m: &M, entry: &RootEntry, name: &str, count: u64) {
+    let mut words = [0; 11];
+    words[..8].copy_from_slice(&pack_name(name));
+    words[8] = RootKind::Slots.code();
+    words[9] = count;
+    for (word, value) in entry.name.iter().zip(words) {
+        m.store(word, value);
+    }
+    m.store(&entry.kind, words[8]);
+    m.store(&entry.length, words[9]);
+    m.store(&entry.layout_hash, words[10]);
+    m.store(&entry.checksum, checksum(&words, m.region().span_of(entry).start));
+    // CRASH: see above.
+    m.flush_of(entry);
+}
