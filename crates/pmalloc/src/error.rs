@@ -65,7 +65,7 @@ pub enum Error {
         /// How many there can be.
         limit: u64,
     },
-    /// A root of this name exists with another kind or length.
+    /// A root of this name exists with another kind, length or type.
     #[error(
         "the root {name:?} exists with {found}, not {expected}: ask for what is there, or choose another name"
     )]
@@ -76,6 +76,28 @@ pub enum Error {
         expected: String,
         /// What the heap holds.
         found: String,
+    },
+    /// No root has this name.
+    #[error("no root is called {name:?}: `Heap::roots` lists those that exist")]
+    RootMissing {
+        /// The name.
+        name: String,
+    },
+    /// The root can't be removed: references to it were handed out, and live as long as the heap is open.
+    #[error(
+        "the root {name:?} was handed out since the heap was opened: open the heap anew and remove it first"
+    )]
+    RootInUse {
+        /// The root's name.
+        name: String,
+    },
+    /// What is to be freed holds slots that own blocks.
+    #[error(
+        "the slot at {slot:#x} lies in what is freed and owns a block: free that first, or in the same publish"
+    )]
+    ChildrenAlive {
+        /// Offset of the first such slot.
+        slot: u64,
     },
     /// The heap was created for data of another layout.
     #[error(

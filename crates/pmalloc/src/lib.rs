@@ -110,9 +110,10 @@ pub use heap::TestGeometry;
 pub use heap::{
     Block, CheckReport, ClassStats, Guard, Heap, HeapMap, HeapOptions, Info, LogStats, NewBlock,
     PPtr, PUBLISH_MAX, Part, PartKind, Problem, ProblemKind, Publish, RecoveryReport, Reservation,
-    Session, Slot, SlotRef, Stats, VersionedCell, check_file, info, map_file, recover_file,
+    RootInfo, Session, Slot, SlotRef, Stats, VersionedCell, check_file, info, map_file,
+    recover_file,
 };
-pub use layout::{state::Policy, superblock::Model};
+pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;
 
 /// Compiles and runs the example of the README.

@@ -313,7 +313,7 @@ fn slots_of_other_heaps_and_damaged_slots_are_refused() {
     }
     // The block in which the slots themselves lie.
     medium.store(word(&slots[1]), array / 16);
-    assert_error!(heap.free_from(&slots[1]), Error::Corrupted { .. }, "block of a root array");
+    assert_error!(heap.free_from(&slots[1]), Error::Corrupted { .. }, "block of a root");
     assert_eq!(slots[1].get(&heap.pin()), None);
     assert_eq!(heap.blocks(), before);
     // A block that two slots own is freed once.
@@ -341,6 +341,19 @@ fn roots_are_checked_by_name_and_length() {
     assert_error!(mismatch, Error::RootMismatch { .. }, "ask for what is there");
     assert_error!(heap.slots("root 8", 4), Error::Limit { .. }, "use fewer");
     heap.slots("root 7", 4).expect("it exists");
+    assert_error!(heap.root_remove("root 8"), Error::RootMissing { .. }, "`Heap::roots` lists");
+    assert_error!(heap.root_remove("root 7"), Error::RootInUse { .. }, "open the heap anew");
+}
+
+#[test]
+fn a_root_array_that_owns_blocks_is_not_removed() {
+    let heap = small_heap();
+    let slots = heap.slots("slots", 4).expect("there is room");
+    heap.alloc_to(&slots[2], layout(64)).expect("there is room");
+    let medium = Arc::clone(heap.medium());
+    heap.close().expect("the only handle");
+    let heap = options().open_on(medium).expect("a heap");
+    assert_error!(heap.root_remove("slots"), Error::ChildrenAlive { .. }, "free that first");
 }
 
 #[test]

@@ -222,6 +222,14 @@ fn making_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {
     table.row("slots, found", 1, |_| {
         heap.slots("a new root", 8).expect("there");
     });
+    for (name, size) in [("64 B", 64), ("64 KiB", 64 << 10)] {
+        table.row(&format!("root_bytes {name}, making a root"), 8, |at| {
+            heap.root_bytes(&format!("{name} {at}"), size, 0).expect("room");
+        });
+        table.row(&format!("root_remove {name}"), 8, |at| {
+            heap.root_remove(&format!("{name} {at}")).expect("there");
+        });
+    }
     table.row("64 large pairs, making chunks", 1, |_| {
         // A pair frees what an earlier one allocated: the slot's own line is not the question here.
         for at in 0..72 {

@@ -24,9 +24,6 @@ use crate::{
     slab::Descriptor,
 };
 
-/// Alignment of root blocks: their slots share no line with other blocks.
-const LINE: usize = 64;
-
 /// Allocates an uninitialised block into `slot`.
 pub(super) fn alloc_bare<M: Medium>(
     core: &Core<M>,
@@ -204,26 +201,23 @@ fn commit_large<M: Medium>(
     })?
 }
 
-/// Allocates `bytes` zero bytes, aligned to a line, into the root slot at byte `place`.
+/// Allocates a block with contents that `init` writes into the root slot at byte `place`.
 ///
 /// The caller has [entered](Core::enter).
-pub(super) fn alloc_zeroed_root<M: Medium>(
+pub(super) fn alloc_root<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    slot: &Slot,
-    place: u64,
-    bytes: u64,
+    (slot, place): (&Slot, u64),
+    layout: Layout,
+    init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
-    let too_large = || Error::Invalid { what: "root", why: format!("{bytes} bytes are too many") };
-    let size = usize::try_from(bytes).map_err(|_| too_large())?;
-    let layout = Layout::from_size_align(size, LINE).map_err(|_| too_large())?;
     let reserved = reserve(core, state, layout)?;
-    let span = Span::new(reserved.offset(), bytes);
-    raw::initialise(core, span, |block| block.fill(0));
+    let span = Span::new(reserved.offset(), layout.size() as u64);
+    raw::initialise(core, span, init);
     let m = core.medium();
     m.stored(span);
-    // CRASH: zeros are durable before the record that makes them slots; so is the root's entry, which the caller has
-    // flushed.
+    // CRASH: the contents are durable before the record that makes them reachable; so is the root's entry, which the
+    // caller has flushed.
     m.persist(span);
     publish_at(core, state, slot, place, reserved).inspect_err(|_| cancel(core, state, reserved))
 }

@@ -7,7 +7,7 @@ use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 use super::{
     core::Core,
     options,
-    root_entry::{self, Entry, Root},
+    root_entry::{self, Entry, RootInfo},
     slot::Slot,
     stats,
 };
@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
+        root::RootKind,
         superblock::{Header, SUPERBLOCK_WORDS},
     },
     recovery::{
@@ -178,18 +179,20 @@ impl<M: Medium> Checker<'_, M> {
         Ok(())
     }
 
-    fn check_root(&mut self, index: u32, root: &Root) {
+    fn check_root(&mut self, index: u32, root: &RootInfo) {
         let entry = Geometry::root_table().nth(u64::from(index));
         let place = entry.expect("the root table lies inside the heap").bytes();
-        self.claim(place, root.block);
-        let bytes = root.length.saturating_mul(8);
-        if self.core.block_span(root.block).is_none_or(|span| span.len < bytes) {
+        self.claim(place, root.offset);
+        if self.core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
             let text = format!("the root {:?} lies in no live block of its size", root.name);
             self.report(ProblemKind::Dangling, place, text);
             return;
         }
+        if root.kind != RootKind::Slots {
+            return;
+        }
         let region = self.core.medium().region();
-        let Ok(slots) = region.array::<Slot>(Offset::new(root.block), root.length) else { return };
+        let Ok(slots) = region.array::<Slot>(Offset::new(root.offset), root.length) else { return };
         for slot in slots {
             if let Some(block) = slot.read(self.core.medium()).place() {
                 self.claim(region.span_of(slot).start, block);

@@ -74,10 +74,39 @@ fn unlink<M: Medium>(
     let found = slot.read(core.medium());
     let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot: place }) };
     if core.root_blocks.contains(block) {
-        return Err(Error::corrupted(place, "a slot owns the block of a root array"));
+        return Err(Error::corrupted(place, "a slot owns the block of a root"));
     }
-    let source = SlotSource { slot, place, block, version: found.version().next() };
-    match core.space.target(block)? {
+    unlink_block(core, state, SlotSource { slot, place, block, version: found.version().next() })
+}
+
+/// Frees the `block` of a root through the slot of its entry, which is at byte `place`.
+///
+/// The caller has [entered](Core::enter) and sees to it that nobody uses the root.
+pub(super) fn free_root<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    (slot, place): (&Slot, u64),
+    block: u64,
+) -> Result<()> {
+    core.prepare(state)?;
+    let freed = {
+        let _owned = core.slot_locks.lock(place);
+        let version = slot.read(core.medium()).version().next();
+        unlink_block(core, state, SlotSource { slot, place, block, version })?
+    };
+    // Not before: until the free is durable no slot may name the block. Not after: its next owner is a slot.
+    core.root_blocks.remove(block);
+    recycle(core, state, freed);
+    Ok(())
+}
+
+#[inline]
+fn unlink_block<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    source: SlotSource<'_>,
+) -> Result<Unlinked> {
+    match core.space.target(source.block)? {
         Target::Small { slab, arena, block, bit } => {
             let was_live = unlink_small(core, state, source, bit)?;
             Ok(if was_live { Unlinked::Small { slab, arena, block } } else { Unlinked::Lost })

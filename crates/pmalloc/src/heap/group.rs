@@ -156,7 +156,7 @@ impl<'a> Plan<'a> {
             return Err(Error::SlotEmpty { slot: from.offset });
         };
         if core.root_blocks.contains(block) {
-            return Err(Error::corrupted(from.offset, "a slot owns the block of a root array"));
+            return Err(Error::corrupted(from.offset, "a slot owns the block of a root"));
         }
         if self.freed.iter().any(|freed| freed.span.start == block) {
             return Err(Error::NotLive { offset: block });

@@ -12,7 +12,7 @@
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
 //! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
-//! | [`roots`], [`root_entry`], [`root_blocks`] | named arrays of slots, the table of their names, which blocks they lie in |
+//! | [`roots`], [`root_entry`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
@@ -65,6 +65,7 @@ pub use self::{
     publish::{NewBlock, PUBLISH_MAX, Publish, SlotRef},
     recover::{RecoveryReport, recover_file},
     reserve::Reservation,
+    root_entry::RootInfo,
     session::Session,
     slot::Slot,
     stats::{Block, ClassStats, LogStats, Stats},
@@ -187,22 +188,6 @@ impl<M: Medium + 'static> Heap<M> {
     #[must_use]
     pub fn medium(&self) -> &M {
         self.core().medium()
-    }
-
-    /// The `count` slots of the root array `name`, creating it with empty slots if there is none.
-    ///
-    /// A name has at most 63 bytes. The slots live as long as the heap.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RootMismatch`] if the array exists with another length, [`Error::Invalid`] for a bad name or
-    /// length zero, [`Error::Limit`] if the root table is full, [`Error::OutOfMemory`], [`Error::Io`].
-    ///
-    /// # Crash consistency
-    ///
-    /// Atomic: after a crash the array exists whole, with empty slots, or not at all.
-    pub fn slots(&self, name: &str, count: u64) -> Result<&[Slot]> {
-        roots::slots(self.core(), &mut Implicit(self.core()), name, count)
     }
 
     /// Allocates an uninitialised block into the empty `slot`.

@@ -1,12 +1,13 @@
-//! Which blocks hold root arrays: slots may neither free nor read them.
+//! Which blocks hold roots: slots may neither free nor read them.
 //!
-//! References to the slots of a root array live as long as the heap. A damaged or hostile slot could name the array's
-//! own block; freed, the block would be written by its next owner under those references. So the two operations that
-//! follow a slot to its block ask here first.
+//! References into a root live as long as the heap. A damaged or hostile slot could name the root's own block; freed, the
+//! block would be written by its next owner under those references. So the two operations that follow a slot to its
+//! block ask here first. For the same reason a root that was handed out is not removed, and no block is handed out as two
+//! roots, which a hostile table could ask for.
 //!
-//! Volatile: filled from the root table at open, and as arrays are made.
+//! Volatile: filled from the root table at open, and as roots are made.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use pmalloc_persist::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -16,27 +17,68 @@ const FILTER_WORDS: usize = 256;
 /// The set. Nearly every question is answered by one load from the filter.
 #[derive(Debug)]
 pub(super) struct RootBlocks {
-    /// A bit per hash value that a block in the set has.
+    /// A bit per hash value that a block in the set has; changed under the lock of `blocks`.
     filter: Box<[AtomicU64]>,
-    blocks: Mutex<HashSet<u64>>,
+    blocks: Mutex<HashMap<u64, Exposure>>,
+}
+
+/// Who can see a root's block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exposure {
+    /// Nobody since the heap was opened.
+    Hidden,
+    /// References to it were handed out, for the root of this index in the table.
+    HandedOut(u32),
 }
 
 impl RootBlocks {
     /// The empty set.
     pub(super) fn new() -> Self {
         let filter = (0..FILTER_WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { filter, blocks: Mutex::new(HashSet::new()) }
+        Self { filter, blocks: Mutex::new(HashMap::new()) }
     }
 
     /// Adds the block at byte `block`.
     pub(super) fn insert(&self, block: u64) {
-        lock(&self.blocks).insert(block);
+        let mut blocks = lock(&self.blocks);
+        blocks.entry(block).or_insert(Exposure::Hidden);
         let (word, bit) = place(block);
         // Release: pairs with the acquire in `contains`.
         self.filter[word].fetch_or(bit, Ordering::Release);
     }
 
-    /// Whether the block at byte `block` holds a root array.
+    /// Notes that references to the block at byte `block`, which is in the set, are handed out for the root at `index`.
+    ///
+    /// Returns whether that is allowed: it is not if they were for another root.
+    pub(super) fn hand_out(&self, block: u64, index: u32) -> bool {
+        let mut blocks = lock(&self.blocks);
+        let exposure = blocks.entry(block).or_insert(Exposure::Hidden);
+        match *exposure {
+            Exposure::HandedOut(other) => other == index,
+            Exposure::Hidden => {
+                *exposure = Exposure::HandedOut(index);
+                true
+            }
+        }
+    }
+
+    /// Whether references to the block at byte `block` were handed out.
+    pub(super) fn is_handed_out(&self, block: u64) -> bool {
+        matches!(lock(&self.blocks).get(&block), Some(Exposure::HandedOut(_)))
+    }
+
+    /// Takes the block at byte `block`, which holds no root any more, out of the set.
+    pub(super) fn remove(&self, block: u64) {
+        let mut blocks = lock(&self.blocks);
+        blocks.remove(&block);
+        let (word, bit) = place(block);
+        if !blocks.keys().any(|other| place(*other) == (word, bit)) {
+            // Relaxed: a bit too many costs a look at the set.
+            self.filter[word].fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the block at byte `block` holds a root.
     #[inline]
     pub(super) fn contains(&self, block: u64) -> bool {
         let (word, bit) = place(block);
@@ -46,7 +88,7 @@ impl RootBlocks {
 
     #[cold]
     fn contains_exactly(&self, block: u64) -> bool {
-        lock(&self.blocks).contains(&block)
+        lock(&self.blocks).contains_key(&block)
     }
 }
 
@@ -69,5 +111,22 @@ mod tests {
         for nth in 0..4096 {
             assert_eq!(set.contains(nth * 64), nth % 3 == 0, "{nth}");
         }
+        // Many share a bit of the filter: what is removed takes no other with it.
+        (0..4096_u64).step_by(6).for_each(|nth| set.remove(nth * 64));
+        for nth in 0..4096 {
+            assert_eq!(set.contains(nth * 64), nth % 6 == 3, "{nth}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_handed_out_for_one_root() {
+        let set = RootBlocks::new();
+        set.insert(64);
+        assert!(!set.is_handed_out(64));
+        assert!(set.hand_out(64, 1) && set.hand_out(64, 1) && !set.hand_out(64, 2));
+        set.insert(64);
+        assert!(set.is_handed_out(64), "a second entry of the table hides nothing");
+        set.remove(64);
+        assert!(!set.is_handed_out(64) && !set.contains(64));
     }
 }

@@ -3,7 +3,9 @@
 //! Persistent: a root exists if and only if the slot of its entry is full. Entries are used from the front; the first
 //! one that was never used ends every search.
 
-use pmalloc_persist::{Medium, PAGE_BYTES, Span};
+use std::fmt;
+
+use pmalloc_persist::{Medium, PAGE_BYTES, Span, Word};
 
 use crate::{
     error::{Error, Result},
@@ -16,17 +18,63 @@ use crate::{
     },
 };
 
-/// An entry that exists.
+/// A named root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Root {
+#[non_exhaustive]
+pub struct RootInfo {
     /// Its name.
-    pub(super) name: String,
+    pub name: String,
+    /// What its block holds.
+    pub kind: RootKind,
+    /// How much of it: slots, or bytes.
+    pub length: u64,
+    /// What the program calls the type of its bytes; zero for slots.
+    pub type_id: u64,
+    /// Byte offset of its block from the base of the heap.
+    pub offset: u64,
+}
+
+impl RootInfo {
+    /// Bytes that the root takes.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.shape().size_bytes()
+    }
+
+    /// What the root is, but for its name and place.
+    pub(super) const fn shape(&self) -> Shape {
+        Shape { kind: self.kind, length: self.length, type_id: self.type_id }
+    }
+}
+
+/// What a root is, but for its name and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
     /// What its block holds.
     pub(super) kind: RootKind,
-    /// How many of them.
+    /// How much of it.
     pub(super) length: u64,
-    /// Byte offset of its block.
-    pub(super) block: u64,
+    /// Of which type.
+    pub(super) type_id: u64,
+}
+
+impl Shape {
+    /// Bytes that such a root takes; saturates.
+    pub(super) const fn size_bytes(self) -> u64 {
+        match self.kind {
+            RootKind::Slots => self.length.saturating_mul(size_of::<Word>() as u64),
+            RootKind::Bytes => self.length,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            RootKind::Slots => write!(f, "{} slots", self.length),
+            RootKind::Bytes => write!(f, "{} bytes of type {:#x}", self.length, self.type_id),
+        }
+    }
 }
 
 /// What an entry of the root table holds.
@@ -36,7 +84,7 @@ pub(super) enum Entry {
     /// Not in use.
     Dead,
     /// A root.
-    Live(Root),
+    Live(RootInfo),
 }
 
 /// The entry at `index`.
@@ -73,7 +121,7 @@ pub(super) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<Entry> {
         .ok_or_else(|| Error::corrupted(place, "a root's name is not a zero-padded string"))?;
     let kind = RootKind::from_code(words[8])
         .ok_or_else(|| Error::corrupted(place, "a root is of no known kind"))?;
-    Ok(Entry::Live(Root { name, kind, length: words[9], block }))
+    Ok(Entry::Live(RootInfo { name, kind, length: words[9], type_id: words[10], offset: block }))
 }
 
 fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {
@@ -96,17 +144,18 @@ pub(super) fn back<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<
     m.back(Span::new(start, end - start)).map_err(Error::io("backing the root table"))
 }
 
-/// Writes what a root of `count` slots needs but its slot.
+/// Writes all that a root needs but its slot.
 ///
 /// # Crash consistency
 ///
 /// The slot is empty: whatever part of the entry is durable, no root is there. The caller fences before the record that
 /// fills the slot: the fence behind the block's zeros.
-pub(super) fn write<M: Medium>(m: &M, entry: &RootEntry, name: &str, count: u64) {
+pub(super) fn write<M: Medium>(m: &M, entry: &RootEntry, name: &str, shape: Shape) {
     let mut words = [0; 11];
     words[..8].copy_from_slice(&pack_name(name));
-    words[8] = RootKind::Slots.code();
-    words[9] = count;
+    words[8] = shape.kind.code();
+    words[9] = shape.length;
+    words[10] = shape.type_id;
     for (word, value) in entry.name.iter().zip(words) {
         m.store(word, value);
     }

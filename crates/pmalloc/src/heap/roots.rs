@@ -1,50 +1,184 @@
 //! Named roots: the blocks that are found without a pointer.
 
-use pmalloc_persist::{Medium, Offset, sync::lock};
+use std::alloc::Layout;
+
+use pmalloc_persist::{
+    Medium, Offset,
+    sync::{Arc, lock},
+};
 
 use super::{
-    alloc,
+    Heap, alloc,
     core::Core,
-    root_entry::{self, Entry, Root},
-    session::{Access, SessionState},
+    free,
+    root_entry::{self, Entry, RootInfo, Shape},
+    session::{Access, Implicit, Session, SessionState},
     slot::Slot,
 };
 use crate::{
     error::{Error, Result},
     layout::{
-        root::{ROOT_NAME_MAX_BYTES, RootEntry},
+        root::{ROOT_NAME_MAX_BYTES, RootEntry, RootKind},
         slot::SlotWord,
     },
 };
 
-/// Finds or creates the root array `name`.
-pub(super) fn slots<'h, M: Medium>(
-    core: &'h Core<M>,
+/// Alignment of root blocks: they share no line with other blocks.
+const ROOT_ALIGN: usize = 64;
+
+impl<M: Medium + 'static> Heap<M> {
+    /// The `count` slots of the root array `name`, creating it with empty slots if there is none.
+    ///
+    /// A name has at most 63 bytes. The slots live as long as the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMismatch`] if a root of this name exists and is something else, [`Error::Invalid`] for a bad name or
+    /// length zero, [`Error::Limit`] if the root table is full, [`Error::OutOfMemory`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash the array exists whole, with empty slots, or not at all.
+    pub fn slots(&self, name: &str, count: u64) -> Result<&[Slot]> {
+        let core = self.core();
+        if count == 0 || count > core.header.geometry.capacity_bytes / 8 {
+            return Err(Error::Invalid {
+                what: "number of slots",
+                why: format!("{count}; a root array has at least one slot and must fit the heap"),
+            });
+        }
+        let shape = Shape { kind: RootKind::Slots, length: count, type_id: 0 };
+        let root = obtain(core, &mut Implicit(core), name, shape)?;
+        Ok(core.medium().region().array(Offset::new(root.offset), count)?)
+    }
+
+    /// The root `name` of `size_bytes` bytes, creating it zeroed if there is none.
+    ///
+    /// The heap does not look into it. `type_id` is what the program calls its type, any number; it is compared whenever
+    /// the root is asked for. A root may be as large as the heap, and starts at a multiple of 64 bytes.
+    ///
+    /// The root is told by its offset and not by a reference, as nothing keeps it from being
+    /// [removed](Heap::root_remove): who makes pointers from the offset sees to that. Bytes that are zero are empty
+    /// [`Slot`]s, too, and may be used as such in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMismatch`] if a root of this name exists and is something else, also of another size or type;
+    /// [`Error::Invalid`] for a bad name or size zero, [`Error::Limit`] if the root table is full,
+    /// [`Error::OutOfMemory`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash the root exists whole, all its bytes zero, or not at all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let heap = pmalloc::Heap::create(dir.path().join("heap"))?;
+    /// let made = heap.root_bytes("settings", 256, 1)?;
+    /// assert_eq!(heap.root_bytes("settings", 256, 1)?, made);
+    /// assert_eq!(heap.root_find("settings")?, Some(made));
+    /// heap.root_remove("settings")?;
+    /// assert_eq!(heap.root_find("settings")?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn root_bytes(&self, name: &str, size_bytes: usize, type_id: u64) -> Result<RootInfo> {
+        if size_bytes == 0 {
+            return Err(Error::Invalid {
+                what: "size of a root",
+                why: "zero; a root has at least one byte".into(),
+            });
+        }
+        let shape = Shape { kind: RootKind::Bytes, length: size_bytes as u64, type_id };
+        obtain(self.core(), &mut Implicit(self.core()), name, shape)
+    }
+
+    /// The root `name`, of whatever kind, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a bad name; [`Error::Corrupted`] if a damaged entry of the table may have it, or if the
+    /// root lies in no live block.
+    pub fn root_find(&self, name: &str) -> Result<Option<RootInfo>> {
+        check_name(name)?;
+        let _entered = self.core().enter()?;
+        let _roots = lock(&self.core().roots);
+        let root = find(self.core(), name)?.root.map(|(_, root)| root);
+        root.iter().try_for_each(|root| check_block(self.core(), root))?;
+        Ok(root)
+    }
+
+    /// All roots, in the order of the table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupted`] if an entry of the table is damaged.
+    pub fn roots(&self) -> Result<Vec<RootInfo>> {
+        let _entered = self.core().enter()?;
+        let _roots = lock(&self.core().roots);
+        let live = |(_, entry)| match entry {
+            Ok(Entry::Live(root)) => Some(Ok(root)),
+            Ok(Entry::Dead | Entry::Pristine) => None,
+            Err(error) => Some(Err(error)),
+        };
+        entries(self.core()).filter_map(live).collect()
+    }
+
+    /// Removes the root `name` and frees its block; the name can be used again.
+    ///
+    /// A root of bytes is not looked into: what slots in it own is lost to the program, and pointers into it dangle, as
+    /// those into any block that is freed. The block is not reused while guards live that are older.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMissing`]; [`Error::RootInUse`] for a root array that [`slots`](Heap::slots) returned since the heap
+    /// was opened, as references to it may live as long as the heap; [`Error::ChildrenAlive`] for a root array with a full
+    /// slot; [`Error::Invalid`] for a bad name, [`Error::Corrupted`] if the table is damaged; [`Error::OutOfMemory`] or
+    /// [`Error::Io`] if the bookkeeping log of a large root has no room. Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash the root is there, whole, or neither it nor its block is.
+    pub fn root_remove(&self, name: &str) -> Result<()> {
+        remove(self.core(), &mut Implicit(self.core()), name)
+    }
+}
+
+impl<M: Medium + 'static> Session<M> {
+    /// As [`Heap::root_remove`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::root_remove`].
+    pub fn root_remove(&mut self, name: &str) -> Result<()> {
+        let core = Arc::clone(self.heap().core());
+        remove(&core, &mut self.access(), name)
+    }
+}
+
+/// Finds the root `name`, or creates it zeroed, and sees that it is of `shape`.
+fn obtain<M: Medium>(
+    core: &Core<M>,
     access: &mut impl Access<M>,
     name: &str,
-    count: u64,
-) -> Result<&'h [Slot]> {
+    shape: Shape,
+) -> Result<RootInfo> {
     check_name(name)?;
-    if count == 0 || count > core.header.geometry.capacity_bytes / 8 {
-        return Err(Error::Invalid {
-            what: "number of slots",
-            why: format!("{count}; a root array has at least one slot and must fit the heap"),
-        });
-    }
     let found = {
         let _entered = core.enter()?;
         let _roots = lock(&core.roots);
-        find(core, name)?.0
+        match find(core, name)?.root {
+            Some((index, root)) => Some(admit(core, index, root, shape)?),
+            None => None,
+        }
     };
-    let block = match found {
-        Some(root) => check_match(&root, count)?,
-        None => access.with(|state| find_or_create(core, state, name, count))?,
-    };
-    if core.block_span(block).is_none_or(|span| span.len < count * 8) {
-        return Err(Error::corrupted(block, "a root array lies in no live block of its size"));
+    match found {
+        Some(root) => Ok(root),
+        None => access.with(|state| find_or_create(core, state, name, shape)),
     }
-    core.root_blocks.insert(block);
-    Ok(core.medium().region().array(Offset::new(block), count)?)
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -57,39 +191,114 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_match(root: &Root, count: u64) -> Result<u64> {
-    if root.length == count {
-        return Ok(root.block);
+/// Sees that a root is what was asked for and lies where it can; one that is seen by reference is noted as such.
+fn admit<M: Medium>(core: &Core<M>, index: u32, root: RootInfo, wanted: Shape) -> Result<RootInfo> {
+    if root.shape() != wanted {
+        return Err(Error::RootMismatch {
+            name: root.name.clone(),
+            expected: wanted.to_string(),
+            found: root.shape().to_string(),
+        });
     }
-    Err(Error::RootMismatch {
-        name: root.name.clone(),
-        expected: format!("{count} slots"),
-        found: format!("{} slots", root.length),
-    })
+    check_block(core, &root)?;
+    if root.kind != RootKind::Bytes && !core.root_blocks.hand_out(root.offset, index) {
+        return Err(Error::corrupted(root.offset, "two roots lie in one block"));
+    }
+    Ok(root)
 }
 
-/// The root `name`, and the index of the first entry that can be used for a new one.
+/// Sees that a root lies in a live block that is large enough.
+fn check_block<M: Medium>(core: &Core<M>, root: &RootInfo) -> Result<()> {
+    if core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
+        return Err(Error::corrupted(root.offset, "a root lies in no live block of its size"));
+    }
+    Ok(())
+}
+
+/// What a search of the root table found.
+struct Found {
+    /// The root and the index of its entry.
+    root: Option<(u32, RootInfo)>,
+    /// The index of the first entry that can be used for a new one.
+    free: Option<u32>,
+}
+
+/// Searches the root `name`.
 ///
 /// # Errors
 ///
 /// [`Error::Corrupted`] if the name is not found and a damaged entry may have had it. Roots that are whole are found
 /// whatever stands before them.
-fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<(Option<Root>, Option<u32>)> {
+fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<Found> {
     let (mut free, mut damaged) = (None, None);
-    for index in 0..core.header.geometry.roots {
-        let entry = root_entry::at(core.medium(), &core.header.geometry, index)?;
-        match root_entry::read(core.medium(), entry) {
-            Ok(Entry::Live(root)) if root.name == name => return Ok((Some(root), free)),
-            Ok(Entry::Live(_)) => {}
-            Ok(Entry::Dead) => free = free.or(Some(index)),
-            Ok(Entry::Pristine) => {
-                free = free.or(Some(index));
-                break;
+    for (index, entry) in entries(core) {
+        match entry {
+            Ok(Entry::Live(root)) if root.name == name => {
+                return Ok(Found { root: Some((index, root)), free });
             }
+            Ok(Entry::Live(_)) => {}
+            Ok(Entry::Dead | Entry::Pristine) => free = free.or(Some(index)),
             Err(error) => damaged = damaged.or(Some(error)),
         }
     }
-    damaged.map_or(Ok((None, free)), Err)
+    damaged.map_or(Ok(Found { root: None, free }), Err)
+}
+
+/// The entries of the table with their indexes, up to the first one that was never used.
+fn entries<M: Medium>(core: &Core<M>) -> impl Iterator<Item = (u32, Result<Entry>)> {
+    let mut is_over = false;
+    (0..core.header.geometry.roots).map_while(move |index| {
+        if is_over {
+            return None;
+        }
+        let entry = root_entry::at(core.medium(), &core.header.geometry, index)
+            .and_then(|entry| root_entry::read(core.medium(), entry));
+        is_over = matches!(entry, Ok(Entry::Pristine));
+        Some((index, entry))
+    })
+}
+
+/// Removes the root `name`.
+fn remove<M: Medium>(core: &Core<M>, access: &mut impl Access<M>, name: &str) -> Result<()> {
+    check_name(name)?;
+    access.with(|state| {
+        let _entered = core.enter()?;
+        let _roots = lock(&core.roots);
+        let missing = || Error::RootMissing { name: name.into() };
+        let (index, root) = find(core, name)?.root.ok_or_else(missing)?;
+        check_unused(core, &root)?;
+        check_alone(core, index, &root)?;
+        let entry = root_entry::at(core.medium(), &core.header.geometry, index)?;
+        let (slot, place) = slot_of(core, entry)?;
+        free::free_root(core, state, (slot, place), root.offset)
+    })
+}
+
+/// Sees that nobody has a reference to a root, and that none of its slots owns a block.
+fn check_unused<M: Medium>(core: &Core<M>, root: &RootInfo) -> Result<()> {
+    let m = core.medium();
+    if core.root_blocks.is_handed_out(root.offset) {
+        return Err(Error::RootInUse { name: root.name.clone() });
+    }
+    check_block(core, root)?;
+    if root.kind == RootKind::Slots {
+        let slots: &[Slot] = m.region().array(Offset::new(root.offset), root.length)?;
+        if let Some(full) = slots.iter().find(|slot| slot.read(m).place().is_some()) {
+            return Err(Error::ChildrenAlive { slot: m.region().span_of(full).start });
+        }
+    }
+    Ok(())
+}
+
+/// Sees that no other root lies in the block of the one at `index`, as a hostile table could have it.
+fn check_alone<M: Medium>(core: &Core<M>, index: u32, root: &RootInfo) -> Result<()> {
+    for (other, _) in entries(core).filter(|(other, _)| *other != index) {
+        let entry = root_entry::at(core.medium(), &core.header.geometry, other)?;
+        if SlotWord::from_bits(core.medium().load(&entry.slot)).place() == Some(root.offset) {
+            return Err(Error::corrupted(root.offset, "two roots lie in one block"));
+        }
+    }
+    Ok(())
 }
 
 /// Notes the blocks of all roots, before a slot can name one of them.
@@ -105,38 +314,55 @@ pub(super) fn protect<M: Medium>(core: &Core<M>) -> Result<()> {
     Ok(())
 }
 
-/// As [`slots`], where another thread may have created the array since.
+/// As [`obtain`], where another thread may have created the root since.
 fn find_or_create<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     name: &str,
-    count: u64,
-) -> Result<u64> {
+    shape: Shape,
+) -> Result<RootInfo> {
     let _entered = core.enter()?;
     let _roots = lock(&core.roots);
-    match find(core, name)? {
-        (Some(root), _) => check_match(&root, count),
-        (None, free) => create(core, state, free, name, count),
-    }
+    let Found { root, free } = find(core, name)?;
+    let (index, root) = match root {
+        Some(found) => found,
+        None => create(core, state, free, name, shape)?,
+    };
+    admit(core, index, root, shape)
 }
 
-/// Creates the root array `name` in the entry `free` and returns its block.
+/// Creates the root `name` in the entry `free` and returns it with its index.
 fn create<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     free: Option<u32>,
     name: &str,
-    count: u64,
-) -> Result<u64> {
+    shape: Shape,
+) -> Result<(u32, RootInfo)> {
     let m = core.medium();
     let geometry = &core.header.geometry;
     let limit = Error::Limit { what: "named roots", limit: u64::from(geometry.roots) };
     let index = free.ok_or(limit)?;
+    let size = usize::try_from(shape.size_bytes()).ok();
+    let layout = size.and_then(|size| Layout::from_size_align(size, ROOT_ALIGN).ok());
+    let layout = layout.ok_or_else(|| Error::Invalid {
+        what: "size of a root",
+        why: format!("{shape}; that is more than an address space"),
+    })?;
     root_entry::back(m, geometry, index)?;
     let entry = root_entry::at(m, geometry, index)?;
-    root_entry::write(m, entry, name, count);
-    let slot_place = m.region().span_of(entry).start + std::mem::offset_of!(RootEntry, slot) as u64;
-    let slot: &Slot = m.at(Offset::new(slot_place))?;
-    alloc::alloc_zeroed_root(core, state, slot, slot_place, count * 8)?;
-    slot.read(m).place().ok_or(Error::SlotEmpty { slot: slot_place })
+    root_entry::write(m, entry, name, shape);
+    let (slot, place) = slot_of(core, entry)?;
+    alloc::alloc_root(core, state, (slot, place), layout, |block| block.fill(0))?;
+    let offset = slot.read(m).place().ok_or(Error::SlotEmpty { slot: place })?;
+    core.root_blocks.insert(offset);
+    let Shape { kind, length, type_id } = shape;
+    Ok((index, RootInfo { name: name.into(), kind, length, type_id, offset }))
+}
+
+/// The slot of an entry, and its byte offset.
+fn slot_of<'h, M: Medium>(core: &'h Core<M>, entry: &RootEntry) -> Result<(&'h Slot, u64)> {
+    let m = core.medium();
+    let place = m.region().span_of(entry).start + std::mem::offset_of!(RootEntry, slot) as u64;
+    Ok((m.at(Offset::new(place))?, place))
 }

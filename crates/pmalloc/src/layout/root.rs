@@ -14,7 +14,7 @@ on_media! {
         pub(crate) kind: Word,
         /// Persistent: number of slots, or bytes, in the block.
         pub(crate) length: Word,
-        /// Persistent: layout hash of a typed root, zero for slots.
+        /// Persistent: what the program calls the type of a root of bytes, zero for slots.
         pub(crate) layout_hash: Word,
         /// Persistent: CRC-32C of the eleven words before.
         pub(crate) checksum: Word,
@@ -26,10 +26,13 @@ on_media! {
 }
 
 /// What a root's block holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RootKind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RootKind {
     /// An array of slots.
     Slots,
+    /// Bytes that the heap does not look into.
+    Bytes,
 }
 
 impl RootKind {
@@ -37,6 +40,7 @@ impl RootKind {
     pub(crate) const fn code(self) -> u64 {
         match self {
             Self::Slots => 1,
+            Self::Bytes => 2,
         }
     }
 
@@ -44,6 +48,7 @@ impl RootKind {
     pub(crate) const fn from_code(code: u64) -> Option<Self> {
         match code {
             1 => Some(Self::Slots),
+            2 => Some(Self::Bytes),
             _ => None,
         }
     }

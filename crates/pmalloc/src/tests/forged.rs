@@ -243,7 +243,7 @@ impl Forger<'_> {
         let entry = Geometry::root_table().bytes() + self.rng.u64(..3) * 128;
         let mut words: [u64; 11] = std::array::from_fn(|nth| self.get(entry + nth as u64 * 8));
         match self.rng.u32(..3) {
-            0 => words[8] = self.rng.u64(..4),
+            0 => words[8] = self.rng.u64(..5),
             1 => words[9] = self.any(&[0, 1, 8, 24, 1 << 20, 1 << 60, 1 << 61, u64::MAX]),
             _ => words[self.rng.usize(..8)] = self.rng.u64(..),
         }

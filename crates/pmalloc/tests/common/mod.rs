@@ -76,6 +76,10 @@ pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
     // What this session did to the damaged heap must open or be refused, too.
     if let Ok(heap) = options().open_on(Arc::clone(m)) {
         black_box(heap.check().is_ok());
+        black_box(heap.roots().is_ok());
+        for (name, _) in ROOTS {
+            black_box(heap.root_remove(name).is_ok());
+        }
         heap.close().expect("anonymous memory synchronizes");
     }
     found
