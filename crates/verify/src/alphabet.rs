@@ -5,16 +5,18 @@ use std::fmt;
 use pmalloc::Error;
 
 use crate::{
-    model::{Held, Model},
-    world::{EXTRA_SLOTS, World},
+    model::{Extra, Held, Model},
+    world::World,
 };
 
 /// Bytes of a block of which a slab holds two or three, so that every few allocations take a slab's last block.
 const FEW_PER_SLAB: usize = 6000;
-/// Bytes of a block with contents: over several lines, and of the class of the second root array.
+/// Bytes of a block with contents: over several lines, and of the class of the second root.
 const CONTENTS: usize = 180;
 /// Bytes of a page-granular block.
 const PAGES: usize = 16 << 10;
+/// The type of the root `extra`.
+const EXTRA_TYPE: u64 = 7;
 
 /// An operation of the alphabet. Which slot it works on follows from the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,8 +41,12 @@ pub enum Op {
     FreePages,
     /// Gives empty slabs and free memory back.
     Trim,
-    /// Creates a second root array.
+    /// Creates a second root, of bytes.
     MakeRoot,
+    /// Likewise, a page-granular one.
+    MakeLargeRoot,
+    /// Removes the second root.
+    RemoveRoot,
     /// Ends the session and begins another.
     RenewSession,
     /// The process is killed, and another opens the heap.
@@ -59,7 +65,7 @@ pub enum Op {
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AllocSmallest,
         Self::AllocContents,
         Self::AllocFewPerSlab,
@@ -71,6 +77,8 @@ impl Op {
         Self::FreePages,
         Self::Trim,
         Self::MakeRoot,
+        Self::MakeLargeRoot,
+        Self::RemoveRoot,
         Self::RenewSession,
         Self::Kill,
         Self::Reopen,
@@ -115,8 +123,11 @@ impl Step {
             Op::FreeFewPerSlab => self.free(world, |held| held.size == FEW_PER_SLAB),
             Op::FreePages => self.free(world, |held| held.size >= PAGES),
             Op::Trim => Plan::Trim,
-            Op::MakeRoot if world.model.extra => Plan::Nothing,
-            Op::MakeRoot => Plan::MakeRoot,
+            Op::MakeRoot | Op::MakeLargeRoot if world.model.extra.is_some() => Plan::Nothing,
+            Op::MakeRoot => Plan::MakeRoot(Extra::Small),
+            Op::MakeLargeRoot => Plan::MakeRoot(Extra::Large),
+            Op::RemoveRoot if world.model.extra.is_none() => Plan::Nothing,
+            Op::RemoveRoot => Plan::RemoveRoot,
             Op::RenewSession => Plan::RenewSession(self.lane),
             Op::Kill => Plan::Kill,
             Op::Reopen => Plan::Reopen,
@@ -199,8 +210,10 @@ pub enum Plan {
     Free(usize, usize),
     /// Give back what is free.
     Trim,
-    /// Create the root array `extra`.
-    MakeRoot,
+    /// Create the root `extra`.
+    MakeRoot(Extra),
+    /// Remove it.
+    RemoveRoot,
     /// End a session and begin another.
     RenewSession(usize),
     /// Kill the process, and open the heap in another.
@@ -247,7 +260,8 @@ impl Plan {
             }
             Self::Free(_, at) => after.slots[*at] = None,
             Self::Publish(_, actions) => actions.iter().for_each(|action| action.apply(&mut after)),
-            Self::MakeRoot => after.extra = true,
+            Self::MakeRoot(extra) => after.extra = Some(*extra),
+            Self::RemoveRoot => after.extra = None,
             Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill | Self::Reopen => {}
         }
         after
@@ -264,7 +278,10 @@ impl Plan {
             Self::Alloc(at, held) => world.alloc(*at, held),
             Self::Free(lane, at) => world.free(*lane, *at),
             Self::Trim => world.heap().trim().map(drop),
-            Self::MakeRoot => world.heap().slots("extra", EXTRA_SLOTS).map(drop),
+            Self::MakeRoot(extra) => {
+                world.heap().root_bytes("extra", extra.bytes(), EXTRA_TYPE).map(drop)
+            }
+            Self::RemoveRoot => world.heap().root_remove("extra"),
             Self::RenewSession(lane) => {
                 world.renew_session(*lane);
                 Ok(())
@@ -290,7 +307,7 @@ pub enum Start {
     Fresh,
     /// Blocks of several sizes, every other one freed, also by the other session.
     Fragmented,
-    /// No page is left, and few slots.
+    /// No page is left, and few slots; the second root is there.
     AlmostFull,
     /// The next record of each lane goes to its ring's first place again.
     LaneWrapped,
@@ -356,7 +373,7 @@ fn fragment(world: &mut World) {
         must(world, op, 0);
     }
     must(world, Op::AllocSmallest, 1);
-    // What a new root array gets is not all zero by itself.
+    // What a new root gets is not all zero by itself.
     let filled = world
         .model
         .slots
@@ -372,6 +389,7 @@ fn fill(world: &mut World) {
     must(world, Op::AllocSmallest, 0);
     must(world, Op::AllocContents, 1);
     must(world, Op::AllocFewPerSlab, 0);
+    must(world, Op::MakeRoot, 1);
     for turn in 0.. {
         if step(world, Op::AllocLargest, turn % 2).is_err() {
             break;

@@ -30,13 +30,33 @@ impl Held {
     }
 }
 
+/// How large the root `extra` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Extra {
+    /// A block of the class of those with contents, of which no cache holds a clean one.
+    Small,
+    /// A page-granular block.
+    Large,
+}
+
+impl Extra {
+    /// Bytes of the root.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Small => 192,
+            Self::Large => 16 << 10,
+        }
+    }
+}
+
 /// The state of a heap as the program knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Model {
     /// Per slot of the array `slots`.
     pub slots: Vec<Option<Held>>,
-    /// Whether the root array `extra` exists.
-    pub extra: bool,
+    /// The root of bytes `extra`, if it exists.
+    pub extra: Option<Extra>,
 }
 
 /// What may be found after a crash: the state before the operation in flight, and the one after it.

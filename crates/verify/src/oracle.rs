@@ -11,15 +11,18 @@ use std::{
 };
 
 use pmalloc::{
-    Error, Guard, Heap, Slot,
-    persist::sim::{BackFault, Digest, Sim},
+    Error, Guard, Heap, RootInfo, Slot,
+    persist::{
+        Medium, Offset, Word,
+        sim::{BackFault, Digest, Sim},
+    },
 };
 
 use crate::{
     explore::Lie,
-    model::{Expected, Held, Model, Shared},
+    model::{Expected, Extra, Held, Model, Shared},
     room::{self, RootBytes},
-    world::{EXTRA_SLOTS, SLOTS, options},
+    world::{SLOTS, options},
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
@@ -87,8 +90,7 @@ impl Oracle {
 
     /// Recovers again and again, and looks whether all memory is there.
     fn exercise(&self, sim: &Sim, expected: &Expected, found: &Found) -> Result<(), String> {
-        let has_extra = expected.states[found.state].extra;
-        let expect_bare = |heap, when| self.root_bytes.expect(heap, has_extra, when);
+        let expect_bare = |heap, when| self.root_bytes.expect(heap, when);
         let again = reopened(sim, expected, found)?;
         let hoard = (self.lie == Some(Lie::Hoarded)).then(|| again.pin());
         room::empty(&again)?;
@@ -165,18 +167,29 @@ fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
     {
         return Err(format!("a slot owns {dangling:#x}, where no live block starts"));
     }
-    // The arrays `slots` and `extra` are blocks as well.
+    // The array `slots` and the root `extra` are blocks as well.
     let live = blocks.len();
-    if live != full + 1 + usize::from(model.extra) {
+    if live != full + 1 + usize::from(model.extra.is_some()) {
         return Err(format!("{live} blocks are live, {full} slots are full"));
     }
-    if model.extra {
-        let extra = heap.slots("extra", EXTRA_SLOTS).map_err(|error| format!("extra: {error}"))?;
-        if let Some(at) = extra.iter().position(|slot| !slot.is_empty(&guard)) {
-            return Err(format!("slot {at} of a new root array is not empty"));
-        }
+    check_extra(heap, model.extra)
+}
+
+/// Whether the root `extra` is there as `wanted`, and zero.
+fn check_extra(heap: &Heap<Sim>, wanted: Option<Extra>) -> Result<(), String> {
+    let found = heap.root_find("extra").map_err(|error| format!("extra: {error}"))?;
+    let size = found.as_ref().map(RootInfo::size_bytes);
+    if size != wanted.map(|extra| extra.bytes() as u64) {
+        return Err(format!("the root extra is {found:?}, not {wanted:?}"));
     }
-    Ok(())
+    let Some(root) = found else { return Ok(()) };
+    let m = heap.medium();
+    let words = m.region().array::<Word>(Offset::new(root.offset), root.length / 8);
+    let words = words.map_err(|error| format!("extra: {error}"))?;
+    match words.iter().position(|word| m.load(word) != 0) {
+        Some(at) => Err(format!("word {at} of a new root is not zero")),
+        None => Ok(()),
+    }
 }
 
 /// Whether the slot's block is live and holds what was written. Blocks without contents are not read: what is in them
@@ -224,7 +237,7 @@ pub fn check_creation(sim: &Sim) -> Verdict {
             }
             heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
             room::use_all(&heap)?;
-            RootBytes::measure().expect(&heap, false, "after all was used")?;
+            RootBytes::measure().expect(&heap, "after all was used")?;
             Ok(Digest(1))
         }
     }

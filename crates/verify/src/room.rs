@@ -1,8 +1,8 @@
 //! The room of a recovered heap: all that is freed comes back, and all of it can be used.
 //!
 //! A block that leaked is seen in the list of live blocks. A slab without a live block, or pages that belong to nothing,
-//! are not: they show only as bytes that a heap without blocks still uses. Slots and their root arrays excepted it must
-//! use none; log chunks, descriptors and lanes lie outside the data area.
+//! are not: they show only as bytes that a heap without blocks still uses. The root array of the slots excepted it must use
+//! none; log chunks, descriptors and lanes lie outside the data area.
 
 use std::{alloc::Layout, sync::OnceLock};
 
@@ -11,51 +11,42 @@ use pmalloc::{
     persist::sim::{Domain, Sim},
 };
 
-use crate::world::{EXTRA_SLOTS, SLOTS, World, medium};
+use crate::world::{SLOTS, World, medium};
 
-/// Bytes of the data area that a heap without blocks uses for its root arrays.
+/// Bytes of the data area that a heap without blocks uses for the root array `slots`.
 #[derive(Debug, Clone, Copy)]
-pub struct RootBytes {
-    /// With the array `slots` alone.
-    alone: u64,
-    /// With the array `extra` as well.
-    with_extra: u64,
-}
+pub struct RootBytes(u64);
 
 impl RootBytes {
     /// As a fresh heap uses them. Measured once, and not in the midst of an operation.
     ///
     /// # Panics
     ///
-    /// If a fresh heap has no room for the arrays.
+    /// If a fresh heap has no room for the array.
     pub fn measure() -> Self {
         static MEASURED: OnceLock<RootBytes> = OnceLock::new();
         *MEASURED.get_or_init(|| {
             let world = World::new(medium(Domain::Line64));
-            let used = || world.heap().stats().expect("the simulator knows its size").used_bytes;
-            let alone = used();
-            world.heap().slots("extra", EXTRA_SLOTS).expect("a fresh heap has room");
-            Self { alone, with_extra: used() }
+            Self(world.heap().stats().expect("the simulator knows its size").used_bytes)
         })
     }
 
-    /// Expects that `heap`, in which no block but the root arrays is live, uses what they need.
+    /// Expects that `heap`, in which no block but the root array is live, uses what that needs.
     ///
     /// # Errors
     ///
     /// How much it uses.
-    pub fn expect(self, heap: &Heap<Sim>, has_extra: bool, when: &str) -> Result<(), String> {
-        let wanted = if has_extra { self.with_extra } else { self.alone };
+    pub fn expect(self, heap: &Heap<Sim>, when: &str) -> Result<(), String> {
         let stats = heap.stats().map_err(|error| format!("stats: {error}"))?;
-        if stats.used_bytes == wanted {
+        if stats.used_bytes == self.0 {
             return Ok(());
         }
-        let (used, classes) = (stats.used_bytes, stats.classes);
-        Err(format!("{used} bytes are in use {when}, the roots need {wanted}; slabs: {classes:?}"))
+        let (wanted, used, classes) = (self.0, stats.used_bytes, stats.classes);
+        Err(format!("{used} bytes are in use {when}, the root needs {wanted}; slabs: {classes:?}"))
     }
 }
 
-/// Frees what the slots own and gives back all that is free then.
+/// Frees what the slots own, removes the root `extra` if there is one, and gives back all that is free then.
 ///
 /// Through a session of its own: the thread's implicit one may be in the midst of the operation that crashed.
 ///
@@ -71,6 +62,10 @@ pub fn empty(heap: &Heap<Sim>) -> Result<(), String> {
     };
     for slot in full {
         session.free_from(slot).map_err(|error| format!("freeing what was found: {error}"))?;
+    }
+    match session.root_remove("extra") {
+        Ok(()) | Err(Error::RootMissing { .. }) => {}
+        Err(error) => return Err(format!("removing the root: {error}")),
     }
     give_back(heap, session)
 }
@@ -92,7 +87,7 @@ pub fn use_all(heap: &Heap<Sim>) -> Result<(), String> {
     // The first round moves the last empty slabs out of the way.
     fill(&mut session, slots)?;
     let (first, second) = (fill(&mut session, slots)?, fill(&mut session, slots)?);
-    // Of 16 slots of four pages each all but those next to the root arrays' slabs must find room.
+    // Of 16 slots of four pages each all but those next to the root array's slab must find room.
     if first != second || first < SLOTS - 4 {
         return Err(format!("room for {first}, then for {second} blocks of four pages"));
     }

@@ -12,9 +12,6 @@ use crate::{
     model::{Held, Model},
 };
 
-/// Slots of the second array: a block of the class of those with contents, of which no cache holds a clean one.
-pub const EXTRA_SLOTS: u64 = 24;
-
 /// Slots of the array that operations work on: two lines.
 pub const SLOTS: usize = 16;
 
@@ -73,7 +70,7 @@ impl World {
         let heap = options().create_on(sim.new_process()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         let sessions = vec![heap.session(), heap.session()];
-        let model = Model { slots: vec![None; SLOTS], extra: false };
+        let model = Model { slots: vec![None; SLOTS], extra: None };
         Self { sim, model, heap: Some(heap), sessions, next_id: 1 }
     }
 
