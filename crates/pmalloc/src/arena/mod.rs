@@ -27,8 +27,7 @@ use crate::{
     book::LogId,
     error::{Error, Result},
     layout::geometry::Page,
-    size_class::SizeClass,
-    slab::Inventory,
+    slab::{Inventory, Kind, PerKind},
 };
 
 /// Blocks in a remote queue at which the thread that adds one empties it itself.
@@ -48,42 +47,46 @@ pub(crate) struct Arena {
 struct Slabs {
     /// Volatile: every slab, by its first page.
     all: BTreeMap<Page, Inventory>,
-    /// Volatile: per class, the slabs with free blocks; the lowest address is used first, so that the others
-    /// run empty.
-    partial: Vec<BTreeSet<Page>>,
-    /// Volatile: per class, how many slabs there are.
-    counts: Vec<u32>,
+    /// Volatile: which of them have blocks of what kind.
+    kinds: PerKind<OfKind>,
+}
+
+/// The slabs of one kind.
+#[derive(Debug, Default)]
+struct OfKind {
+    /// Volatile: those with free blocks; the lowest address is used first, so that the others run empty.
+    partial: BTreeSet<Page>,
+    /// Volatile: how many there are.
+    count: u32,
 }
 
 impl Slabs {
     fn new() -> Self {
-        Self {
-            all: BTreeMap::new(),
-            partial: vec![BTreeSet::new(); SizeClass::COUNT],
-            counts: vec![0; SizeClass::COUNT],
-        }
+        Self { all: BTreeMap::new(), kinds: PerKind::new() }
     }
 
     fn add(&mut self, inventory: Inventory) {
-        let (page, class) = (inventory.descriptor().range().start, inventory.descriptor().class());
-        self.counts[class.index()] += 1;
+        let page = inventory.descriptor().range().start;
+        let of_kind = self.kinds.get_mut(inventory.descriptor().kind());
+        of_kind.count += 1;
         if inventory.free_count() > 0 {
-            self.partial[class.index()].insert(page);
+            of_kind.partial.insert(page);
         }
         self.all.insert(page, inventory);
     }
 
-    /// Hands up to `want` free blocks of `class` to `take` and returns how many.
-    fn take(&mut self, class: SizeClass, want: u32, mut take: impl FnMut(u64, u32)) -> u32 {
+    /// Hands up to `want` free blocks of `kind` to `take` and returns how many.
+    fn take(&mut self, kind: Kind, want: u32, mut take: impl FnMut(u64, u32)) -> u32 {
+        let partial = &mut self.kinds.get_mut(kind).partial;
         let mut taken = 0;
         while taken < want
-            && let Some(&page) = self.partial[class.index()].first()
+            && let Some(&page) = partial.first()
         {
             let inventory = self.all.get_mut(&page).expect("a partial slab is a slab");
             let slab = *inventory.descriptor();
             taken += inventory.take(want - taken, |block| take(slab.block_offset(block), block));
             if inventory.free_count() == 0 {
-                self.partial[class.index()].remove(&page);
+                partial.remove(&page);
             }
         }
         taken
@@ -91,9 +94,9 @@ impl Slabs {
 
     fn remove(&mut self, page: Page) -> Option<Inventory> {
         let inventory = self.all.remove(&page)?;
-        let class = inventory.descriptor().class().index();
-        self.counts[class] -= 1;
-        self.partial[class].remove(&page);
+        let of_kind = self.kinds.get_mut(inventory.descriptor().kind());
+        of_kind.count -= 1;
+        of_kind.partial.remove(&page);
         Some(inventory)
     }
 }
@@ -111,7 +114,7 @@ impl Arena {
         self.log
     }
 
-    /// Hands up to `want` free blocks of `class` to `take` as (offset, index in slab); at least one.
+    /// Hands up to `want` free blocks of `kind` to `take` as (offset, index in slab); at least one.
     ///
     /// # Errors
     ///
@@ -119,16 +122,16 @@ impl Arena {
     pub(crate) fn refill<M: Medium>(
         &self,
         space: &Space<M>,
-        class: SizeClass,
+        kind: Kind,
         want: u32,
         mut take: impl FnMut(u64, u32),
     ) -> Result<()> {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        if slabs.take(class, want, &mut take) == 0 {
-            let count = slabs.counts[class.index()];
-            slabs.add(Inventory::empty(space.create_slab(self.log, class, count)?));
-            slabs.take(class, want, &mut take);
+        if slabs.take(kind, want, &mut take) == 0 {
+            let count = slabs.kinds.get_mut(kind).count;
+            slabs.add(Inventory::empty(space.create_slab(self.log, kind, count)?));
+            slabs.take(kind, want, &mut take);
         }
         Ok(())
     }
@@ -137,13 +140,13 @@ impl Arena {
     pub(crate) fn top_up<M: Medium>(
         &self,
         space: &Space<M>,
-        class: SizeClass,
+        kind: Kind,
         want: u32,
         take: impl FnMut(u64, u32),
     ) {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        slabs.take(class, want, take);
+        slabs.take(kind, want, take);
     }
 
     /// Takes free blocks of this arena back; slabs that run empty go back to the extents.
@@ -200,7 +203,7 @@ impl Arena {
         let slab = *inventory.descriptor();
         inventory.put(slab.block_at(block).expect("a block starts where its slab says"));
         let whole = inventory.is_whole();
-        let partial = &mut slabs.partial[slab.class().index()];
+        let partial = &mut slabs.kinds.get_mut(slab.kind()).partial;
         partial.insert(page);
         // One empty slab may stay where it is the only one with room: the next refill would make it again.
         if whole && partial.len() > 1 {

@@ -15,8 +15,7 @@ use crate::{
         geometry::{DataMap, Geometry, Page, PageRange},
     },
     page_map::{PageMap, SlabUse, Use},
-    size_class::SizeClass,
-    slab::{Descriptor, LiveBit},
+    slab::{Descriptor, Kind, LiveBit},
 };
 
 /// Medium, geometry, page map, extents and book of one heap.
@@ -141,25 +140,22 @@ impl<M: Medium> Space<M> {
     #[inline]
     pub(crate) fn descriptor(&self, slab: SlabUse) -> Descriptor {
         let place = (&self.data_map, self.geometry.stripes);
-        Descriptor::new(place, slab.range, slab.class, slab.tag)
+        Descriptor::new(place, slab.range, Kind { class: slab.class, tag: slab.tag })
     }
 
-    /// Makes a slab of `class`, the arena's `count`-th of that class, and logs it.
+    /// Makes a slab of `kind`, the arena's `count`-th of that kind, and logs it.
     ///
     /// # Crash consistency
     ///
     /// Memory, then header and bitmap, then the log entry, each durable before the next: a slab that the log
     /// names is always whole. A crash before the entry leaves free pages.
-    pub(crate) fn create_slab(
-        &self,
-        log: LogId,
-        class: SizeClass,
-        count: u32,
-    ) -> Result<Descriptor> {
+    pub(crate) fn create_slab(&self, log: LogId, kind: Kind, count: u32) -> Result<Descriptor> {
         let pages_max =
             u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
+        let Kind { class, tag } = kind;
         let range = self.extents.allocate(&self.medium, class.slab_pages(count, pages_max))?;
-        let slab = self.descriptor(SlabUse { range, class, log: log.code(), tag: 0 });
+        let entry = SlabUse { range, class, log: log.code(), tag };
+        let slab = self.descriptor(entry);
         let made = self
             .back_descriptor(range)
             .and_then(|()| slab.create(&self.medium))
@@ -168,7 +164,7 @@ impl<M: Medium> Space<M> {
             self.extents.release(&self.medium, range);
             return Err(error);
         }
-        self.page_map.set_slab(SlabUse { range, class, log: log.code(), tag: slab.tag() });
+        self.page_map.set_slab(entry);
         Ok(slab)
     }
 

@@ -16,8 +16,6 @@ use crate::{
     error::{Error, Result},
     lane::Draft,
     layout::{
-        book::ExtentKind,
-        geometry::PageRange,
         lane::Op,
         slot::{SlotWord, Version},
     },
@@ -130,7 +128,7 @@ pub(super) fn publish_at<M: Medium>(
         Reserved::Small { slab, block, offset, .. } => {
             commit_small(core, state, target, (slab, block), offset)
         }
-        Reserved::Large { range, offset } => commit_large(core, state, target, range, offset),
+        Reserved::Large { extent, offset } => commit_large(core, state, target, extent, offset),
     }
 }
 
@@ -170,23 +168,22 @@ fn commit_large<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     SlotTarget { slot, place, version }: SlotTarget<'_>,
-    range: PageRange,
+    extent: Extent,
     offset: u64,
 ) -> Result<()> {
     let m = core.medium();
     let space = &core.space;
     let log = core.arenas[state.arena].log();
-    let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
     let claim = state.claim.as_mut().expect("prepared with a lane");
     // The place in the log is the last thing that may fail: it is taken inside the lane's critical section,
     // whose own refusal comes first.
     claim.with(|lane| {
         let append = space.book.reserve_alloc(m, log, extent)?;
-        let pages = range.pages;
+        let pages = extent.range.pages;
         lane.record(m, Draft { op: Op::AllocLarge, block: offset, pages, slot: place, version });
         // Volatile work between a flush and its fence costs nothing: the line is on its way meanwhile. Nobody
         // can look the block up before the slot names it.
-        space.page_map.set_large(range, log.code(), 0);
+        space.page_map.set_large(extent.range, log.code(), extent.tag);
         // CRASH: the operation is decided by this fence.
         m.fence();
         space.book.write(m, &append);

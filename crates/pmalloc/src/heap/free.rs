@@ -184,7 +184,7 @@ pub(super) fn recycle<M: Medium>(core: &Core<M>, state: &mut SessionState, unlin
                 core.guards.defer(Freed::Small { arena, offset });
             } else if core.arenas[state.arena].log() == arena {
                 let own = &core.arenas[state.arena];
-                state.cache.put(&core.space, own, slab.class(), (offset, block));
+                state.cache.put(&core.space, own, slab.kind(), (offset, block));
             } else {
                 core.recycle(Freed::Small { arena, offset });
             }

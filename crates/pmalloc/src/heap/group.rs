@@ -11,11 +11,10 @@ use super::{
 };
 use crate::{
     arena::Target,
-    book::{Append, Extent, LogId},
+    book::{Append, LogId},
     error::{Error, Result},
     lane::Draft,
     layout::{
-        book::ExtentKind,
         cell::{CellValue, CellWord},
         geometry::PageRange,
         lane::Op,
@@ -144,7 +143,7 @@ impl<'a> Plan<'a> {
         }
         let (op, pages) = match reserved {
             Reserved::Small { .. } => (Op::AllocSmall, 0),
-            Reserved::Large { range, .. } => (Op::AllocLarge, range.pages),
+            Reserved::Large { extent, .. } => (Op::AllocLarge, extent.range.pages),
         };
         self.allocated.push(reserved);
         self.change(core, to, op, reserved.offset(), pages);
@@ -292,8 +291,8 @@ fn commit<M: Medium>(
         let mut unlinked = Vec::with_capacity(plan.freed.len());
         lane.record_group(m, &plan.drafts);
         for reserved in &plan.allocated {
-            if let Reserved::Large { range, .. } = reserved {
-                space.page_map.set_large(*range, log.code(), 0);
+            if let Reserved::Large { extent, .. } = reserved {
+                space.page_map.set_large(extent.range, log.code(), extent.tag);
             }
         }
         // CRASH: the operation is decided by this fence.
@@ -330,8 +329,7 @@ fn reserve_appends<M: Medium>(core: &Core<M>, log: LogId, plan: &Plan<'_>) -> Re
     let mut appends = Vec::new();
     let mut reserve = || {
         for reserved in &plan.allocated {
-            if let Reserved::Large { range, .. } = *reserved {
-                let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+            if let Reserved::Large { extent, .. } = *reserved {
                 appends.push(book.reserve_alloc(m, log, extent)?);
             }
         }

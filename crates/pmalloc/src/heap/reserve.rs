@@ -13,11 +13,11 @@ use super::{
     session::{Access, Implicit, SessionState},
 };
 use crate::{
-    book::LogId,
+    book::{Extent, LogId},
     error::{Error, Result},
-    layout::geometry::PageRange,
+    layout::book::ExtentKind,
     size_class::SizeClass,
-    slab::Descriptor,
+    slab::{Descriptor, Kind},
 };
 
 /// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
@@ -36,8 +36,8 @@ pub(super) enum Reserved {
     },
     /// An extent.
     Large {
-        /// Its pages.
-        range: PageRange,
+        /// Its pages, as the log is to name them.
+        extent: Extent,
         /// Byte offset.
         offset: u64,
     },
@@ -96,7 +96,7 @@ fn reserve_once<M: Medium>(
         return reserve_large(core, layout);
     };
     let arena = &core.arenas[state.arena];
-    let offset = state.cache.take(&core.space, arena, class)?;
+    let offset = state.cache.take(&core.space, arena, Kind { class, tag: 0 })?;
     let slab = core.space.slab_of(offset);
     let block = slab.block_at(offset).expect("a cached block starts where its slab says");
     Ok(Reserved::Small { slab, block, offset, arena: arena.log() })
@@ -107,7 +107,8 @@ fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> 
     let pages = u32::try_from(pages)
         .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
     let range = core.space.extents.allocate(core.medium(), pages)?;
-    Ok(Reserved::Large { range, offset: core.space.page_offset(range.start) })
+    let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+    Ok(Reserved::Large { extent, offset: core.space.page_offset(range.start) })
 }
 
 /// Gives a reserved block back. Volatile.
@@ -116,12 +117,12 @@ pub(super) fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserv
         Reserved::Small { slab, block, offset, arena } => {
             let own = &core.arenas[state.arena];
             if own.log() == arena {
-                state.cache.put(&core.space, own, slab.class(), (offset, block));
+                state.cache.put(&core.space, own, slab.kind(), (offset, block));
             } else {
                 core.recycle(Freed::Small { arena, offset });
             }
         }
-        Reserved::Large { range, .. } => core.space.extents.release(core.medium(), range),
+        Reserved::Large { extent, .. } => core.space.extents.release(core.medium(), extent.range),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         geometry::{Geometry, PageRange},
     },
     page_map::{PageMap, SlabUse},
-    slab::{Descriptor, Inventory},
+    slab::{Descriptor, Inventory, Kind},
 };
 
 /// Builds page map, extents, slabs and arenas from the extents that the logs hold.
@@ -34,7 +34,7 @@ pub(super) fn rebuild<M: Medium>(
             ExtentKind::Large => page_map.set_large(extent.range, log.code(), extent.tag),
             ExtentKind::Slab => {
                 let slab = Descriptor::open(&medium, &geometry, extent.range)?;
-                let (class, tag) = (slab.class(), slab.tag());
+                let Kind { class, tag } = slab.kind();
                 page_map.set_slab(SlabUse { range: extent.range, class, log: log.code(), tag });
                 slabs[log.0 as usize].push(Inventory::read(&medium, slab)?);
             }

@@ -2,7 +2,10 @@
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
 
-use super::interleave::{BitIndex, Interleave, LINE_BITS};
+use super::{
+    interleave::{BitIndex, Interleave, LINE_BITS},
+    kind::Kind,
+};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -17,8 +20,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptor {
     range: PageRange,
-    class: SizeClass,
-    tag: u8,
+    kind: Kind,
     /// First byte of the slab.
     base: u64,
     /// First byte of the descriptor.
@@ -36,16 +38,10 @@ pub(crate) struct LiveBit {
 impl Descriptor {
     /// The descriptor of the slab in `range`; nothing is read.
     #[inline]
-    pub(crate) fn new(
-        (map, stripes): (&DataMap, u32),
-        range: PageRange,
-        class: SizeClass,
-        tag: u8,
-    ) -> Self {
+    pub(crate) fn new((map, stripes): (&DataMap, u32), range: PageRange, kind: Kind) -> Self {
         Self {
             range,
-            class,
-            tag,
+            kind,
             base: map.page_offset(range.start),
             lines: map.descriptor_offset(range.start),
             interleave: Interleave::new(stripes, range.pages),
@@ -98,7 +94,7 @@ impl Descriptor {
             .ok_or_else(|| damaged("a slab has blocks of no known size"))?;
         let tag =
             u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
-        let slab = Self::new((&geometry.data_map(), geometry.stripes), range, class, tag);
+        let slab = Self::new((&geometry.data_map(), geometry.stripes), range, Kind { class, tag });
         if m.load(&header.extent) != slab.extent_word() {
             return Err(damaged("a slab header belongs to another extent"));
         }
@@ -113,14 +109,14 @@ impl Descriptor {
         self.range
     }
 
-    /// The size class of its blocks.
-    pub(crate) fn class(&self) -> SizeClass {
-        self.class
+    /// Class and tag of its blocks.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// The tag of its blocks.
-    pub(crate) fn tag(&self) -> u8 {
-        self.tag
+    /// The size class of its blocks.
+    pub(crate) fn class(&self) -> SizeClass {
+        self.kind.class
     }
 
     /// How its blocks map to bits.
@@ -130,26 +126,26 @@ impl Descriptor {
 
     /// Blocks of the slab.
     pub(crate) fn blocks(&self) -> u32 {
-        self.class.count(self.range.pages)
+        self.class().count(self.range.pages)
     }
 
     /// Byte offset of `block`.
     #[inline]
     pub(crate) fn block_offset(&self, block: u32) -> u64 {
-        self.base + self.class.offset_of(block)
+        self.base + self.class().offset_of(block)
     }
 
     /// The block that starts at byte `offset`, or `None` if none does.
     #[inline]
     pub(crate) fn block_at(&self, offset: u64) -> Option<u32> {
-        let block = self.class.exact_index_of(offset.checked_sub(self.base)?)?;
+        let block = self.class().exact_index_of(offset.checked_sub(self.base)?)?;
         (block < self.blocks()).then_some(block)
     }
 
     /// The block that contains byte `offset` of the slab, or `None` behind the last one.
     #[inline]
     pub(crate) fn block_around(&self, offset: u64) -> Option<u32> {
-        let block = self.class.index_of(offset.checked_sub(self.base)?);
+        let block = self.class().index_of(offset.checked_sub(self.base)?);
         (block < self.blocks()).then_some(block)
     }
 
@@ -189,7 +185,7 @@ impl Descriptor {
     }
 
     fn class_word(&self) -> u64 {
-        self.class.block_bytes() | u64::from(self.tag) << 32
+        self.class().block_bytes() | u64::from(self.kind.tag) << 32
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`kind`] | class and tag, which all blocks of a slab share; a table with a value for each |
 //! | [`interleave`] | which bit of the bitmap belongs to which block (mechanism R1) |
 //! | [`descriptor`] | the persistent side: header line, live bits |
 //! | [`inventory`] | the volatile side: which blocks are free and not cached |
@@ -11,7 +12,9 @@
 mod descriptor;
 mod interleave;
 mod inventory;
+mod kind;
 
 pub(crate) use descriptor::{Descriptor, LiveBit};
 pub(crate) use interleave::Interleave;
 pub(crate) use inventory::Inventory;
+pub(crate) use kind::{Kind, PerKind};

@@ -1,4 +1,4 @@
-//! Thread caches: per class, free blocks that one session can take without a lock.
+//! Thread caches: per kind, free blocks that one session can take without a lock.
 //!
 //! A bin keeps its blocks in *banks*, one per bitmap stripe, and takes them from the banks in turn: the bits of
 //! successive allocations lie in different lines even after blocks were freed in any order (mechanism R1). A bin
@@ -11,8 +11,8 @@ use pmalloc_persist::Medium;
 use crate::{
     arena::{Arena, Space},
     error::Result,
-    size_class::{SLAB_PAGES_MIN, SizeClass},
-    slab::Interleave,
+    size_class::SLAB_PAGES_MIN,
+    slab::{Interleave, Kind, PerKind},
 };
 
 /// Blocks that a bin may hold at first; doubles with each refill up to the class's limit.
@@ -22,10 +22,10 @@ const LIMIT_START: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Cache {
     stripes: u32,
-    bins: Vec<Option<Box<Bin>>>,
+    bins: PerKind<Option<Box<Bin>>>,
 }
 
-/// The cached blocks of one class.
+/// The cached blocks of one kind.
 #[derive(Debug)]
 struct Bin {
     stripes: u32,
@@ -58,21 +58,21 @@ const NO_LINE: u32 = u32::MAX;
 impl Cache {
     /// Empty caches for a heap with `stripes` bitmap stripes.
     pub(crate) fn new(stripes: u32) -> Self {
-        Self { stripes, bins: (0..SizeClass::COUNT).map(|_| None).collect() }
+        Self { stripes, bins: PerKind::new() }
     }
 
-    /// Takes a block of `class`, refilling from `arena` if there is none.
+    /// Takes a block of `kind`, refilling from `arena` if there is none.
     #[inline]
     pub(crate) fn take<M: Medium>(
         &mut self,
         space: &Space<M>,
         arena: &Arena,
-        class: SizeClass,
+        kind: Kind,
     ) -> Result<u64> {
-        let bin = self.bins[class.index()].get_or_insert_with(|| Box::new(Bin::new(self.stripes)));
+        let bin = self.bin(kind);
         match bin.pop_from_other_line() {
             Some(block) => Ok(block),
-            None => bin.take_slowly(space, arena, class),
+            None => bin.take_slowly(space, arena, kind),
         }
     }
 
@@ -82,10 +82,10 @@ impl Cache {
         &mut self,
         space: &Space<M>,
         arena: &Arena,
-        class: SizeClass,
+        kind: Kind,
         (offset, block): (u64, u32),
     ) {
-        let bin = self.bins[class.index()].get_or_insert_with(|| Box::new(Bin::new(self.stripes)));
+        let bin = self.bin(kind);
         bin.push(offset, block);
         if bin.count > bin.limit {
             bin.drain(space, arena, bin.limit / 2);
@@ -94,9 +94,14 @@ impl Cache {
 
     /// Gives every block back to `arena`.
     pub(crate) fn drain<M: Medium>(&mut self, space: &Space<M>, arena: &Arena) {
-        for bin in self.bins.iter_mut().flatten() {
+        for bin in self.bins.values_mut().flatten() {
             bin.drain(space, arena, 0);
         }
+    }
+
+    #[inline]
+    fn bin(&mut self, kind: Kind) -> &mut Bin {
+        self.bins.get_mut(kind).get_or_insert_with(|| Box::new(Bin::new(self.stripes)))
     }
 }
 
@@ -165,12 +170,12 @@ impl Bin {
         &mut self,
         space: &Space<M>,
         arena: &Arena,
-        class: SizeClass,
+        kind: Kind,
     ) -> Result<u64> {
         if self.count == 0 {
-            self.refill(space, arena, class)?;
+            self.refill(space, arena, kind)?;
         } else if !self.narrow {
-            self.top_up(space, arena, class);
+            self.top_up(space, arena, kind);
         }
         let block = self.pop_from_other_line().or_else(|| {
             self.narrow = true;
@@ -180,25 +185,20 @@ impl Bin {
     }
 
     /// Exchanges blocks for those of other lines that the arena has at hand: no slab is made for it.
-    fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, class: SizeClass) {
+    fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) {
         let half = (self.limit / 2).max(1);
         self.drain(space, arena, half);
-        arena.top_up(space, class, half, |offset, block| {
+        arena.top_up(space, kind, half, |offset, block| {
             self.store(offset, block);
         });
     }
 
     #[cold]
-    fn refill<M: Medium>(
-        &mut self,
-        space: &Space<M>,
-        arena: &Arena,
-        class: SizeClass,
-    ) -> Result<()> {
+    fn refill<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) -> Result<()> {
         self.narrow = false;
         let want = (self.limit / 2).max(1);
-        self.limit = (self.limit * 2).min(class.cache_max());
-        arena.refill(space, class, want, |offset, block| {
+        self.limit = (self.limit * 2).min(kind.class.cache_max());
+        arena.refill(space, kind, want, |offset, block| {
             self.store(offset, block);
         })
     }
