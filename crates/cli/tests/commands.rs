@@ -101,6 +101,7 @@ fn a_whole_heap_checks_and_has_stats() {
             "recovery_ns",
             "replayed",
             "classes",
+            "tags",
             "morphs",
         ],
     );
@@ -108,7 +109,8 @@ fn a_whole_heap_checks_and_has_stats() {
     // Two slabs, of a block each.
     assert!(stats["used_bytes"].as_u64() >= Some(2 * 4096));
     assert!(stats["used_bytes"].as_u64() > stats["live_bytes"].as_u64());
-    expect_keys(&stats["classes"][0], &["size", "slabs", "blocks", "live"]);
+    expect_keys(&stats["classes"][0], &["size", "tag", "slabs", "blocks", "live"]);
+    expect_keys(&stats["tags"][0], &["tag", "blocks", "live_bytes"]);
     expect_keys(&stats["log"], &["chunks", "live", "fast_gc", "slow_gc"]);
     for command in ["check", "stats", "info"] {
         let text = run(&[command, str(&path)]).expect_code(0).stdout();

@@ -9,7 +9,7 @@
 use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
 
 use pmalloc::{
-    Heap, Slot, VersionedCell,
+    BlockLayout, Heap, Slot, VersionedCell,
     persist::{Anon, Counts, Event, Line, Medium, Offset, Span, Traced},
 };
 
@@ -94,8 +94,8 @@ fn range(counts: &[u64]) -> String {
     }
 }
 
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("valid")
+fn layout(size: usize) -> BlockLayout {
+    Layout::from_size_align(size, 8).expect("valid").into()
 }
 
 #[test]
@@ -107,24 +107,31 @@ fn golden_persist_counts() {
     let slots = table.slots("slots");
     let others = table.slots("others");
 
-    for (name, size) in [("16 B", 16), ("64 B", 64), ("1 KiB", 1024), ("8 KiB", 8192)] {
+    let tagged = layout(64).with_tag(7);
+    for (name, layout) in [
+        ("16 B", layout(16)),
+        ("64 B", layout(64)),
+        ("64 B with a tag", tagged),
+        ("1 KiB", layout(1024)),
+        ("8 KiB", layout(8192)),
+    ] {
         // Every other block stays live, so that the series finds slabs with room and leaves none empty.
         for at in 0..SERIES {
-            heap.alloc_to(&slots[at * PER_LINE], layout(size)).expect("room");
-            heap.alloc_to(&others[at * PER_LINE], layout(size)).expect("room");
+            heap.alloc_to(&slots[at * PER_LINE], layout).expect("room");
+            heap.alloc_to(&others[at * PER_LINE], layout).expect("room");
         }
         for slot in slots.iter().step_by(PER_LINE) {
             heap.free_from(slot).expect("full");
         }
         let slot = |at: usize| &slots[at * PER_LINE];
         table.row(&format!("alloc_to {name}, steady"), SERIES, |at| {
-            heap.alloc_to(slot(at), layout(size)).expect("room");
+            heap.alloc_to(slot(at), layout).expect("room");
         });
         table.row(&format!("free_from {name}, steady"), SERIES, |at| {
             heap.free_from(slot(at)).expect("full");
         });
         table.row(&format!("alloc_init {name}, steady"), SERIES, |at| {
-            heap.alloc_init(slot(at), layout(size), |bytes| bytes.fill(1)).expect("room");
+            heap.alloc_init(slot(at), layout, |bytes| bytes.fill(1)).expect("room");
         });
         for slot in slots.iter().chain(others).step_by(PER_LINE) {
             heap.free_from(slot).expect("full");

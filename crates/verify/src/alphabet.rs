@@ -18,6 +18,16 @@ const PAGES: usize = 16 << 10;
 /// The type of the root `extra`.
 const EXTRA_TYPE: u64 = 7;
 
+/// The tag of blocks of `size` bytes: those of which a slab holds few and the page-granular ones have one, so that tagged
+/// slabs and tagged extents are made, freed and redone in all that the alphabet does.
+pub(crate) fn tag_of(size: usize) -> u8 {
+    match size {
+        FEW_PER_SLAB => 0x5a,
+        PAGES => 0xa5,
+        _ => 0,
+    }
+}
+
 /// An operation of the alphabet. Which slot it works on follows from the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -25,9 +35,9 @@ pub enum Op {
     AllocSmallest,
     /// A block with contents over two lines.
     AllocContents,
-    /// A block of which a slab holds few: takes a slab's last block, or makes a slab.
+    /// A tagged block of which a slab holds few: takes a slab's last block, or makes a slab.
     AllocFewPerSlab,
-    /// A page-granular block, split off a free extent.
+    /// A tagged page-granular block, split off a free extent.
     AllocPages,
     /// The largest block that there is room for.
     AllocLargest,

@@ -234,7 +234,7 @@ fn told(model: &Model, lie: Option<Lie>) -> Model {
         (Some(Lie::Lost), _) => {
             let empty = told.slots.iter().position(Option::is_none).expect("a slot is empty");
             told.slots[empty] =
-                Some(crate::model::Held { id: 0, size: 16, filled: false, lane: 0 });
+                Some(crate::model::Held { id: 0, size: 16, tag: 0, filled: false, lane: 0 });
         }
         (Some(Lie::Leaked), Some(full)) => told.slots[full] = None,
         (Some(Lie::Changed), _) => {

@@ -9,6 +9,8 @@ pub struct Held {
     pub id: u64,
     /// Bytes asked for.
     pub size: usize,
+    /// Its tag.
+    pub tag: u8,
     /// Whether an initialiser wrote the contents.
     pub filled: bool,
     /// The session that allocated it.

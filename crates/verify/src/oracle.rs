@@ -6,7 +6,7 @@
 //! can be used.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -146,13 +146,13 @@ fn judge(heap: &Heap<Sim>, expected: &Expected) -> Result<Found, String> {
 fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
     let slots = heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
     let guard = heap.pin();
-    let mut owned = BTreeSet::new();
+    let mut owned = BTreeMap::new();
     for (at, (slot, held)) in slots.iter().zip(&model.slots).enumerate() {
         match (slot.offset(&guard), held) {
             (None, None) => {}
             (Some(offset), Some(held)) => {
                 check_block(slot, &guard, held).map_err(|what| format!("slot {at}: {what}"))?;
-                owned.insert(offset);
+                owned.insert(offset, held.tag);
             }
             (found, _) => return Err(format!("slot {at} owns {found:x?}, not {held:?}")),
         }
@@ -162,10 +162,14 @@ fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
         return Err(format!("{full} full slots own {} blocks", owned.len()));
     }
     let blocks = heap.blocks();
-    if let Some(dangling) =
-        owned.iter().find(|offset| blocks.iter().all(|block| block.offset != **offset))
-    {
-        return Err(format!("a slot owns {dangling:#x}, where no live block starts"));
+    for (offset, tag) in owned {
+        match blocks.iter().find(|block| block.offset == offset) {
+            None => return Err(format!("a slot owns {offset:#x}, where no live block starts")),
+            Some(block) if block.tag != tag => {
+                return Err(format!("{block:x?} has not tag {tag:x}"));
+            }
+            Some(_) => {}
+        }
     }
     // The array `slots` and the root `extra` are blocks as well.
     let live = blocks.len();

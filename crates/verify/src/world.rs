@@ -3,12 +3,12 @@
 use std::{alloc::Layout, sync::OnceLock};
 
 use pmalloc::{
-    Error, Heap, HeapOptions, Session, Slot, TestGeometry,
+    BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry,
     persist::sim::{Domain, Sim, SimOptions},
 };
 
 use crate::{
-    alphabet::Action,
+    alphabet::{Action, tag_of},
     model::{Held, Model},
 };
 
@@ -97,7 +97,7 @@ impl World {
     /// The block that the next allocation would be.
     #[must_use]
     pub fn draft(&self, lane: usize, size: usize, filled: bool) -> Held {
-        Held { id: self.next_id, size, filled, lane }
+        Held { id: self.next_id, size, tag: tag_of(size), filled, lane }
     }
 
     /// Allocates `held` into the slot `at`.
@@ -234,6 +234,7 @@ impl World {
     }
 }
 
-fn layout(held: &Held) -> Layout {
-    Layout::from_size_align(held.size, 8).expect("a valid size")
+fn layout(held: &Held) -> BlockLayout {
+    let layout = Layout::from_size_align(held.size, 8).expect("a valid size");
+    BlockLayout::new(layout).with_tag(held.tag)
 }

@@ -90,7 +90,10 @@ fn hoarded(op: Op) -> String {
 fn a_slab_that_does_not_come_back_is_found() {
     let message = hoarded(Op::AllocSmallest);
     assert!(message.contains("bytes are in use after all was freed"), "{message}");
-    assert!(message.contains("block_bytes: 16, slabs: 1"), "the slab has no live block: {message}");
+    assert!(
+        message.contains("block_bytes: 16, tag: 0, slabs: 1"),
+        "the slab has no live block: {message}"
+    );
 }
 
 #[test]

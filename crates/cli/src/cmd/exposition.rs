@@ -10,17 +10,25 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::stats::{Class, Shown};
+use super::stats::{Class, Shown, Tag};
 use crate::output::as_f64;
 
-/// Which size class a figure is of.
+/// Which size class and tag a figure is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClassLabel {
     /// Bytes of a block.
     block_bytes: u64,
+    tag: u8,
+}
+
+/// Which tag a figure is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TagLabel {
+    tag: u8,
 }
 
 type ByClass = Family<ClassLabel, Gauge>;
+type ByTag = Family<TagLabel, Gauge>;
 
 /// What is exposed of the class sizes: name, explanation and figure.
 const CLASS_FIGURES: [(&str, &str, fn(&Class) -> u64); 3] = [
@@ -62,14 +70,31 @@ pub(super) fn text(shown: &Shown) -> String {
     for (name, help, figure) in CLASS_FIGURES {
         let family = ByClass::default();
         for class in &shown.classes {
-            let label = ClassLabel { block_bytes: class.size };
+            let label = ClassLabel { block_bytes: class.size, tag: class.tag };
             family.get_or_create(&label).set(signed(figure(class)));
         }
         registry.register(name, help, family);
     }
+    register_tags(&mut registry, &shown.tags);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes any text");
     text
+}
+
+fn register_tags(registry: &mut Registry, tags: &[Tag]) {
+    let (blocks, live) = (ByTag::default(), ByTag::default());
+    for tag in tags {
+        let label = TagLabel { tag: tag.tag };
+        blocks.get_or_create(&label).set(signed(tag.blocks));
+        live.get_or_create(&label).set(signed(tag.live_bytes));
+    }
+    registry.register("tag_live_blocks", "Live blocks of the tag", blocks);
+    registry.register_with_unit(
+        "tag_live",
+        "Usable bytes of live blocks of the tag",
+        Unit::Bytes,
+        live,
+    );
 }
 
 /// The number as the format has it; no figure of a heap comes near its end.

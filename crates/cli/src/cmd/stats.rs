@@ -24,6 +24,7 @@ pub(super) struct Shown {
     pub(super) recovery_ns: u64,
     pub(super) replayed: u64,
     pub(super) classes: Vec<Class>,
+    pub(super) tags: Vec<Tag>,
     /// Slabs that changed their class: none, as long as the library can't do it.
     pub(super) morphs: u64,
     pub(super) log: Log,
@@ -33,9 +34,18 @@ pub(super) struct Shown {
 #[derive(Debug, Serialize)]
 pub(super) struct Class {
     pub(super) size: u64,
+    pub(super) tag: u8,
     pub(super) slabs: u64,
     pub(super) blocks: u64,
     pub(super) live: u64,
+}
+
+/// The live blocks of a tag: a leak shows as a difference between two runs.
+#[derive(Debug, Serialize)]
+pub(super) struct Tag {
+    pub(super) tag: u8,
+    pub(super) blocks: u64,
+    pub(super) live_bytes: u64,
 }
 
 /// The bookkeeping logs.
@@ -58,16 +68,23 @@ pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
     }
     print_either(args.output, &shown, |shown| {
         print_rows(&rows(shown))?;
-        print_classes(&shown.classes)
+        print_classes(&shown.classes)?;
+        print_tags(&shown.tags)
     })
 }
 
 fn shown(stats: pmalloc::Stats) -> Shown {
     let classes = stats.classes.into_iter().map(|class| Class {
         size: class.block_bytes,
+        tag: class.tag,
         slabs: class.slabs,
         blocks: class.blocks,
         live: class.live,
+    });
+    let tags = stats.tags.into_iter().map(|tag| Tag {
+        tag: tag.tag,
+        blocks: tag.blocks,
+        live_bytes: tag.live_bytes,
     });
     Shown {
         live_blocks: stats.live_blocks,
@@ -81,6 +98,7 @@ fn shown(stats: pmalloc::Stats) -> Shown {
         recovery_ns: stats.recovery_ns,
         replayed: stats.replayed,
         classes: classes.collect(),
+        tags: tags.collect(),
         morphs: 0,
         log: Log {
             chunks: stats.log.chunks,
@@ -124,10 +142,18 @@ fn print_classes(classes: &[Class]) -> Result<(), Failure> {
     let lines = classes.iter().map(|class| {
         let percent = 100.0 * as_f64(class.live) / as_f64(class.blocks.max(1));
         format!(
-            "{:>8}  {:>7}  {:>9}  {:>9}  {percent:>5.1} %\n",
-            class.size, class.slabs, class.blocks, class.live
+            "{:>8}  {:>3}  {:>7}  {:>9}  {:>9}  {percent:>5.1} %\n",
+            class.size, class.tag, class.slabs, class.blocks, class.live
         )
     });
-    let head = "\n    size    slabs     blocks       live     full\n".to_owned();
+    let head = "\n    size  tag    slabs     blocks       live     full\n".to_owned();
+    print_text(&(head + &lines.collect::<String>()))
+}
+
+fn print_tags(tags: &[Tag]) -> Result<(), Failure> {
+    let lines = tags
+        .iter()
+        .map(|tag| format!("{:>8}  {:>9}  {:>14}\n", tag.tag, tag.blocks, tag.live_bytes));
+    let head = "\n     tag     blocks      live bytes\n".to_owned();
     print_text(&(head + &lines.collect::<String>()))
 }

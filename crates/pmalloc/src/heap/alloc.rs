@@ -5,6 +5,7 @@ use std::alloc::Layout;
 use pmalloc_persist::{Medium, Span};
 
 use super::{
+    block_layout::BlockLayout,
     core::Core,
     raw,
     reserve::{Reserved, cancel, reserve},
@@ -27,7 +28,7 @@ pub(super) fn alloc_bare<M: Medium>(
     core: &Core<M>,
     access: &mut impl Access<M>,
     slot: &Slot,
-    layout: Layout,
+    layout: BlockLayout,
 ) -> Result<()> {
     access.with(|state| {
         let _entered = core.enter()?;
@@ -41,7 +42,7 @@ pub(super) fn alloc_init<M: Medium>(
     core: &Core<M>,
     access: &mut impl Access<M>,
     slot: &Slot,
-    layout: Layout,
+    layout: BlockLayout,
     init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
     let reserved = access.with(|state| {
@@ -49,7 +50,7 @@ pub(super) fn alloc_init<M: Medium>(
         reserve(core, state, layout)
     })?;
     let mut unpublished = Unpublished { core, access, reserved: Some(reserved) };
-    let span = Span::new(reserved.offset(), layout.size() as u64);
+    let span = Span::new(reserved.offset(), layout.layout().size() as u64);
     // The session is not borrowed here: the initialiser may use the heap itself, or panic.
     raw::initialise(core, span, init);
     let m = core.medium();
@@ -180,7 +181,10 @@ fn commit_large<M: Medium>(
     claim.with(|lane| {
         let append = space.book.reserve_alloc(m, log, extent)?;
         let pages = extent.range.pages;
-        lane.record(m, Draft { op: Op::AllocLarge, block: offset, pages, slot: place, version });
+        lane.record(
+            m,
+            Draft { op: Op::AllocLarge(extent.tag), block: offset, pages, slot: place, version },
+        );
         // Volatile work between a flush and its fence costs nothing: the line is on its way meanwhile. Nobody
         // can look the block up before the slot names it.
         space.page_map.set_large(extent.range, log.code(), extent.tag);

@@ -143,7 +143,7 @@ impl<'a> Plan<'a> {
         }
         let (op, pages) = match reserved {
             Reserved::Small { .. } => (Op::AllocSmall, 0),
-            Reserved::Large { extent, .. } => (Op::AllocLarge, extent.range.pages),
+            Reserved::Large { extent, .. } => (Op::AllocLarge(extent.tag), extent.range.pages),
         };
         self.allocated.push(reserved);
         self.change(core, to, op, reserved.offset(), pages);

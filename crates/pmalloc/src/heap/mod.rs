@@ -7,6 +7,7 @@
 //! | [`core`] | the heap itself, shared by handles and sessions |
 //! | [`session`] | what a thread holds: a lane and caches |
 //! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
+//! | [`block_layout`] | what is asked for: size, alignment, tag |
 //! | [`reserve`] | blocks that are taken and not live yet |
 //! | [`group`], [`publish`] | several changes of slots as one durable operation |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
@@ -19,6 +20,7 @@
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
 
 mod alloc;
+mod block_layout;
 mod check;
 pub(crate) mod core;
 mod format;
@@ -44,7 +46,6 @@ mod stats;
 mod versioned_cell;
 
 use std::{
-    alloc::Layout,
     fmt,
     path::Path,
     time::{Duration, Instant},
@@ -56,6 +57,7 @@ use pmalloc_persist::{
 };
 
 pub use self::{
+    block_layout::BlockLayout,
     check::{CheckReport, Problem, ProblemKind, check_file},
     guard::Guard,
     info::{Info, info},
@@ -68,7 +70,7 @@ pub use self::{
     root_entry::RootInfo,
     session::Session,
     slot::Slot,
-    stats::{Block, ClassStats, LogStats, Stats},
+    stats::{Block, ClassStats, LogStats, Stats, TagStats},
     versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};
@@ -205,8 +207,8 @@ impl<M: Medium + 'static> Heap<M> {
     /// After return block and slot are durable; after a crash before that, both or neither are there.
     /// Cost: 4 line flushes, 3 fences.
     #[inline]
-    pub fn alloc_to(&self, slot: &Slot, layout: Layout) -> Result<()> {
-        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot, layout)
+    pub fn alloc_to(&self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
+        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot, layout.into())
     }
 
     /// Allocates a block into the empty `slot` with contents that `init` writes.
@@ -226,10 +228,10 @@ impl<M: Medium + 'static> Heap<M> {
     pub fn alloc_init(
         &self,
         slot: &Slot,
-        layout: Layout,
+        layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot, layout, init)
+        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
     }
 
     /// Frees the block that `slot` owns and leaves the slot empty.
@@ -257,8 +259,8 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`], [`Error::Invalid`] for a size of zero or an alignment over a page, [`Error::Io`].
-    pub fn reserve(&self, layout: Layout) -> Result<Reservation<'_, M>> {
-        Reservation::new(self.core(), &mut Implicit(self.core()), layout)
+    pub fn reserve(&self, layout: impl Into<BlockLayout>) -> Result<Reservation<'_, M>> {
+        Reservation::new(self.core(), &mut Implicit(self.core()), layout.into())
     }
 
     /// As [`reserve`](Heap::reserve), within an explicit session of this heap.
@@ -269,10 +271,10 @@ impl<M: Medium + 'static> Heap<M> {
     pub fn reserve_in(
         &self,
         session: &mut Session<M>,
-        layout: Layout,
+        layout: impl Into<BlockLayout>,
     ) -> Result<Reservation<'_, M>> {
         session.check_heap(self.core())?;
-        Reservation::new(self.core(), &mut session.access(), layout)
+        Reservation::new(self.core(), &mut session.access(), layout.into())
     }
 
     /// An empty [`Publish`]: add actions to it, and commit them as one.
@@ -294,8 +296,13 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// Atomic: at every moment, and after a crash at any, the slot owns the old block or the new one, whole.
     /// Cost for small blocks: the contents' lines and 6 more flushes, 4 fences.
-    pub fn replace(&self, slot: &Slot, layout: Layout, init: impl FnOnce(&mut [u8])) -> Result<()> {
-        publish::replace(self.core(), &mut Implicit(self.core()), slot, layout, init)
+    pub fn replace(
+        &self,
+        slot: &Slot,
+        layout: impl Into<BlockLayout>,
+        init: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        publish::replace(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
     }
 
     /// Moves the block that `from` owns to the empty slot `to`.

@@ -1,10 +1,11 @@
 //! `publish`: many changes of slots and cells, atomic as a whole; and the four that have names of their own.
 
-use std::{alloc::Layout, fmt};
+use std::fmt;
 
 use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
 
 use super::{
+    block_layout::BlockLayout,
     core::Core,
     free,
     group::{self, CellPlace, Place, Step},
@@ -275,7 +276,7 @@ pub(super) fn replace<M: Medium + 'static>(
     core: &Arc<Core<M>>,
     access: &mut impl Access<M>,
     slot: &Slot,
-    layout: Layout,
+    layout: BlockLayout,
     init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
     let mut block = Reservation::new(core, access, layout)?;

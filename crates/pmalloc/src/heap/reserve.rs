@@ -7,6 +7,7 @@ use std::{alloc::Layout, fmt};
 use pmalloc_persist::{Medium, PAGE_BYTES, Span, sync::Arc};
 
 use super::{
+    block_layout::BlockLayout,
     core::Core,
     guard::Freed,
     raw,
@@ -57,14 +58,15 @@ impl Reserved {
 pub(super) fn reserve<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    layout: Layout,
+    layout: impl Into<BlockLayout>,
 ) -> Result<Reserved> {
-    check(core, layout)?;
+    let wanted = layout.into();
+    check(core, wanted.layout())?;
     core.prepare(state)?;
-    match reserve_once(core, state, layout) {
+    match reserve_once(core, state, wanted) {
         Err(Error::OutOfMemory { .. }) => {
             core.reclaim(state);
-            reserve_once(core, state, layout)
+            reserve_once(core, state, wanted)
         }
         result => result,
     }
@@ -90,24 +92,25 @@ fn check<M: Medium>(core: &Core<M>, layout: Layout) -> Result<()> {
 fn reserve_once<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    layout: Layout,
+    wanted: BlockLayout,
 ) -> Result<Reserved> {
+    let (layout, tag) = (wanted.layout(), wanted.tag());
     let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
-        return reserve_large(core, layout);
+        return reserve_large(core, layout, tag);
     };
     let arena = &core.arenas[state.arena];
-    let offset = state.cache.take(&core.space, arena, Kind { class, tag: 0 })?;
+    let offset = state.cache.take(&core.space, arena, Kind { class, tag })?;
     let slab = core.space.slab_of(offset);
     let block = slab.block_at(offset).expect("a cached block starts where its slab says");
     Ok(Reserved::Small { slab, block, offset, arena: arena.log() })
 }
 
-fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout) -> Result<Reserved> {
+fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout, tag: u8) -> Result<Reserved> {
     let pages = (layout.size() as u64).div_ceil(PAGE_BYTES);
     let pages = u32::try_from(pages)
         .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
     let range = core.space.extents.allocate(core.medium(), pages)?;
-    let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+    let extent = Extent { range, kind: ExtentKind::Large, tag };
     Ok(Reserved::Large { extent, offset: core.space.page_offset(range.start) })
 }
 
@@ -143,13 +146,13 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     pub(super) fn new(
         core: &'h Arc<Core<M>>,
         access: &mut impl Access<M>,
-        layout: Layout,
+        layout: BlockLayout,
     ) -> Result<Self> {
         let reserved = access.with(|state| {
             let _entered = core.enter()?;
             reserve(core, state, layout)
         })?;
-        let size_bytes = layout.size() as u64;
+        let size_bytes = layout.layout().size() as u64;
         Ok(Self { core, reserved: Some(reserved), size_bytes, written: false })
     }
 

@@ -4,14 +4,16 @@
 //! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
 //! [`Session`]s explicitly and move them between threads.
 
-use std::{alloc::Layout, cell::RefCell, fmt};
+use std::{cell::RefCell, fmt};
 
 use pmalloc_persist::{
     Medium,
     sync::{Arc, Weak},
 };
 
-use super::{Heap, alloc, core::Core, free, publish, slot::Slot, versioned_cell::VersionedCell};
+use super::{
+    BlockLayout, Heap, alloc, core::Core, free, publish, slot::Slot, versioned_cell::VersionedCell,
+};
 use crate::{
     error::{Error, Result},
     lane::Claim,
@@ -83,8 +85,8 @@ impl<M: Medium + 'static> Session<M> {
     /// # Errors
     ///
     /// As [`Heap::alloc_to`].
-    pub fn alloc_to(&mut self, slot: &Slot, layout: Layout) -> Result<()> {
-        alloc::alloc_bare(self.heap.core(), &mut Explicit(&mut self.state), slot, layout)
+    pub fn alloc_to(&mut self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
+        alloc::alloc_bare(self.heap.core(), &mut Explicit(&mut self.state), slot, layout.into())
     }
 
     /// As [`Heap::alloc_init`].
@@ -95,10 +97,16 @@ impl<M: Medium + 'static> Session<M> {
     pub fn alloc_init(
         &mut self,
         slot: &Slot,
-        layout: Layout,
+        layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        alloc::alloc_init(self.heap.core(), &mut Explicit(&mut self.state), slot, layout, init)
+        alloc::alloc_init(
+            self.heap.core(),
+            &mut Explicit(&mut self.state),
+            slot,
+            layout.into(),
+            init,
+        )
     }
 
     /// As [`Heap::free_from`].
@@ -118,10 +126,16 @@ impl<M: Medium + 'static> Session<M> {
     pub fn replace(
         &mut self,
         slot: &Slot,
-        layout: Layout,
+        layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        publish::replace(self.heap.core(), &mut Explicit(&mut self.state), slot, layout, init)
+        publish::replace(
+            self.heap.core(),
+            &mut Explicit(&mut self.state),
+            slot,
+            layout.into(),
+            init,
+        )
     }
 
     /// As [`Heap::move_to`].

@@ -1,5 +1,7 @@
 //! What a heap holds and what it costs.
 
+use std::collections::BTreeMap;
+
 use pmalloc_persist::{Medium, PAGE_BYTES, sync::Ordering};
 
 use super::core::Core;
@@ -7,7 +9,7 @@ use crate::{
     error::{Error, Result},
     layout::geometry::{Page, PageRange},
     page_map::Use,
-    size_class::SizeClass,
+    slab::Kind,
 };
 
 /// A live block.
@@ -46,24 +48,40 @@ pub struct Stats {
     pub recovery_ns: u64,
     /// Records that opening redid.
     pub replayed: u64,
-    /// Per size class that has slabs.
+    /// Per size class and tag that has slabs.
     pub classes: Vec<ClassStats>,
+    /// Per tag that has live blocks: what a run leaks is seen by comparing two of these.
+    pub tags: Vec<TagStats>,
     /// The bookkeeping logs.
     pub log: LogStats,
 }
 
-/// The slabs of one size class.
+/// The slabs of one size class and tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClassStats {
     /// Bytes of a block.
     pub block_bytes: u64,
+    /// The tag of their blocks.
+    pub tag: u8,
     /// Slabs.
     pub slabs: u64,
     /// Blocks in them.
     pub blocks: u64,
     /// Live blocks.
     pub live: u64,
+}
+
+/// The live blocks of one tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TagStats {
+    /// The tag.
+    pub tag: u8,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
 }
 
 /// The bookkeeping logs together.
@@ -85,16 +103,12 @@ pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
     let heap_bytes =
         core.medium().occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
     let peak = core.peak_bytes.fetch_max(heap_bytes, Ordering::Relaxed).max(heap_bytes);
-    let (mut live_blocks, mut live_bytes) = (0, 0);
-    for_each_block(core, |block| {
-        live_blocks += 1;
-        live_bytes += block.usable_bytes;
-    });
+    let tags = tags(core);
     let extents = core.space.extents.stats();
     let book = core.space.book.stats();
     Ok(Stats {
-        live_blocks,
-        live_bytes,
+        live_blocks: tags.iter().map(|tag| tag.blocks).sum(),
+        live_bytes: tags.iter().map(|tag| tag.live_bytes).sum(),
         heap_bytes,
         peak_heap_bytes: peak,
         used_bytes: extents.grown_bytes - extents.free_bytes,
@@ -104,6 +118,7 @@ pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
         recovery_ns: core.recovery.elapsed_ns,
         replayed: core.recovery.replayed,
         classes: classes(core),
+        tags,
         log: LogStats {
             chunks: book.chunks,
             live: book.entries_live,
@@ -155,24 +170,30 @@ fn visit_page<M: Medium>(core: &Core<M>, page: Page, visit: &mut impl FnMut(Bloc
 }
 
 fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
-    let empty = |class: SizeClass| ClassStats {
-        block_bytes: class.block_bytes(),
-        slabs: 0,
-        blocks: 0,
-        live: 0,
-    };
-    let mut classes: Vec<ClassStats> = SizeClass::all().map(empty).collect();
+    let mut classes = BTreeMap::<Kind, ClassStats>::new();
     for arena in &core.arenas {
         arena.for_each_slab(|inventory| {
             let slab = inventory.descriptor();
-            let class = &mut classes[slab.class().index()];
+            let Kind { class, tag } = slab.kind();
+            let block_bytes = class.block_bytes();
+            let none = ClassStats { block_bytes, tag, slabs: 0, blocks: 0, live: 0 };
+            let class = classes.entry(slab.kind()).or_insert(none);
             class.slabs += 1;
             class.blocks += u64::from(slab.blocks());
             class.live += slab.live_blocks(core.medium());
         });
     }
-    classes.retain(|class| class.slabs > 0);
-    classes
+    classes.into_values().collect()
+}
+
+fn tags<M: Medium>(core: &Core<M>) -> Vec<TagStats> {
+    let mut tags = BTreeMap::<u8, TagStats>::new();
+    for_each_block(core, |Block { tag, usable_bytes, .. }| {
+        let tag = tags.entry(tag).or_insert(TagStats { tag, blocks: 0, live_bytes: 0 });
+        tag.blocks += 1;
+        tag.live_bytes += usable_bytes;
+    });
+    tags.into_values().collect()
 }
 
 /// Page map entries of grown pages, slab inventories and the mirrors of the logs; caches are counted by their

@@ -1,6 +1,6 @@
 //! Lanes: per-thread rings of records, and the marks that retire them.
 
-use pmalloc_persist::{Word, on_media};
+use pmalloc_persist::{PAGE_BYTES, Word, on_media};
 
 use super::{
     cell::{CellValue, CellWord},
@@ -52,7 +52,8 @@ on_media! {
 on_media! {
     /// A record: four words, each with the record's tag in its top 16 bits.
     pub(crate) struct RecordWords: 32 {
-        /// Persistent: block or low bits of a cell's value, operation, high bits of the page count or value, tag.
+        /// Persistent: block (of an extent that is allocated, with its tag) or low bits of a cell's value, operation, high
+        /// bits of the page count or value, tag.
         pub(crate) block: Word,
         /// Persistent: slot or cell, index in the group, tag.
         pub(crate) slot: Word,
@@ -70,8 +71,8 @@ pub(crate) enum Op {
     AllocSmall,
     /// The slot's block went back to its slab.
     FreeSmall,
-    /// An extent was given to the slot.
-    AllocLarge,
+    /// An extent with this tag was given to the slot.
+    AllocLarge(u8),
     /// The slot's extent was freed.
     FreeLarge,
     /// The slot took a block over from another slot of the group.
@@ -87,7 +88,7 @@ impl Op {
         match self {
             Self::AllocSmall => 1,
             Self::FreeSmall => 2,
-            Self::AllocLarge => 3,
+            Self::AllocLarge(_) => 3,
             Self::FreeLarge => 4,
             Self::Fill => 5,
             Self::Empty => 6,
@@ -95,12 +96,13 @@ impl Op {
         }
     }
 
-    /// The operation with this number; `value` is what a cell gets if it sets one.
+    /// The operation with this number; `value` is what a cell gets if it sets one, and its low byte the tag of an extent
+    /// that it allocates.
     const fn from_code(code: u64, value: CellValue) -> Option<Self> {
         match code {
             1 => Some(Self::AllocSmall),
             2 => Some(Self::FreeSmall),
-            3 => Some(Self::AllocLarge),
+            3 => Some(Self::AllocLarge(value.get().to_le_bytes()[0])),
             4 => Some(Self::FreeLarge),
             5 => Some(Self::Fill),
             6 => Some(Self::Empty),
@@ -111,7 +113,7 @@ impl Op {
 
     /// Whether the operation makes a block live.
     pub(crate) const fn is_alloc(self) -> bool {
-        matches!(self, Self::AllocSmall | Self::AllocLarge)
+        matches!(self, Self::AllocSmall | Self::AllocLarge(_))
     }
 
     /// Whether the slot owns the block afterwards.
@@ -121,7 +123,15 @@ impl Op {
 
     /// Whether an extent is allocated or freed.
     pub(crate) const fn is_large(self) -> bool {
-        matches!(self, Self::AllocLarge | Self::FreeLarge)
+        matches!(self, Self::AllocLarge(_) | Self::FreeLarge)
+    }
+
+    /// The tag that the block gets, where the record has to say it.
+    const fn block_tag(self) -> u8 {
+        match self {
+            Self::AllocLarge(tag) => tag,
+            _ => 0,
+        }
     }
 }
 
@@ -179,6 +189,11 @@ const INDEX_SHIFT: u32 = 41;
 const COUNT_SHIFT: u32 = 40;
 const PAGES_LOW_SHIFT: u32 = 20;
 
+const _: () = assert!(
+    PAGE_BYTES / BLOCK_UNIT_BYTES == 1 << u8::BITS,
+    "the place of an extent leaves room for a tag"
+);
+
 const fn bits(word: u64, shift: u32, width: u32) -> u64 {
     (word >> shift) & ((1 << width) - 1)
 }
@@ -190,7 +205,10 @@ impl Record {
         // A cell's value stands where others have their block, and four bits of the page count.
         let (subject, high) = match self.op {
             Op::Set(value) => (bits(value.get(), 0, BLOCK_BITS), value.get() >> BLOCK_BITS),
-            _ => (self.block / BLOCK_UNIT_BYTES, pages >> PAGES_LOW_BITS),
+            // An extent begins with a page, so that the low byte of its place is zero: its tag stands there.
+            op => {
+                (self.block / BLOCK_UNIT_BYTES | u64::from(op.block_tag()), pages >> PAGES_LOW_BITS)
+            }
         };
         let pages_low = bits(pages, 0, PAGES_LOW_BITS);
         let tag = u64::from(tag.0) << TAG_SHIFT;
@@ -232,7 +250,7 @@ impl Record {
         let (block, pages) = match op {
             Op::Set(_) => (0, 0),
             _ => (
-                subject * BLOCK_UNIT_BYTES,
+                (subject - u64::from(op.block_tag())) * BLOCK_UNIT_BYTES,
                 bits(words[3], PAGES_LOW_SHIFT, PAGES_LOW_BITS) | high << PAGES_LOW_BITS,
             ),
         };
@@ -258,7 +276,7 @@ mod tests {
 
     fn sample() -> Record {
         Record {
-            op: Op::AllocLarge,
+            op: Op::AllocLarge(0xa5),
             block: (1 << 44) - 4096,
             slot: (1 << 44) - 8,
             version: Version::from_bits(0xf_fffe),

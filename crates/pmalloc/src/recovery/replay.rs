@@ -195,7 +195,7 @@ impl<'a, M: Medium> Replay<'a, M> {
         self.slot(record)?;
         match record.op {
             Op::AllocSmall | Op::FreeSmall => self.live_bit(record).map(drop),
-            Op::AllocLarge => self.check_extent(record),
+            Op::AllocLarge(tag) => self.check_extent(record, tag),
             Op::FreeLarge => self.extent_of(record).map(drop),
             Op::Fill => self.check_block(record),
             Op::Empty | Op::Set(_) => Ok(()),
@@ -224,7 +224,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             Op::FreeSmall => {
                 self.live_bit(record)?.clear(self.m);
             }
-            Op::AllocLarge => self.alloc_extent(log, record)?,
+            Op::AllocLarge(tag) => self.alloc_extent(log, record, tag)?,
             Op::FreeLarge => self.free_extent(record)?,
             Op::Fill | Op::Empty | Op::Set(_) => {}
         }
@@ -244,12 +244,12 @@ impl<'a, M: Medium> Replay<'a, M> {
         Ok(())
     }
 
-    fn alloc_extent(&mut self, log: LogId, record: &Record) -> Result<()> {
+    fn alloc_extent(&mut self, log: LogId, record: &Record, tag: u8) -> Result<()> {
         let (range, _) = self.range_of(record)?;
         if self.held.contains_key(&range.start) {
             return Ok(());
         }
-        let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
+        let extent = Extent { range, kind: ExtentKind::Large, tag };
         let append = self.book.reserve_alloc(self.m, log, extent)?;
         self.book.write(self.m, &append);
         self.appends.push(append);
@@ -332,13 +332,16 @@ impl<'a, M: Medium> Replay<'a, M> {
     }
 
     /// A large block being allocated is an extent as logged, or pages that no extent touches.
-    fn check_extent(&self, record: &Record) -> Result<()> {
+    fn check_extent(&self, record: &Record, tag: u8) -> Result<()> {
         let (range, damaged) = self.range_of(record)?;
         let last = Page(u32::try_from(range.end() - 1).map_err(|_| {
             Error::corrupted(record.block, "a record names an extent that can't exist")
         })?);
         match self.held.range(..=last).next_back() {
-            Some((_, held)) if held.extent.range == range => self.extent_of(record).map(drop),
+            Some((_, held)) if held.extent.range == range => match self.extent_of(record)? {
+                Some(held) if held.extent.tag == tag => Ok(()),
+                _ => Err(damaged),
+            },
             Some((_, held)) if held.extent.range.end() > u64::from(range.start.0) => Err(damaged),
             _ => Ok(()),
         }

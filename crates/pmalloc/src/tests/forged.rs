@@ -149,11 +149,12 @@ impl Forger<'_> {
     fn forge_record(&mut self) {
         self.put(Geometry::state(), &[seal(1)]);
         let lane = self.lane();
+        let tag = if self.rng.bool() { 0 } else { self.rng.u8(..) };
         let value = CellValue::new(self.rng.u64(..=CELL_VALUE_MAX)).expect("in range");
         let ops = [
             Op::AllocSmall,
             Op::FreeSmall,
-            Op::AllocLarge,
+            Op::AllocLarge(tag),
             Op::FreeLarge,
             Op::Fill,
             Op::Empty,
@@ -229,7 +230,8 @@ impl Forger<'_> {
         } else {
             u64::from(self.page()) | u64::from(self.pages()) << 32
         };
-        let class = self.any(&[0, 8, 16, 48, 1024, 4096, 14 << 10, 16 << 10, u64::MAX]);
+        let tag = self.any(&[0, 0, 1 << 32, 255 << 32, 256 << 32]);
+        let class = tag | self.any(&[0, 8, 16, 48, 1024, 4096, 14 << 10, 16 << 10, u64::MAX]);
         let words = [SLAB_MAGIC, extent, class, 0, 0, 0, 0];
         self.put(line, &words);
         self.put(line + 56, &[checksum(&words, line)]);

@@ -10,7 +10,7 @@ pub(crate) mod watchdog;
 use std::{alloc::Layout, hint::black_box, sync::Arc};
 
 use pmalloc::{
-    Error, Heap, HeapOptions, Slot, TestGeometry,
+    BlockLayout, Error, Heap, HeapOptions, Slot, TestGeometry,
     persist::{Anon, Medium},
 };
 
@@ -34,9 +34,19 @@ pub(crate) fn options() -> HeapOptions {
     })
 }
 
-/// A layout of `size` bytes.
-pub(crate) fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("a small layout")
+/// A layout of `size` bytes; some sizes have a tag, so that every image holds tagged slabs and extents.
+pub(crate) fn layout(size: usize) -> BlockLayout {
+    let layout = Layout::from_size_align(size, 8).expect("a small layout");
+    BlockLayout::new(layout).with_tag(tag_of(size))
+}
+
+/// The tag of blocks of `size` bytes.
+fn tag_of(size: usize) -> u8 {
+    match size {
+        48 => 1,
+        20_000 => 200,
+        _ => 0,
+    }
 }
 
 /// Fills a block with a byte that tells it from others.
@@ -101,10 +111,11 @@ fn judge(heap: &Heap<Arc<Anon>>, before: u64) -> Outcome {
     }
 }
 
-/// A hash of all that the slots of all roots read, and of the number of live blocks.
+/// A hash of all that the slots of all roots read, and of the tags of the live blocks.
 pub(crate) fn contents<M: Medium>(heap: &Heap<M>) -> Result<u64, Error> {
     let guard = heap.pin();
-    let mut hash = heap.blocks().len() as u64;
+    let tags = heap.blocks().into_iter().map(|block| u64::from(block.tag) + 1);
+    let mut hash = tags.fold(0_u64, |hash, tag| hash.wrapping_mul(31).wrapping_add(tag));
     for (name, count) in ROOTS {
         for slot in heap.slots(name, count)? {
             let bytes = slot.get(&guard).unwrap_or_default();
