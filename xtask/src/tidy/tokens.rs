@@ -11,6 +11,7 @@ use super::{Violation, source::Repository};
 const UNSAFE_ALLOWED: &[&str] = &[
     "crates/persist/",
     "crates/capi/",
+    "crates/bench-peers/",
     "crates/pmalloc/src/heap/raw.rs",
     "crates/pmalloc/tests/fork.rs",
 ];
