@@ -5,6 +5,7 @@
 mod args;
 mod cmd;
 mod exit;
+mod interrupt;
 mod map;
 mod output;
 mod replay;

@@ -46,7 +46,7 @@ use self::{
     engine::Engine,
     journal::{Journal, Shape, Tally},
     plan::Plan,
-    progress::{Interrupt, Progress},
+    progress::Progress,
     scratch::{Need, Scratch},
     supervisor::Supervisor,
     trace::Trace,
@@ -55,6 +55,7 @@ pub(crate) use self::{report::Report, trace::TraceError, worker::run as run_work
 use crate::{
     args::{HeapFlags, Order, ReplayArgs, Verification},
     exit::Failure,
+    interrupt::Interrupt,
     output::warn_if_forced,
 };
 

@@ -1,36 +1,9 @@
-//! The progress bar (on a terminal only) and the user's wish to stop. Volatile.
-
-use std::{
-    io,
-    sync::{Arc, atomic::AtomicBool},
-};
+//! The progress bar, on a terminal only. Volatile.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pmalloc_persist::sync::Ordering;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::engine::{Spectator, Verdict};
-use crate::exit::Failure;
-
-/// Whether the user asked to stop, by Ctrl-C or SIGTERM.
-#[derive(Debug, Clone)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// Begins to listen.
-    pub(super) fn listen() -> Result<Self, Failure> {
-        let flag = Arc::new(AtomicBool::new(false));
-        let register = |signal| signal_hook::flag::register(signal, Arc::clone(&flag));
-        let registered: io::Result<Vec<_>> = [SIGINT, SIGTERM].into_iter().map(register).collect();
-        registered.map_err(Failure::io("listen to signals"))?;
-        Ok(Self(flag))
-    }
-
-    /// Whether to stop.
-    pub(super) fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::interrupt::Interrupt;
 
 /// A bar that counts steps.
 #[derive(Debug)]
