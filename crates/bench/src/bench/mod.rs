@@ -1,0 +1,158 @@
+//! The benchmarks, one file each.
+//!
+//! A benchmark is a type with [`Bench`] and a line in [`ALL`]. Most of them are a workload that `measure` runs; `pairs` is
+//! the one that they share. Volatile, but for the heaps.
+
+mod heap_size;
+mod large;
+mod pairs;
+mod reopen;
+mod small;
+mod speedup;
+mod threadtest;
+
+use crate::{
+    alloc::Subject,
+    cell::{Context, Outcome, Scale},
+    run::Error,
+};
+
+/// All benchmarks, in the order in which they run.
+pub static ALL: &[&dyn Bench] = &[
+    &threadtest::Threadtest,
+    &small::Small,
+    &large::Large,
+    &speedup::SpeedupOfThreads,
+    &heap_size::HeapSize,
+    &reopen::Reopen,
+];
+
+/// A benchmark.
+pub trait Bench: Sync {
+    /// The name, as the command line has it.
+    fn name(&self) -> &'static str;
+
+    /// What it measures, in one sentence.
+    fn about(&self) -> &'static str;
+
+    /// Its variants, each a row for each allocator and number of threads.
+    fn variants(&self, scale: Scale) -> Vec<String>;
+
+    /// Whether it says anything about this allocator and number of threads.
+    fn fits(&self, subject: Subject, threads: usize) -> bool {
+        let _ = (subject, threads);
+        true
+    }
+
+    /// Memory, or space in the heap's file system, that a cell takes, in bytes.
+    fn need_bytes(&self, variant: &str) -> u64 {
+        let _ = variant;
+        256 << 20
+    }
+
+    /// Runs a cell.
+    fn run(&self, context: &Context<'_>) -> Outcome;
+}
+
+/// The benchmark of this name.
+///
+/// # Errors
+///
+/// [`Error::UnknownBench`], which lists those that there are.
+pub fn find(name: &str) -> Result<&'static dyn Bench, Error> {
+    let found = ALL.iter().find(|bench| bench.name() == name);
+    found.copied().ok_or_else(|| Error::UnknownBench { name: name.to_owned() })
+}
+
+/// The names of `variants` as owned strings.
+fn names(variants: &[&str]) -> Vec<String> {
+    variants.iter().map(|&name| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::cell::{
+        Mode, PerOp,
+        tests::{cell, run_here},
+    };
+
+    /// Runs a cell in this process.
+    fn run(bench: &str, variant: &str, subject: Subject, threads: usize, mode: Mode) -> Outcome {
+        let cell = cell(bench, variant, subject, threads, mode);
+        run_here(cell, |context| find(bench).expect("a benchmark").run(context))
+    }
+
+    #[test]
+    fn names_are_distinct_and_found() {
+        let names: BTreeSet<_> = ALL.iter().map(|bench| bench.name()).collect();
+        assert_eq!(names.len(), ALL.len());
+        for name in names {
+            assert_eq!(find(name).expect("it is listed").name(), name);
+        }
+        let text = find("nothing").err().expect("there is none").to_string();
+        assert!(text.contains("nothing") && text.contains("threadtest"), "{text}");
+    }
+
+    /// Flushes and fences per operation of a counted cell.
+    fn counted(bench: &str, variant: &str, subject: Subject, threads: usize) -> PerOp {
+        match run(bench, variant, subject, threads, Mode::Count) {
+            Outcome::Counted(counts) => counts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pass_costs_the_persists_of_its_operations_and_those_of_a_few_slabs() {
+        for (variant, threads, flushes, fences) in [
+            ("own-line", 1, 4.0, 3.0),
+            ("own-line", 2, 4.0, 3.0),
+            ("packed", 1, 4.0, 3.0),
+            // An allocation flushes the line of its contents, behind a fence of its own; a free does not.
+            ("contents", 1, 4.5, 3.5),
+        ] {
+            let counts = counted("small", variant, Subject::Heap, threads);
+            let of_slabs = [counts.flushes - flushes, counts.fences - fences];
+            for count in of_slabs {
+                assert!((0.0..0.02).contains(&count), "{variant}, {threads} threads: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bare_persist_is_one_flush_and_one_fence_and_no_line_is_near() {
+        let counts = counted("threadtest", "packed", Subject::Bare, 2);
+        assert_eq!((counts.flushes, counts.fences), (1.0, 1.0));
+        assert_eq!(counts.reflush[..8], [0.0; 8]);
+    }
+
+    #[test]
+    fn a_timed_cell_has_times_and_a_clocked_one_has_quantiles_in_order() {
+        let outcome = run("threadtest", "own-line", Subject::Heap, 2, Mode::Time);
+        let Outcome::Timed(timing) = outcome else { panic!("{outcome:?}") };
+        assert!(timing.cpu_ns > 0.0 && timing.wall_ns > 0.0 && timing.bare_ns > 0.0, "{timing:?}");
+        assert_eq!(timing.speedup, None);
+        let outcome = run("threadtest", "own-line", Subject::Heap, 2, Mode::Latency);
+        let Outcome::Latency(latency) = outcome else { panic!("{outcome:?}") };
+        assert!(latency.p50_ns > 0, "{latency:?}");
+        assert!(latency.p50_ns <= latency.p99_ns && latency.p99_ns <= latency.p999_ns);
+    }
+
+    #[test]
+    fn a_speed_up_is_told_beside_that_of_the_ring() {
+        let outcome = run("speedup", "small", Subject::Heap, 2, Mode::Time);
+        let Outcome::Timed(timing) = outcome else { panic!("{outcome:?}") };
+        let speedup = timing.speedup.expect("it is the question");
+        assert!(speedup.own > 0.0 && speedup.ring > 0.0, "{speedup:?}");
+    }
+
+    #[test]
+    fn large_blocks_and_full_heaps_run() {
+        run("large", "own-line", Subject::Heap, 1, Mode::Time);
+        for variant in find("heap-size").expect("listed").variants(Scale::Quick) {
+            run("heap-size", &variant, Subject::Heap, 1, Mode::Count);
+        }
+    }
+}
