@@ -1,15 +1,19 @@
 //! The command line. Volatile.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pmalloc::{Heap, HeapOptions, persist::DurabilityChoice};
 
+pub(crate) use self::bench::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs};
+
 /// Creates, inspects, checks and exercises persistent heaps.
 #[derive(Debug, Parser)]
 #[command(name = "pmalloc", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 ok; 1 run-time error; 2 usage; 3 inconsistent heap or violation; \
+    after_help = "Exit codes: 0 ok; 1 run-time error; 2 usage; 3 inconsistent heap, violation or regression; \
                         4 in use; 5 not a heap, wrong version or layout."
 )]
 pub(crate) struct Cli {
@@ -38,6 +42,13 @@ pub(crate) enum Command {
     /// What `replay --kills` starts and kills
     #[command(hide = true)]
     ReplayWorker(WorkerArgs),
+    /// Measure what operations cost, beside bare persists and other allocators
+    // What is not flushed says nothing about persistent memory, whatever the heaps lie on.
+    #[command(mut_arg("durability", |arg| arg.default_value("powerfail")))]
+    Bench(BenchArgs),
+    /// What `bench` starts for each cell
+    #[command(hide = true)]
+    BenchCell(BenchCellArgs),
 }
 
 #[derive(Debug, Args)]

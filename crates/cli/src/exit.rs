@@ -32,6 +32,15 @@ pub(crate) enum Failure {
         /// The system's error.
         source: io::Error,
     },
+    /// The benchmarks have no results.
+    Bench(pmalloc_bench::Error),
+    /// What should be results of the benchmarks is something else.
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
     /// A worker process ended in an unexpected way.
     Worker(String),
     /// The user interrupted the command.
@@ -88,9 +97,12 @@ impl Failure {
             Self::Usage(_) => Code::Usage,
             Self::Heap { error, .. } => code_of(error),
             Self::Inconsistent(_) => Code::Inconsistent,
-            Self::Trace { .. } | Self::Io { .. } | Self::Worker(_) | Self::Interrupted => {
-                Code::Error
-            }
+            Self::Bench(error) => code_of_bench(error),
+            Self::Trace { .. }
+            | Self::Results { .. }
+            | Self::Io { .. }
+            | Self::Worker(_)
+            | Self::Interrupted => Code::Error,
         }
     }
 }
@@ -103,6 +115,10 @@ impl fmt::Display for Failure {
             Self::Heap { error: error @ pmalloc::Error::Map(_), .. } => write!(f, "{error}"),
             Self::Heap { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Trace { name, error } => write!(f, "{name}: {error}"),
+            Self::Bench(error) => write!(f, "{error}"),
+            Self::Results { path, error } => {
+                write!(f, "{}: not results of `pmalloc bench`: {error}", path.display())
+            }
             Self::Io { doing, source } => write!(f, "can't {doing}: {source}"),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -120,6 +136,16 @@ fn code_of(error: &pmalloc::Error) -> Code {
         | E::Map(M::NotRegularFile { .. } | M::Symlink { .. }) => Code::NotAHeap,
         E::Map(M::InUse { .. }) => Code::InUse,
         E::Invalid { .. } => Code::Usage,
+        _ => Code::Error,
+    }
+}
+
+/// The exit code of an error of the benchmarks.
+fn code_of_bench(error: &pmalloc_bench::Error) -> Code {
+    use pmalloc_bench::Error as E;
+    match error {
+        E::UnknownBench { .. } | E::UnknownVariant { .. } | E::Nothing => Code::Usage,
+        E::Heap(error) => code_of(error),
         _ => Code::Error,
     }
 }

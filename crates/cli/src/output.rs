@@ -3,7 +3,11 @@
 use std::io::{self, Write};
 
 use pmalloc_persist::Mapped;
-use serde::Serialize;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error},
+};
+use serde_json::Value;
 
 use crate::{args::OutputFlags, exit::Failure};
 
@@ -18,11 +22,20 @@ struct Versioned<'a, T> {
     result: &'a T,
 }
 
-/// Prints `result` as one JSON object.
-fn print_json(result: &impl Serialize) -> Result<(), Failure> {
+/// `result` as one JSON object and a line's end.
+pub(crate) fn json_text(result: &impl Serialize) -> String {
     let versioned = Versioned { schema: SCHEMA, result };
     let text = serde_json::to_string_pretty(&versioned).expect("results have string keys");
-    print_text(&format!("{text}\n"))
+    format!("{text}\n")
+}
+
+/// Reads a result that [`json_text`] wrote.
+pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    let value: Value = serde_json::from_str(text)?;
+    if value["schema"] != SCHEMA {
+        return Err(serde_json::Error::custom(format!("the schema is not {SCHEMA}")));
+    }
+    serde_json::from_value(value)
 }
 
 /// Prints `result` as one JSON object if that was asked for, else what `print` prints.
@@ -31,7 +44,7 @@ pub(crate) fn print_either<T: Serialize>(
     result: &T,
     print: impl FnOnce(&T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if flags.json { print_json(result) } else { print(result) }
+    if flags.json { print_text(&json_text(result)) } else { print(result) }
 }
 
 /// Prints `rows` of name and value, aligned.

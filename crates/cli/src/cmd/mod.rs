@@ -1,5 +1,6 @@
 //! The commands, one file each. Volatile.
 
+mod bench;
 mod check;
 mod create;
 mod destroy;
@@ -24,5 +25,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Destroy(args) => destroy::run(args),
         Command::Replay(args) => replay::run(args),
         Command::ReplayWorker(args) => run_worker(args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchCell(args) => bench::run_child(args),
     }
 }
