@@ -70,9 +70,13 @@ asan SECONDS="60":
         cargo +{{miri_toolchain}} test --release --target {{host}} --target-dir target/asan \
         -p pmalloc --test stress --test corruption
 
-# All benchmarks.
+# What operations cost: `just bench --full --out results`, `just bench compare old results`.
 bench *ARGS:
-    cargo bench --workspace {{ARGS}}
+    cargo run --release -- bench {{ARGS}}
+
+# How many bitmap stripes are best.
+stripes:
+    cargo bench -p pmalloc-bench --bench stripes
 
 # Everything that CI runs.
 ci:

@@ -10,17 +10,15 @@
 //!
 //! What such a flush costs on this machine comes first: bare persists over 1 to 64 lines in turn.
 //!
-//! Run with `cargo bench -p pmalloc --bench stripes`; `STRIPES_ROUNDS` sets the rounds, default 9.
+//! Run with `cargo bench -p pmalloc-bench --bench stripes`; `STRIPES_ROUNDS` sets the rounds, default 9.
 
-mod common;
+use std::{alloc::Layout, env};
 
-use std::alloc::Layout;
-
-use common::{Samples, per_operation};
 use pmalloc::{
     Heap, HeapOptions, Slot,
-    persist::{Anon, Event, Line, Medium, Span, Traced, Word},
+    persist::{Anon, DurabilityChoice, Event, Line, Medium, Span, Traced},
 };
+use pmalloc_bench::{alloc::BareLines, clock::cpu_ns_per_op, stats::Samples};
 
 const STRIPES: [u32; 6] = [1, 2, 4, 6, 8, 12];
 const SIZES: [usize; 4] = [16, 64, 256, 1024];
@@ -51,7 +49,8 @@ const VARIANTS: [(usize, Order); SIZES.len() * 2] = {
 };
 
 fn main() {
-    let rounds = common::setting("STRIPES_ROUNDS", 9);
+    let setting = env::var("STRIPES_ROUNDS").ok().and_then(|text| text.parse().ok());
+    let rounds = setting.unwrap_or(9);
     let mut bare = LINES.map(|_| Samples::default());
     let mut samples = VARIANTS.map(|_| STRIPES.map(|_| Samples::default()));
     for round in 0..rounds {
@@ -63,14 +62,15 @@ fn main() {
 
 /// Adds a sample to each quantity.
 fn measure(round: usize, bare: &mut [Samples], samples: &mut [[Samples; STRIPES.len()]]) {
-    let dir = common::directory();
+    let dir = tempfile::tempdir_in("/dev/shm").expect("/dev/shm can be written");
     let heaps = STRIPES.map(|stripes| {
         let path = dir.path().join(format!("{stripes} stripes"));
-        common::power_fail_heap(Heap::options().stripes(stripes), &path)
+        let options = Heap::options().stripes(stripes).durability(DurabilityChoice::PowerFail);
+        options.unsafe_force_durability().create(&path).expect("a new heap")
     });
-    let lines = common::own_lines(&heaps[0], "bare persists", LINES[LINES.len() - 1]);
     for (count, samples) in LINES.into_iter().zip(bare) {
-        samples.push(bare_persist(heaps[0].medium(), &lines[..count]));
+        let mut lines = BareLines::with_lines(&heaps[0], 0, count);
+        samples.push(cpu_ns_per_op(|| lines.persists::<1>(50_000)));
     }
     for ((size, order), samples) in VARIANTS.into_iter().zip(samples) {
         for turn in 0..heaps.len() {
@@ -80,10 +80,6 @@ fn measure(round: usize, bare: &mut [Samples], samples: &mut [[Samples; STRIPES.
             samples[at].push(pairs(&heaps[at], slots, size, order, round as u64));
         }
     }
-}
-
-fn bare_persist<M: Medium>(m: &M, lines: &[&Word]) -> f64 {
-    per_operation(|| common::bare_persists(m, lines, 50_000))
 }
 
 fn pairs<M: Medium + 'static>(
@@ -97,7 +93,7 @@ fn pairs<M: Medium + 'static>(
         (0..PASSES as u64).map(|pass| frees(order, seed << 32 | pass)).collect();
     // The first pass makes slabs.
     pass(heap, slots, size, &orders[0]);
-    per_operation(|| orders.iter().map(|frees| pass(heap, slots, size, frees)).sum())
+    cpu_ns_per_op(|| orders.iter().map(|frees| pass(heap, slots, size, frees)).sum())
 }
 
 /// The order in which a pass frees the slots.
