@@ -206,9 +206,10 @@ impl Record {
         let (subject, high) = match self.op {
             Op::Set(value) => (bits(value.get(), 0, BLOCK_BITS), value.get() >> BLOCK_BITS),
             // An extent begins with a page, so that the low byte of its place is zero: its tag stands there.
-            op => {
-                (self.block / BLOCK_UNIT_BYTES | u64::from(op.block_tag()), pages >> PAGES_LOW_BITS)
-            }
+            op => (
+                (self.block / BLOCK_UNIT_BYTES) | u64::from(op.block_tag()),
+                pages >> PAGES_LOW_BITS,
+            ),
         };
         let pages_low = bits(pages, 0, PAGES_LOW_BITS);
         let tag = u64::from(tag.0) << TAG_SHIFT;
