@@ -108,10 +108,10 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;
 pub use heap::{
-    Block, BlockLayout, CheckReport, ClassStats, Guard, Heap, HeapMap, HeapOptions, Info, LogStats,
-    NewBlock, PPtr, PUBLISH_MAX, Part, PartKind, Problem, ProblemKind, Publish, RecoveryReport,
-    Reservation, RootInfo, Session, Slot, SlotRef, Stats, TagStats, VersionedCell, check_file,
-    info, map_file, recover_file,
+    Block, BlockLayout, Blocks, CheckReport, ClassStats, Guard, Heap, HeapMap, HeapOptions, Info,
+    LogStats, NewBlock, PPtr, PUBLISH_MAX, Part, PartKind, Problem, ProblemKind, Publish,
+    RecoveryReport, Reservation, RootInfo, Session, Slot, SlotRef, Stats, TagStats, VersionedCell,
+    check_file, info, map_file, recover_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;

@@ -137,3 +137,37 @@ fn a_record_alone_restores_the_tag_of_a_large_block() {
     assert_ne!(tag, 0);
     assert_eq!(live(&heap)[&offset].tag, tag);
 }
+
+/// Blocks that stay are listed once each, whatever comes and goes beside them.
+#[test]
+fn an_iteration_finds_what_stays_while_others_churn() {
+    let options = Heap::options().capacity_bytes(16 << 20).arenas(2);
+    let medium = Anon::new(options.heap_bytes().expect("valid"));
+    let heap = options.create_on(medium).expect("created");
+    let slots = heap.slots("slots", 300).expect("room");
+    let (stay, churn) = slots.split_at(100);
+    for (at, slot) in stay.iter().enumerate() {
+        heap.alloc_to(slot, block(SIZES[at % SIZES.len()], 9)).expect("room");
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                for (at, slot) in churn.iter().enumerate() {
+                    heap.alloc_to(slot, block(SIZES[(at + round) % SIZES.len()], 3)).expect("room");
+                }
+                churn.iter().for_each(|slot| heap.free_from(slot).expect("full"));
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..200 {
+            let listed: Vec<u64> =
+                heap.iter().filter(|block| block.tag == 9).map(|block| block.offset).collect();
+            assert!(listed.is_sorted());
+            assert_eq!(listed.len(), stay.len());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

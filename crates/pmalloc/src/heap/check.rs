@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 
 use super::{
+    blocks::Blocks,
     core::Core,
     options,
     root_entry::{self, Entry, RootInfo},
     slot::Slot,
-    stats,
 };
 use crate::{
     error::{Error, Result},
@@ -117,11 +117,11 @@ fn damaged(offset: u64, what: &'static str) -> CheckReport {
 pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
     let mut checker = Checker { core, problems: Vec::new(), owners: BTreeMap::new() };
     let (mut blocks, mut live_bytes) = (0, 0);
-    stats::for_each_block(core, |block| {
+    for block in Blocks::new(core) {
         blocks += 1;
         live_bytes += block.usable_bytes;
         checker.owners.insert(block.offset, None);
-    });
+    }
     checker.check_superblocks()?;
     for found in &core.findings {
         checker.report(ProblemKind::Damaged, found.offset, found.what.into());

@@ -5,9 +5,9 @@ use std::path::Path;
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, PAGE_BYTES, Span};
 
 use super::{
+    blocks::grown_pages,
     core::Core,
     options::{self, areas},
-    stats,
 };
 use crate::{
     error::{Error, Result},
@@ -115,7 +115,7 @@ pub(super) fn map<M: Medium>(core: &Core<M>) -> HeapMap {
     }
     // Data starts where a slab may: what lies in front of that belongs to nobody else.
     map.parts.last_mut().expect("there is metadata").len += data.start - end;
-    let grown = stats::grown_pages(core);
+    let grown = grown_pages(core);
     let mut page = 0;
     while page < grown {
         page += map.push_page(core, Page(page));

@@ -14,6 +14,7 @@
 //! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_entry`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
+//! | [`blocks`] | the live blocks, one after the other |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
@@ -21,6 +22,7 @@
 
 mod alloc;
 mod block_layout;
+mod blocks;
 mod check;
 pub(crate) mod core;
 mod format;
@@ -58,6 +60,7 @@ use pmalloc_persist::{
 
 pub use self::{
     block_layout::BlockLayout,
+    blocks::{Block, Blocks},
     check::{CheckReport, Problem, ProblemKind, check_file},
     guard::Guard,
     info::{Info, info},
@@ -70,7 +73,7 @@ pub use self::{
     root_entry::RootInfo,
     session::Session,
     slot::Slot,
-    stats::{Block, ClassStats, LogStats, Stats, TagStats},
+    stats::{ClassStats, LogStats, Stats, TagStats},
     versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};
@@ -405,10 +408,32 @@ impl<M: Medium + 'static> Heap<M> {
         stats::stats(self.core())
     }
 
-    /// Every live block. Blocks that other threads allocate or free meanwhile may be listed or not.
+    /// The live blocks in address order, found as the iterator goes: it holds no lock and keeps no list.
+    ///
+    /// Blocks that other threads allocate or free meanwhile may be among them or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let heap = pmalloc::Heap::create(dir.path().join("heap"))?;
+    /// let slots = heap.slots("slots", 2)?;
+    /// heap.alloc_to(&slots[0], std::alloc::Layout::new::<[u8; 100]>())?;
+    /// let large = heap.iter().filter(|block| block.usable_bytes >= 100).count();
+    /// assert_eq!((heap.iter().count(), large), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn iter(&self) -> Blocks<'_, M> {
+        Blocks::new(self.core())
+    }
+
+    /// Every live block at once, in address order. Blocks that other threads allocate or free meanwhile may be listed or not.
     #[must_use]
     pub fn blocks(&self) -> Vec<Block> {
-        stats::blocks(self.core())
+        self.iter().collect()
     }
 
     /// What each part of the heap is. Blocks that other threads allocate or free meanwhile are counted or not.

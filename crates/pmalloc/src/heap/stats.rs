@@ -4,24 +4,14 @@ use std::collections::BTreeMap;
 
 use pmalloc_persist::{Medium, PAGE_BYTES, sync::Ordering};
 
-use super::core::Core;
+use super::{
+    blocks::{Block, Blocks, grown_pages},
+    core::Core,
+};
 use crate::{
     error::{Error, Result},
-    layout::geometry::{Page, PageRange},
-    page_map::Use,
     slab::Kind,
 };
-
-/// A live block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Block {
-    /// Byte offset from the base of the heap.
-    pub offset: u64,
-    /// Bytes that the program may use.
-    pub usable_bytes: u64,
-    /// The tag it was allocated with.
-    pub tag: u8,
-}
 
 /// What a heap holds and costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,47 +118,6 @@ pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
     })
 }
 
-/// Every live block, in address order.
-pub(super) fn blocks<M: Medium>(core: &Core<M>) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    for_each_block(core, |block| blocks.push(block));
-    blocks
-}
-
-/// Calls `visit` with every live block, in address order.
-pub(super) fn for_each_block<M: Medium>(core: &Core<M>, mut visit: impl FnMut(Block)) {
-    let grown = grown_pages(core);
-    let mut page = 0;
-    while page < grown {
-        page += visit_page(core, Page(page), &mut visit);
-    }
-}
-
-/// Visits the blocks of the extent at `page` and returns its pages; at least one.
-fn visit_page<M: Medium>(core: &Core<M>, page: Page, visit: &mut impl FnMut(Block)) -> u32 {
-    match core.space.page_map.get(page) {
-        Use::Slab(slab) => {
-            let descriptor = core.space.descriptor(slab);
-            for block in 0..descriptor.blocks() {
-                if descriptor.live_bit(block).is_set(core.medium()) {
-                    visit(Block {
-                        offset: descriptor.block_offset(block),
-                        usable_bytes: slab.class.block_bytes(),
-                        tag: slab.tag,
-                    });
-                }
-            }
-            slab.range.pages
-        }
-        Use::LargeStart(large) => {
-            let span = core.space.geometry.span_of(PageRange::new(page, large.pages));
-            visit(Block { offset: span.start, usable_bytes: span.len, tag: large.tag });
-            large.pages
-        }
-        Use::Free | Use::LargeInside => 1,
-    }
-}
-
 fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
     let mut classes = BTreeMap::<Kind, ClassStats>::new();
     for arena in &core.arenas {
@@ -188,11 +137,11 @@ fn classes<M: Medium>(core: &Core<M>) -> Vec<ClassStats> {
 
 fn tags<M: Medium>(core: &Core<M>) -> Vec<TagStats> {
     let mut tags = BTreeMap::<u8, TagStats>::new();
-    for_each_block(core, |Block { tag, usable_bytes, .. }| {
+    for Block { tag, usable_bytes, .. } in Blocks::new(core) {
         let tag = tags.entry(tag).or_insert(TagStats { tag, blocks: 0, live_bytes: 0 });
         tag.blocks += 1;
         tag.live_bytes += usable_bytes;
-    });
+    }
     tags.into_values().collect()
 }
 
@@ -207,9 +156,4 @@ fn dram_bytes<M: Medium>(core: &Core<M>) -> u64 {
     }
     let mirrors = core.space.book.stats().entries_live * MIRROR_BYTES;
     grown * PAGE_BYTES / 1024 + inventories + mirrors
-}
-
-pub(super) fn grown_pages<M: Medium>(core: &Core<M>) -> u32 {
-    let pages = core.space.extents.stats().grown_bytes / PAGE_BYTES;
-    u32::try_from(pages).expect("a valid geometry has 32-bit pages")
 }
