@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path, thread};
 
-use pmalloc::HeapOptions;
+use pmalloc::{HeapOptions, persist::Storage};
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use crate::{cell::Cell, run::Error};
+use crate::run::Error;
 
 /// The machine, and what heaps lie on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,17 +35,22 @@ pub struct Machine {
 #[derive(Debug)]
 pub(crate) struct HeapTraits {
     pub(crate) machine: Machine,
+    pub(crate) storage: Storage,
     pub(crate) model: String,
     pub(crate) policy: Option<String>,
 }
 
 impl HeapTraits {
-    /// Makes the heap of `cell`, looks at it and removes it.
-    pub(crate) fn find_out(cell: &Cell, options: &HeapOptions) -> Result<Self, Error> {
-        let path = cell.heap_path();
+    /// Makes a heap in `scratch`, which lies in `directory`, looks at it and removes it.
+    pub(crate) fn find_out(
+        directory: &Path,
+        scratch: &Path,
+        options: &HeapOptions,
+    ) -> Result<Self, Error> {
+        let path = scratch.join("heap");
         let heap = options.create(&path)?;
         let mapped = heap.medium();
-        let parent = cell.directory.parent().unwrap_or(Path::new("."));
+        let storage = mapped.storage();
         let machine = Machine {
             cpu: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             arch: std::env::consts::ARCH.to_owned(),
@@ -54,15 +59,15 @@ impl HeapTraits {
             flush_instruction: mapped.flush_instruction().map(|flush| flush.name().to_owned()),
             durability: mapped.durability().to_string(),
             durability_is_forced: mapped.durability_is_forced(),
-            storage: mapped.storage().to_string(),
-            directory: parent.display().to_string(),
+            storage: storage.to_string(),
+            directory: directory.display().to_string(),
         };
         heap.close()?;
         let info = pmalloc::info(&path)?;
         fs::remove_file(&path).map_err(Error::io("remove a heap"))?;
         let name = |choice: &dyn std::fmt::Debug| format!("{choice:?}").to_lowercase();
         let policy = info.policy.map(|policy| name(&policy));
-        Ok(Self { machine, model: name(&info.model), policy })
+        Ok(Self { machine, storage, model: name(&info.model), policy })
     }
 }
 
@@ -83,12 +88,15 @@ fn first_line(path: &str) -> String {
     text.lines().next().unwrap_or("unknown").to_owned()
 }
 
-/// Bytes that a file in `directory` can have: what its file system has left, but no more than the memory that the
-/// kernel can give, because that is where the file lies or is cached.
-pub(crate) fn room_bytes(directory: &Path) -> Result<u64, Error> {
-    let stat =
-        statvfs(directory).map_err(|errno| Error::io("look at the directory")(errno.into()))?;
+/// Bytes that a file in `directory` can have: what its file system has left. One that lies in the kernel's memory allows
+/// itself more than there may be.
+pub(crate) fn room_bytes(directory: &Path, storage: Storage) -> Result<u64, Error> {
+    let stat = statvfs(directory)
+        .map_err(|errno| Error::io(format!("use {}", directory.display()))(errno.into()))?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if storage != Storage::Tmpfs {
+        return Ok(free_bytes);
+    }
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     Ok(available_bytes(&meminfo).map_or(free_bytes, |available| available.min(free_bytes)))
 }
@@ -121,7 +129,10 @@ mod tests {
 
     #[test]
     fn there_is_some_room_and_not_without_bounds() {
-        let room = room_bytes(&std::env::temp_dir()).expect("it can be asked");
-        assert!(room > 0 && room < u64::MAX / 2, "{room}");
+        let room = |storage| room_bytes(&std::env::temp_dir(), storage).expect("it can be asked");
+        let (on_disk, in_memory) = (room(Storage::PageCache), room(Storage::Tmpfs));
+        assert!(in_memory > 0 && on_disk < u64::MAX / 2, "{in_memory} {on_disk}");
+        let error = room_bytes(Path::new("/no/such/place"), Storage::Tmpfs).expect_err("it isn't");
+        assert!(error.to_string().contains("/no/such/place"), "{error}");
     }
 }

@@ -119,7 +119,7 @@ pub enum Error {
     #[error("can't {doing}: {source}")]
     Io {
         /// What was being done.
-        doing: &'static str,
+        doing: String,
         /// The system's error.
         source: io::Error,
     },
@@ -136,7 +136,8 @@ fn known() -> String {
 
 impl Error {
     /// An error of the operating system while `doing`.
-    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
         move |source| Self::Io { doing, source }
     }
 }
@@ -158,10 +159,11 @@ pub fn run(
 ) -> Result<Report, Error> {
     let (peers, missing) = installed(&plan.peers, watcher);
     let groups = select(plan, &peers)?;
-    let (groups, left_out) = leave_out(groups, room_bytes(&plan.directory)?, watcher)?;
     let scratch = scratch_in(&plan.directory)?;
+    let traits = HeapTraits::find_out(&plan.directory, scratch.path(), options)?;
+    let room_bytes = room_bytes(&plan.directory, traits.storage)?;
+    let (groups, left_out) = leave_out(groups, room_bytes, watcher)?;
     let rounds = plan.rounds.unwrap_or_else(|| plan.scale.choose(3, 7, 9));
-    let traits = HeapTraits::find_out(&groups[0].cell(plan, scratch.path()), options)?;
     let children = groups.iter().map(|group| group.subjects.len() * (rounds + EXTRA.len())).sum();
     watcher.begin(children);
     let mut supervisor = Supervisor { plan, launcher, watcher, scratch, rounds, traits };
@@ -299,7 +301,7 @@ fn leave_out(
 fn scratch_in(directory: &Path) -> Result<TempDir, Error> {
     let prefix = format!("pmalloc-bench-{}-", std::process::id());
     let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(directory);
-    made.map_err(Error::io("make a directory for the heaps"))
+    made.map_err(Error::io(format!("make heaps in {}", directory.display())))
 }
 
 /// Runs the children.
