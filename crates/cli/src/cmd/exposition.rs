@@ -27,11 +27,14 @@ struct TagLabel {
     tag: u8,
 }
 
+/// Name, explanation, and where the figure is.
+type ClassFigure = (&'static str, &'static str, fn(&Class) -> u64);
+
 type ByClass = Family<ClassLabel, Gauge>;
 type ByTag = Family<TagLabel, Gauge>;
 
 /// What is exposed of the class sizes: name, explanation and figure.
-const CLASS_FIGURES: [(&str, &str, fn(&Class) -> u64); 3] = [
+const CLASS_FIGURES: [ClassFigure; 3] = [
     ("class_slabs", "Slabs of the size class", |class| class.slabs),
     ("class_blocks", "Blocks in the slabs of the size class, live or free", |class| class.blocks),
     ("class_live_blocks", "Live blocks of the size class", |class| class.live),
