@@ -79,7 +79,8 @@ fn survey<M: Medium>(m: &M) -> Result<InFlight> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::sync::Arc;
 
