@@ -121,7 +121,8 @@ impl Picture {
         self.text((MARGIN, GRID_TOP - 12.0), "class=\"head\"", &what);
         let mut layers = Layers::default();
         let rows = grid.cells.chunks(grid.columns);
-        let labels = rows.len().div_ceil(16).max((24.0 / cell).ceil() as usize);
+        // So that no label touches the next, in cells of any size.
+        let labels = rows.len().div_ceil(16).max(if cell < 24.0 { 3 } else { 1 });
         for (nth, row) in rows.enumerate() {
             let y = GRID_TOP + as_f64(nth as u64) * cell;
             if nth % labels == 0 {

@@ -177,7 +177,8 @@ impl HeapMap {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::sync::Arc;
 
