@@ -6,7 +6,7 @@
 use std::{ffi::OsString, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{self, FlockOperation, Mode, OFlags},
+    fs::{self, FlockOperation, Mode, OFlags, Stat},
     io::Errno,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Draft {
     name: OsString,
     /// Volatile: the process that creates the file. A child that inherits this value must not remove it.
     creator: u32,
+    /// Volatile: the name that the file which has the final name gets; `None` if the final name must be free.
+    kept: Option<OsString>,
 }
 
 /// How often a creation starts over because another one removed its file between creation and locking.
@@ -34,21 +36,41 @@ impl Draft {
         if place.is_taken()? {
             return Err(MapError::Exists { path: path.to_owned() });
         }
+        Self::begin(place, None)
+    }
+
+    /// Creates an empty, locked file that [`publish`](Self::publish) will name `path`, and the file `original` that has
+    /// this name now `kept`.
+    pub(super) fn replacing(
+        path: &Path,
+        kept: &Path,
+        original: &Stat,
+    ) -> Result<(OwnedFd, Self), MapError> {
+        let place = Place::of(path)?;
+        let name = kept.file_name().unwrap_or_default();
+        // A replacement that was interrupted in its last step has given the second name already.
+        if place.stat(name)?.is_some_and(|taken| !is_same(&taken, original)) {
+            return Err(MapError::Exists { path: kept.to_owned() });
+        }
+        Self::begin(place, Some(name.to_owned()))
+    }
+
+    fn begin(place: Place, kept: Option<OsString>) -> Result<(OwnedFd, Self), MapError> {
         let name = place.temporary_name();
         for _ in 0..ATTEMPTS {
             match place.open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
                 Ok(file) => {
                     if lock_if_named(&place, &name, &file)? {
-                        let draft = Self { place, name, creator: std::process::id() };
+                        let draft = Self { place, name, creator: std::process::id(), kept };
                         draft.make_private(&file)?;
                         return Ok((file, draft));
                     }
                 }
                 Err(Errno::EXIST) => remove_left_over(&place, &name)?,
-                Err(errno) => return Err(MapError::of("create", path, errno)),
+                Err(errno) => return Err(MapError::of("create", place.path(), errno)),
             }
         }
-        Err(MapError::InUse { path: path.to_owned() })
+        Err(MapError::InUse { path: place.path().to_owned() })
     }
 
     /// Gives the file its final name.
@@ -67,7 +89,10 @@ impl Draft {
     fn try_publish(&self, file: &OwnedFd) -> Result<(), MapError> {
         // CRASH: up to the rename only the temporary name exists, and the next creation removes it.
         fs::fsync(file).map_err(|errno| MapError::of("write", self.place.path(), errno))?;
-        self.place.rename(&self.name)?;
+        match &self.kept {
+            None => self.place.rename(&self.name)?,
+            Some(kept) => self.place.replace(&self.name, kept)?,
+        }
         // CRASH: from here on the file is complete under its final name, or still (until the directory is
         // written) under its temporary one.
         self.place.sync()

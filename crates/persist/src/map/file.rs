@@ -110,6 +110,31 @@ impl MediaFile {
         Ok(Self::new(file, path, Access::Shared, Some(draft)))
     }
 
+    /// Creates a copy of the first `len` bytes, with a temporary name. Publishing the copy gives it this file's path, and
+    /// this file the name `kept` in the same directory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Exists`] if another file is called `kept`, [`MapError::InUse`] if this file is being replaced already,
+    /// [`MapError::Io`] if there is no room for the copy.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: the path is that of this file or, once it is published, that of the copy.
+    pub fn replacement(&self, kept: &Path, len: u64) -> Result<Self, MapError> {
+        let (file, draft) = Draft::replacing(&self.path, kept, &self.stat()?)?;
+        let copy = Self::new(file, &self.path, Access::Shared, Some(draft));
+        let error = |source| MapError::Io { op: "copy", path: self.path.clone(), source };
+        for span in self.data_spans().map_err(error)? {
+            let end = span.end().min(len);
+            let data = Span::new(span.start, end.saturating_sub(span.start));
+            grow::copy(&self.file, &copy.file, data).map_err(error)?;
+        }
+        let len = len.min(self.len()?);
+        grow::retry(|| fs::ftruncate(&copy.file, len)).map_err(|errno| error(errno.into()))?;
+        Ok(copy)
+    }
+
     /// Opens the file `path`, which this process's user must own.
     ///
     /// # Errors

@@ -91,6 +91,27 @@ fn write_zeros(file: &OwnedFd, span: Span) -> io::Result<()> {
     Ok(())
 }
 
+/// Copies the bytes of `span` to the same place in another file.
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, span: Span) -> io::Result<()> {
+    check_limit(span)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut place = span.start;
+    while place < span.end() {
+        let count = usize::try_from(span.end() - place).unwrap_or(usize::MAX).min(buffer.len());
+        let read = retry(|| rustix::io::pread(from, &mut buffer[..count], place))?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut written = 0;
+        while written < read {
+            let rest = &buffer[written..read];
+            written += retry(|| rustix::io::pwrite(to, rest, place + written as u64))?;
+        }
+        place += read as u64;
+    }
+    Ok(())
+}
+
 /// Gives the blocks of `span`, whole pages, back to the file system, if it can do that.
 pub(super) fn punch(file: &OwnedFd, span: Span) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -94,6 +94,28 @@ impl Place {
         }
     }
 
+    /// Gives the file that has the final name the name `kept` as well, and then the final name to `from`.
+    pub(super) fn replace(&self, from: &OsStr, kept: &OsStr) -> Result<(), MapError> {
+        let directory = &self.directory;
+        match fs::linkat(directory, &self.name, directory, kept, AtFlags::empty()) {
+            // CRASH: the old file has both names, and a replacement that starts over finds that.
+            Ok(()) => {}
+            Err(Errno::EXIST) => self.require_same(kept)?,
+            Err(errno) => return Err(MapError::of("keep", &self.path, errno)),
+        }
+        // CRASH: one rename: the final name is that of the old file, or of the new one.
+        fs::renameat(directory, from, directory, &self.name)
+            .map_err(|errno| MapError::of("publish", &self.path, errno))
+    }
+
+    /// The error if `name` is not another name of the file that has the final one.
+    fn require_same(&self, name: &OsStr) -> Result<(), MapError> {
+        match (self.stat(name)?, self.stat(&self.name)?) {
+            (Some(one), Some(other)) if is_same(&one, &other) => Ok(()),
+            _ => Err(MapError::Exists { path: self.path.with_file_name(name) }),
+        }
+    }
+
     /// [`rename`](Self::rename) for file systems that only rename over what is there: a hard link never
     /// replaces anything either.
     pub(super) fn link_and_remove(&self, from: &OsStr) -> Result<(), MapError> {
