@@ -27,8 +27,8 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Show what a heap is; works on one that is open elsewhere, or damaged
     Info(HeapArgs),
-    /// Verify everything a heap says about itself; the file is not changed
-    Check(HeapArgs),
+    /// Verify everything a heap says about itself; the file is not changed unless asked for
+    Check(CheckArgs),
     /// Show how full a heap is
     Stats(StatsArgs),
     /// Show what each part of a heap is, as text or as a picture
@@ -71,6 +71,18 @@ pub(crate) struct CreateArgs {
 pub(crate) struct HeapArgs {
     /// The heap's file
     pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The heap's file
+    pub(crate) path: PathBuf,
+    /// Make a damaged heap whole again: what can't be trusted is dropped and reported, the damaged file is
+    /// kept with `.damaged` behind its name
+    #[arg(long)]
+    pub(crate) salvage: bool,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }

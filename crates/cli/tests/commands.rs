@@ -6,7 +6,7 @@ mod common;
 
 use std::{alloc::Layout, fs};
 
-use common::{Place, expect_keys, run, str};
+use common::{Place, expect_keys, run, spawn, str};
 use pmalloc::Heap;
 
 const INFO_KEYS: [&str; 14] = [
@@ -177,4 +177,71 @@ fn a_damaged_heap_is_code_3_and_can_be_destroyed() {
     run(&["stats", str(&path)]).expect_code(3);
     assert_eq!(fs::read(&path).expect("readable"), contents, "a look changes nothing");
     run(&["destroy", str(&path)]).expect_code(0);
+}
+
+#[test]
+fn check_salvage_says_what_it_lost_and_leaves_a_heap_that_opens() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 8).expect("slots");
+    heap.alloc_to(&slots[0], Layout::new::<[u8; 100]>()).expect("room");
+    heap.close().expect("closed");
+    let whole = fs::read(&path).expect("readable");
+    let salvage = ["check", "--salvage", str(&path), "--json"];
+    assert_eq!(run(&salvage).expect_code(0).json()["ok"], true);
+    assert_eq!(fs::read(&path).expect("readable"), whole, "there was nothing to do");
+
+    // One superblock copy is enough to write the other one.
+    let mut contents = whole.clone();
+    contents[100] ^= 1;
+    fs::write(&path, &contents).expect("writable");
+    let report = run(&salvage).expect_code(0).json();
+    assert_eq!(report["repaired"].as_array().expect("a list").len(), 1, "{report}");
+    let kept = place.path("heap.damaged");
+    assert_eq!(fs::read(&kept).expect("kept"), contents);
+    fs::remove_file(&kept).expect("removed");
+
+    damage(&mut contents);
+    contents[..4096].copy_from_slice(&whole[..4096]);
+    fs::write(&path, &contents).expect("writable");
+    let report = run(&salvage).expect_code(3).json();
+    expect_keys(&report, &["ok", "problems", "blocks", "live_bytes", "ms", "repaired", "kept"]);
+    assert!(!report["problems"].as_array().expect("a list").is_empty());
+    assert_eq!(run(&["check", str(&path), "--json"]).expect_code(0).json()["ok"], true);
+    Heap::open(&path).expect("it opens").close().expect("closed");
+}
+
+#[test]
+fn a_salvage_that_is_killed_leaves_the_damaged_heap_or_the_salvaged_one() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 64).expect("slots");
+    for slot in slots {
+        heap.alloc_init(slot, Layout::new::<[u8; 500_000]>(), |bytes| bytes.fill(7)).expect("room");
+    }
+    heap.close().expect("closed");
+    let mut damaged = fs::read(&path).expect("readable");
+    damage(&mut damaged[4096..]);
+    let mut interrupted = 0;
+    for delay_us in (0..60_000).step_by(3000) {
+        let copy = place.file("copy", &damaged);
+        let mut child = spawn(&["check", "--salvage", str(&copy)]);
+        std::thread::sleep(std::time::Duration::from_micros(delay_us));
+        child.kill().expect("a child");
+        child.wait().expect("reaped");
+        let is_salvaged = fs::read(&copy).expect("it has its name") != damaged;
+        interrupted += u32::from(!is_salvaged);
+        let opens = Heap::open(&copy).is_ok_and(|heap| heap.close().is_ok());
+        assert_eq!(opens, is_salvaged, "after {delay_us} us");
+        let _ = fs::remove_file(place.path("copy.damaged"));
+        if !is_salvaged {
+            run(&["check", "--salvage", str(&copy)]).expect_code(3);
+            Heap::open(&copy).expect("it opens now").close().expect("closed");
+            fs::remove_file(place.path("copy.damaged")).expect("kept");
+        }
+        fs::remove_file(&copy).expect("removed");
+    }
+    assert!(interrupted > 2, "{interrupted} were in time");
 }

@@ -139,7 +139,8 @@ pub enum Error {
     /// The machine lost power, or was reset, while a heap on a page-cache file was not synchronized.
     #[error(
         "the machine restarted since this heap was last written, and it was not synchronized: what the \
-         kernel wrote of it is a mixture; `pmalloc check` shows what is there"
+         kernel wrote of it is a mixture; `pmalloc check` shows what is there, `pmalloc check --salvage` makes it \
+         openable"
     )]
     PowerLoss,
     /// The process is a fork of the one that opened the heap.
@@ -173,6 +174,36 @@ impl Error {
     /// An [`Error::Corrupted`].
     pub(crate) fn corrupted(offset: u64, what: &'static str) -> Self {
         Self::Corrupted { offset, what }
+    }
+}
+
+/// One thing that is wrong with a heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Where, as a byte offset from the base of the heap.
+    pub(crate) offset: u64,
+    /// What.
+    pub(crate) what: &'static str,
+}
+
+/// What was wrong with a heap that is being salvaged.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What was mended without a loss.
+    pub(crate) repaired: Vec<Finding>,
+    /// What could not be kept.
+    pub(crate) lost: Vec<Finding>,
+}
+
+impl Findings {
+    /// Notes something that was mended.
+    pub(crate) fn repaired(&mut self, offset: u64, what: &'static str) {
+        self.repaired.push(Finding { offset, what });
+    }
+
+    /// Notes something that could not be kept.
+    pub(crate) fn lost(&mut self, offset: u64, what: &'static str) {
+        self.lost.push(Finding { offset, what });
     }
 }
 

@@ -110,8 +110,8 @@ pub use heap::TestGeometry;
 pub use heap::{
     Block, BlockLayout, Blocks, CheckReport, ClassStats, Guard, Heap, HeapMap, HeapOptions, Info,
     LogStats, NewBlock, PPtr, PUBLISH_MAX, Part, PartKind, Problem, ProblemKind, Publish,
-    RecoveryReport, Reservation, RootInfo, Session, Slot, SlotRef, Stats, TagStats, VersionedCell,
-    check_file, info, map_file, recover_file,
+    RecoveryReport, Reservation, RootInfo, SalvageReport, Session, Slot, SlotRef, Stats, TagStats,
+    VersionedCell, check_file, info, map_file, recover_file, salvage_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_persist as persist;

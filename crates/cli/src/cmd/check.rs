@@ -1,11 +1,11 @@
-//! `pmalloc check`: verifies a heap without changing its file. Volatile.
+//! `pmalloc check`: verifies a heap without changing its file; or, if asked to, makes it whole again. Volatile.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use serde::Serialize;
 
 use crate::{
-    args::HeapArgs,
+    args::CheckArgs,
     exit::Failure,
     output::{bytes, print_either, print_rows, print_text},
 };
@@ -19,6 +19,16 @@ struct Shown {
     live_bytes: u64,
     unowned_blocks: u64,
     ms: f64,
+    #[serde(flatten)]
+    salvage: Option<Salvage>,
+}
+
+/// What a salvage did besides.
+#[derive(Debug, Serialize)]
+struct Salvage {
+    repaired: Vec<Problem>,
+    /// Where the damaged file is.
+    kept: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -28,23 +38,26 @@ struct Problem {
     text: String,
 }
 
+impl From<pmalloc::Problem> for Problem {
+    fn from(problem: pmalloc::Problem) -> Self {
+        Self { kind: problem.kind.name(), offset: problem.offset, text: problem.text }
+    }
+}
+
 /// Checks the heap that `args` name.
-pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let start = Instant::now();
-    let report = pmalloc::check_file(&args.path).map_err(Failure::heap(&args.path))?;
-    let problems = report.problems.into_iter().map(|problem| Problem {
-        kind: problem.kind.name(),
-        offset: problem.offset,
-        text: problem.text,
-    });
-    let problems: Vec<_> = problems.collect();
+    let (check, lost, salvage) = look(args)?;
+    // What a salvage lost is a problem, although it is not one of the heap any more.
+    let problems: Vec<_> = lost.into_iter().chain(check.problems).map(Problem::from).collect();
     let shown = Shown {
         ok: problems.is_empty(),
         problems,
-        blocks: report.blocks,
-        live_bytes: report.live_bytes,
-        unowned_blocks: report.unowned_blocks,
+        blocks: check.blocks,
+        live_bytes: check.live_bytes,
+        unowned_blocks: check.unowned_blocks,
         ms: start.elapsed().as_secs_f64() * 1e3,
+        salvage,
     };
     print_either(args.output, &shown, print)?;
     if shown.ok {
@@ -54,12 +67,32 @@ pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     Err(Failure::Inconsistent(format!("{}: {count} problems", args.path.display())))
 }
 
+/// The state of the heap, what was lost in bringing it there, and what else a salvage did.
+type Look = (pmalloc::CheckReport, Vec<pmalloc::Problem>, Option<Salvage>);
+
+fn look(args: &CheckArgs) -> Result<Look, Failure> {
+    if !args.salvage {
+        let check = pmalloc::check_file(&args.path).map_err(Failure::heap(&args.path))?;
+        return Ok((check, Vec::new(), None));
+    }
+    let report = pmalloc::salvage_file(&args.path).map_err(Failure::heap(&args.path))?;
+    let repaired = report.repaired.into_iter().map(Problem::from).collect();
+    Ok((report.check, report.lost, Some(Salvage { repaired, kept: report.kept })))
+}
+
 fn print(shown: &Shown) -> Result<(), Failure> {
-    let lines = shown
-        .problems
-        .iter()
-        .map(|problem| format!("{}: at {:#x}: {}\n", problem.kind, problem.offset, problem.text));
-    print_text(&lines.collect::<String>())?;
+    let line = |what: &str, problem: &Problem| {
+        format!("{what}: at {:#x}: {}\n", problem.offset, problem.text)
+    };
+    let repaired = shown.salvage.iter().flat_map(|salvage| &salvage.repaired);
+    let lines: String = repaired
+        .map(|problem| line("repaired", problem))
+        .chain(shown.problems.iter().map(|problem| line(problem.kind, problem)))
+        .collect();
+    print_text(&lines)?;
+    if let Some(kept) = shown.salvage.as_ref().and_then(|salvage| salvage.kept.as_ref()) {
+        print_text(&format!("the damaged heap is in {}\n", kept.display()))?;
+    }
     print_rows(&[
         ("ok", if shown.ok { "yes" } else { "no" }.to_owned()),
         ("blocks", shown.blocks.to_string()),

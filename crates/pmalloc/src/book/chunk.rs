@@ -114,6 +114,19 @@ impl Area {
         Ok(())
     }
 
+    /// Whether something that may be a chunk stands there.
+    pub(super) fn is_made<M: Medium>(self, m: &M, index: ChunkIndex) -> bool {
+        m.load(&self.header(m, index).magic) == CHUNK_MAGIC
+    }
+
+    /// Makes a chunk one that was never made. The caller fences.
+    pub(super) fn unmake<M: Medium>(self, m: &M, index: ChunkIndex) {
+        let header = self.header(m, index);
+        // CRASH: no log may link the chunk any more.
+        m.store(&header.magic, 0);
+        m.flush_of(header);
+    }
+
     /// The sequence number of the first entry of a chunk that a log links.
     ///
     /// # Errors

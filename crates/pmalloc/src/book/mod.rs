@@ -14,6 +14,7 @@
 //! | [`append`] | reserve, write, commit, cancel |
 //! | [`gc`] | unlink empty chunks, copy sparse logs |
 //! | [`replay`] | from media back to mirrors and extents |
+//! | [`salvage`] | what is left of damaged logs, and logs written anew |
 //! | [`torn`] | what interrupted appends leave |
 //!
 //! The arenas append, the heap replays when it opens, recovery appends what is missing and compacts.
@@ -32,6 +33,7 @@ mod gc;
 mod log;
 mod pool;
 mod replay;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod torn;
@@ -41,7 +43,7 @@ use pmalloc_persist::{
     sync::{AtomicU64, Mutex, lock},
 };
 
-pub(crate) use self::append::Append;
+pub(crate) use self::{append::Append, salvage::Extents};
 use self::{chunk::Area, log::Log, pool::Pool};
 use crate::layout::{
     book::ExtentKind,

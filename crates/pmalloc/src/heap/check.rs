@@ -62,6 +62,8 @@ pub enum ProblemKind {
     Dangling,
     /// Two slots own one block.
     SharedBlock,
+    /// The heap lost power while it was written: its contents may be of different moments.
+    PowerLoss,
     /// A bitmap and the volatile state disagree about free blocks.
     Miscounted,
 }
@@ -74,6 +76,7 @@ impl ProblemKind {
             Self::Damaged => "damaged",
             Self::Dangling => "dangling",
             Self::SharedBlock => "shared-block",
+            Self::PowerLoss => "power-loss",
             Self::Miscounted => "miscounted",
         }
     }

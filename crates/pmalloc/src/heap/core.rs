@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     arena::{Arena, Space},
-    error::{Error, Result},
+    error::{Error, Finding, Result},
     lane::{Claim, Lanes},
     layout::{state::Clean, superblock::Header},
-    recovery::{Finding, Recovered},
+    recovery::Recovered,
 };
 
 /// Identities of open heaps in this process.

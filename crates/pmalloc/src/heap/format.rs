@@ -38,7 +38,7 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
 /// # Crash consistency
 ///
 /// The magic words come last: a copy with its magic word is whole.
-fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Result<()> {
+pub(super) fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Result<()> {
     for place in places {
         let [magic, rest @ ..] = copy_at(m, *place)?;
         for (word, value) in rest.iter().zip(&header.encode(*place)[1..]) {
@@ -85,7 +85,7 @@ fn copy_at<M: Medium>(m: &M, place: u64) -> Result<&[Word; SUPERBLOCK_WORDS]> {
 
 /// What a heap has memory for from the start: superblock, state, log roots, the first page of the root table
 /// and the lane directory. The file reaches to the data area, so that no metadata lies behind its end.
-fn fixed_spans(geometry: &Geometry) -> [Span; 3] {
+pub(super) fn fixed_spans(geometry: &Geometry) -> [Span; 3] {
     let roots_end = Geometry::root_table().bytes() + 1;
     let data = geometry.data_span().start;
     [Span::new(0, roots_end), geometry.directory_span(), Span::new(data - 1, 1)]

@@ -18,6 +18,7 @@
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
+//! | [`salvage`] | a damaged heap made whole again, as far as that is possible |
 //! | [`raw`] | blocks as bytes: the one file with unsafe code |
 
 mod alloc;
@@ -41,6 +42,7 @@ mod reserve;
 mod root_blocks;
 mod root_entry;
 mod roots;
+mod salvage;
 mod session;
 mod slot;
 mod slot_locks;
@@ -71,6 +73,7 @@ pub use self::{
     recover::{RecoveryReport, recover_file},
     reserve::Reservation,
     root_entry::RootInfo,
+    salvage::{SalvageReport, salvage_file},
     session::Session,
     slot::Slot,
     stats::{ClassStats, LogStats, Stats, TagStats},

@@ -7,7 +7,7 @@ use pmalloc_persist::{
     Storage, Word, boot_id,
 };
 
-use super::{CheckReport, Heap, check, core::Core, format, roots};
+use super::{CheckReport, Heap, SalvageReport, check, core::Core, format, roots, salvage};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -240,6 +240,19 @@ impl HeapOptions {
         check::check_closed(read_header_of(&medium), medium)
     }
 
+    /// Salvages the heap on a medium that nobody serves: see [`salvage_file`](crate::salvage_file).
+    ///
+    /// # Errors
+    ///
+    /// As for that, but for those of files.
+    ///
+    /// # Crash consistency
+    ///
+    /// None: what a crash leaves on the medium is to be salvaged again, and is not to be opened before.
+    pub fn salvage_on<M: Medium + Clone>(&self, medium: &M) -> Result<SalvageReport> {
+        salvage::salvage(&read_header_of(medium)?, medium)
+    }
+
     /// The areas of a heap with these options, in the order of their places: what the geometry says about its bytes.
     /// For tests of the heap itself.
     #[doc(hidden)]
@@ -426,6 +439,14 @@ fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
     let process = m.process().map_err(Error::io("reading this process's identity"))?;
     let (pid, start_time) = (u64::from(process.pid), process.start_time);
     Ok(OwnerImage { pid, start_time, ..OwnerImage::default() })
+}
+
+/// Whether the heap in a file is refused because it lost power.
+pub(super) fn lost_power(mapped: &Mapped, header: &Header) -> Result<bool> {
+    let owner = owner_of(mapped)?;
+    // A state page that can't be read is another matter.
+    let state = state::read(mapped, &header.geometry).ok();
+    Ok(state.is_some_and(|state| check_power(&state, &owner, mapped.storage()).is_err()))
 }
 
 /// Refuses a page-cache file that was being written when the machine went down: the kernel may have written any

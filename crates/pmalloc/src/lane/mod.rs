@@ -8,6 +8,7 @@
 
 mod replay;
 mod ring;
+mod salvage;
 mod survey;
 
 use pmalloc_persist::{
@@ -17,6 +18,7 @@ use pmalloc_persist::{
 
 pub(crate) use replay::{LaneImage, Left, replay, write_back, zero_rings};
 pub(crate) use ring::{Draft, Lane};
+pub(crate) use salvage::{reset_all, salvage};
 pub(crate) use survey::{InFlight, in_flight};
 
 use crate::{

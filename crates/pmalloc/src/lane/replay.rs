@@ -60,7 +60,12 @@ pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry, left: Left) -> Resul
     Ok(images)
 }
 
-fn replay_lane<M: Medium>(m: &M, geometry: &Geometry, left: Left, index: u32) -> Result<LaneImage> {
+pub(super) fn replay_lane<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    left: Left,
+    index: u32,
+) -> Result<LaneImage> {
     let start = geometry.lane_span(index).start;
     let header: &LaneHeader = m.at(Offset::new(start))?;
     let valid = m.load(&header.magic) == LANE_MAGIC

@@ -7,6 +7,8 @@
 //! | replay | [`replay`] | bookkeeping logs, lanes | the effects of the operations in flight |
 //! | rebuild | [`rebuild`] | slab headers and bitmaps | nothing |
 //!
+//! [`salvage`] is no step of these: it makes a heap that recovery refuses one that it accepts.
+//!
 //! The steps are those of `docs/crash-consistency.md`: apply live records
 //! (allocations, then frees), fence; zero the rings, fence; only then serve. Every step may be repeated after a
 //! crash in any of them. Time and memory are linear in the metadata that the heap has; nothing recurses.
@@ -14,16 +16,18 @@
 mod identify;
 mod rebuild;
 mod replay;
+mod salvage;
 pub(crate) mod state;
 
 use pmalloc_persist::Medium;
 
 use self::state::{OwnerFound, StateImage};
 pub(crate) use identify::{identify, superblock_places};
+pub(crate) use salvage::salvage;
 
 use crate::{
     arena::{Arena, Space},
-    error::Result,
+    error::{Finding, Result},
     lane::{LaneImage, Lanes},
     layout::geometry::Geometry,
 };
@@ -43,15 +47,6 @@ pub(crate) struct Recovered<M> {
     pub(crate) torn: u64,
     /// Damage that recovery could do without, and may have overwritten.
     pub(crate) findings: Vec<Finding>,
-}
-
-/// One thing that is wrong with a heap that can be served all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// Where, as a byte offset from the base of the heap.
-    pub(crate) offset: u64,
-    /// What.
-    pub(crate) what: &'static str,
 }
 
 /// Recovers the heap on `medium`, whose superblock said `geometry`.

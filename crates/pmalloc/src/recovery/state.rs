@@ -1,14 +1,16 @@
 //! The state page: read at open, and its clean flag and owner, written when a heap is served and closed.
 
-use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
+use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Span, Word};
 
+use super::salvage;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Findings, Result},
     layout::{
         geometry::Geometry,
         sealed::{checksum, seal, unseal},
         state::{Clean, OWNER_IN_WORK, Owner, Policy, State},
     },
+    size_class::SLAB_PAGES_MAX,
 };
 
 /// What the state page says.
@@ -111,6 +113,61 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
         return Err(truncated());
     }
     Ok(StateImage { clean, policy, grown_pages, owner: read_owner(m, &state.owner) })
+}
+
+/// Makes every word of a damaged state page one that [`read`] accepts, and the file as long as it says.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file has to grow and can't.
+///
+/// # Crash consistency
+///
+/// None: nobody may open the heap before this is done and durable.
+pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Findings) -> Result<()> {
+    let reached = salvage::pages_in(geometry, m.len());
+    let state = page(m)?;
+    let is_clean = |value| Clean::from_code(value).is_some();
+    let is_policy = |value| Policy::from_code(value).is_some();
+    let is_grown = |pages| pages <= geometry.data_pages();
+    let what = "the clean flag, which says whether operations were in flight";
+    mend_word(m, &state.clean, is_clean, Clean::No.code(), |at| findings.lost(at, what));
+    let what = "the policy: there is only one";
+    mend_word(m, &state.policy, is_policy, Policy::Eager.code(), |at| findings.repaired(at, what));
+    let what = "the durable epoch: it stands still";
+    mend_word(m, &state.durable_epoch, |_| true, 0, |at| findings.repaired(at, what));
+    let what = "the grown length: all that the file holds";
+    mend_word(m, &state.grown_pages, is_grown, reached, |at| findings.repaired(at, what));
+    if read_owner(m, &state.owner) == OwnerFound::Damaged {
+        for word in owner_words(&state.owner).into_iter().chain([&state.owner.checksum]) {
+            m.store(word, 0);
+        }
+        findings.repaired(owner_offset(), "the owner record is damaged");
+    }
+    // What lies far behind the end of the file is lost, and the heap may grow there again.
+    let most = reached + u64::from(SLAB_PAGES_MAX);
+    let grown = unseal(m.load(&state.grown_pages)).expect("it was mended").min(most);
+    m.store(&state.grown_pages, seal(grown));
+    // CRASH: see above.
+    m.persist(m.region().span_of(state));
+    let end = geometry.data_span().start + grown * PAGE_BYTES;
+    let last = Span::new(end - 1, 1);
+    m.back(last).map_err(Error::io("giving a salvaged heap its length"))
+}
+
+/// Stores `value` into a sealed word whose value is damaged or not `valid`, and says where to `note`.
+fn mend_word<M: Medium>(
+    m: &M,
+    word: &Word,
+    valid: impl Fn(u64) -> bool,
+    value: u64,
+    note: impl FnOnce(u64),
+) {
+    if !unseal(m.load(word)).is_some_and(valid) {
+        // CRASH: nobody opens the heap yet.
+        m.store(word, seal(value));
+        note(m.region().span_of(word).start);
+    }
 }
 
 fn read_owner<M: Medium>(m: &M, owner: &Owner) -> OwnerFound {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     layout::{
-        geometry::{DataMap, Geometry, PageRange},
+        geometry::{DataMap, Geometry, Page, PageRange},
         sealed::checksum,
         slab::{SLAB_MAGIC, SlabHeader},
     },
@@ -102,6 +102,15 @@ impl Descriptor {
             return Err(damaged("a slab is smaller than its blocks"));
         }
         Ok(slab)
+    }
+
+    /// The slab whose header stands in the descriptor of `page`, if one is whole there; its pages may lie behind the end
+    /// of the heap.
+    pub(crate) fn find<M: Medium>(m: &M, geometry: &Geometry, page: Page) -> Option<Self> {
+        let start = geometry.descriptor_of(PageRange::new(page, 1)).start;
+        let header: &SlabHeader = m.at(Offset::new(start)).ok()?;
+        let pages = u32::try_from(m.load(&header.extent) >> 32).ok()?;
+        Self::open(m, geometry, PageRange::new(page, pages)).ok()
     }
 
     /// The pages of the slab.

@@ -52,6 +52,25 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Clears bits that belong to no block, durably; says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupted`] if the bitmap leaves the heap.
+    pub(crate) fn clear_strays<M: Medium>(m: &M, descriptor: Descriptor) -> Result<bool> {
+        let mut found = false;
+        for (blocks, word) in Self::empty(descriptor).free.iter().zip(descriptor.bitmap(m)?) {
+            if m.load(word) & !blocks != 0 {
+                found = true;
+                // CRASH: the bits mean nothing, however many of them are gone.
+                m.fetch_and(word, *blocks);
+                m.flush_of(word);
+            }
+        }
+        m.fence();
+        Ok(found)
+    }
+
     /// The slab's descriptor.
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor

@@ -16,6 +16,7 @@ use pmalloc_persist::{Anon, Medium, Offset, Word};
 use super::common::{
     exercise,
     image::{self, Image, Interrupted},
+    options,
     watchdog::Watchdog,
 };
 use crate::{
@@ -307,6 +308,16 @@ fn try_one(image: &Image, m: &Arc<Anon>, seed: u64) {
         forger.forge();
     }
     exercise(m, image.contents);
+    image.restore(m);
+    let mut forger = Forger { rng: Rng::with_seed(seed), ..forger };
+    for _ in 0..forger.rng.u32(1..5) {
+        forger.forge();
+    }
+    // A heap of which a superblock is left can be salvaged, and opens then.
+    if options().salvage_on(m).is_ok() {
+        let heap = options().open_on(Arc::clone(m)).expect("a salvaged heap opens");
+        assert_eq!(heap.check().expect("readable").problems, []);
+    }
 }
 
 #[test]

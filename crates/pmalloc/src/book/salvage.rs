@@ -1,0 +1,244 @@
+//! What is left of the logs of a damaged heap, and logs written anew from it.
+//!
+//! Every entry that was ever written says what its log did at that number, so entries are put in order by number, not by
+//! where they were found. A log whose chain is broken is completed from the chunks of it that no link reaches; an extent
+//! that only those name may have been freed by an entry that is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pmalloc_persist::Medium;
+
+use super::{
+    Book, Extent, Held, LogId,
+    chunk::{Area, ChunkIndex, Link},
+};
+use crate::{
+    error::{Error, Findings, Result},
+    layout::{
+        book::{Entry, EntryOp},
+        geometry::{Geometry, Page, PageRange},
+    },
+};
+
+/// Chunks without a header behind which none is looked for: they are handed out from the front.
+const GAP_CHUNKS: u32 = 64;
+
+/// Extents without overlap, by their first page.
+#[derive(Debug, Default)]
+pub(crate) struct Extents(BTreeMap<Page, Held>);
+
+impl Extents {
+    /// Adds an extent, unless it overlaps one that is there; says whether it did.
+    pub(crate) fn add(&mut self, held: Held) -> bool {
+        let range = held.extent.range;
+        let free = !self.overlaps(range);
+        if free {
+            self.0.insert(range.start, held);
+        }
+        free
+    }
+
+    /// Whether a page of `range` is in an extent.
+    pub(crate) fn overlaps(&self, range: PageRange) -> bool {
+        self.last_before(range.end()).is_some_and(|held| held.end() > u64::from(range.start.0))
+    }
+
+    /// Removes the extents that `keep` refuses.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Held) -> bool) {
+        self.0.retain(|_, held| keep(held));
+    }
+
+    /// All extents, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.0.values()
+    }
+
+    /// The range of the last extent that starts before page `end`.
+    fn last_before(&self, end: u64) -> Option<PageRange> {
+        let behind = Page(u32::try_from(end).unwrap_or(u32::MAX));
+        self.0.range(..behind).next_back().map(|(_, held)| held.extent.range)
+    }
+
+    /// Adds an extent, in place of those that it overlaps.
+    fn replace(&mut self, held: Held) {
+        let range = held.extent.range;
+        while let Some(older) = self.last_before(range.end())
+            && older.end() > u64::from(range.start.0)
+        {
+            self.0.remove(&older.start);
+        }
+        self.0.insert(range.start, held);
+    }
+}
+
+impl Book {
+    /// The extents that the logs of a damaged heap name, none beyond page `grown_pages`.
+    pub(crate) fn salvage<M: Medium>(
+        m: &M,
+        geometry: &Geometry,
+        grown_pages: u64,
+        findings: &mut Findings,
+    ) -> Extents {
+        let mut reader = Reader { m, area: Area::of(geometry), linked: BTreeSet::new(), findings };
+        let chains: Vec<_> = (0..geometry.logs).map(|log| reader.chain(LogId(log))).collect();
+        let mut all = Extents::default();
+        for (mut entries, is_whole, log) in chains {
+            if !is_whole {
+                reader.add_unlinked(log, &mut entries);
+            }
+            for held in reader.history(log, &entries, grown_pages).0.into_values() {
+                if !all.add(held) {
+                    let offset = geometry.page_offset(held.extent.range.start);
+                    reader
+                        .findings
+                        .lost(offset, "two logs name the same pages: one is not believed");
+                }
+            }
+        }
+        all
+    }
+
+    /// Writes logs that hold `extents` and nothing else, over what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file system has no room, [`Error::OutOfMemory`] if the book has none.
+    ///
+    /// # Crash consistency
+    ///
+    /// None: nobody may open the heap before this is done and durable.
+    pub(crate) fn rewrite<M: Medium>(m: &M, geometry: &Geometry, extents: &Extents) -> Result<()> {
+        let area = Area::of(geometry);
+        // Numbers start again, so no chunk of before may ever be found again.
+        for index in made_chunks(m, area) {
+            area.unmake(m, index);
+        }
+        Self::format(m, geometry);
+        // CRASH: see above.
+        m.fence();
+        let book = Self::new(geometry);
+        for held in extents.iter() {
+            let append = book.reserve_alloc(m, held.log, held.extent)?;
+            book.write(m, &append);
+            book.commit(append);
+        }
+        // CRASH: see above.
+        m.fence();
+        Ok(())
+    }
+}
+
+/// Entries by their number, whether the chain was read to its end, and whose they are.
+type LogEntries = (BTreeMap<u64, Entry>, bool, LogId);
+
+struct Reader<'a, M> {
+    m: &'a M,
+    area: Area,
+    linked: BTreeSet<ChunkIndex>,
+    findings: &'a mut Findings,
+}
+
+impl<M: Medium> Reader<'_, M> {
+    /// The entries of the chunks that `log` links.
+    fn chain(&mut self, log: LogId) -> LogEntries {
+        let (mut entries, mut is_whole) = (BTreeMap::new(), true);
+        let mut link = Link::Root(log);
+        loop {
+            match self.next_chunk(link, log) {
+                Ok(None) => return (entries, is_whole, log),
+                Ok(Some((index, base))) => {
+                    is_whole &= self.read(index, base, &mut entries);
+                    link = Link::After(index);
+                }
+                Err(error) => {
+                    if let Error::Corrupted { offset, what } = error {
+                        self.findings.lost(offset, what);
+                    }
+                    return (entries, false, log);
+                }
+            }
+        }
+    }
+
+    /// The chunk that `link` names, and the number of its first entry.
+    fn next_chunk(&mut self, link: Link, log: LogId) -> Result<Option<(ChunkIndex, u64)>> {
+        let Some(index) = self.area.follow(self.m, link)? else { return Ok(None) };
+        let base = self.area.base(self.m, index, log)?;
+        if !self.linked.insert(index) {
+            let start = self.area.span_of(index).start;
+            return Err(Error::corrupted(start, "a chunk is linked twice"));
+        }
+        Ok(Some((index, base)))
+    }
+
+    /// Adds the entries of chunks of `log` that no link reaches.
+    fn add_unlinked(&mut self, log: LogId, entries: &mut BTreeMap<u64, Entry>) {
+        for index in made_chunks(self.m, self.area) {
+            if self.linked.contains(&index) {
+                continue;
+            }
+            if let Ok(base) = self.area.base(self.m, index, log) {
+                self.read(index, base, entries);
+            }
+        }
+    }
+
+    /// Reads the entries of one chunk; false if one of them is damaged.
+    fn read(&mut self, index: ChunkIndex, base: u64, entries: &mut BTreeMap<u64, Entry>) -> bool {
+        let mut is_whole = true;
+        for nth in 0..self.area.entries() {
+            let place = self.area.place(index, nth);
+            let words = self.area.load(self.m, place);
+            match Entry::decode(words, place.bytes()) {
+                Some(entry) if entry.sequence == base + nth => {
+                    entries.insert(entry.sequence, entry);
+                }
+                // Nothing was written there, or what an interrupted append leaves: a word is missing.
+                None if words.contains(&0) => is_whole &= words == [0; 4],
+                _ => {
+                    is_whole = false;
+                    let what = "an entry of the bookkeeping log can't be read";
+                    self.findings.lost(place.bytes(), what);
+                }
+            }
+        }
+        is_whole
+    }
+
+    /// What `log` holds after all of `entries`.
+    fn history(&mut self, log: LogId, entries: &BTreeMap<u64, Entry>, grown_pages: u64) -> Extents {
+        let mut extents = Extents::default();
+        for entry in entries.values() {
+            let range = PageRange::new(Page(entry.start_page), entry.pages);
+            match entry.op {
+                EntryOp::Alloc(_) if range.pages == 0 || range.end() > grown_pages => {
+                    let root = Geometry::log_roots().bytes();
+                    self.findings.lost(root, "an extent lies beyond the end of the heap");
+                }
+                // What it overlaps was freed before, by an entry that is gone.
+                EntryOp::Alloc(kind) => {
+                    extents.replace(Held { extent: Extent { range, kind, tag: entry.tag }, log });
+                }
+                EntryOp::Free => drop(extents.0.remove(&range.start)),
+            }
+        }
+        extents
+    }
+}
+
+/// Chunks that look made, whether a log links them or not.
+fn made_chunks<M: Medium>(m: &M, area: Area) -> Vec<ChunkIndex> {
+    let mut made = Vec::new();
+    let mut gap = 0;
+    for index in (0..area.chunks()).map(ChunkIndex) {
+        if area.span_of(index).end() > m.len() || gap == GAP_CHUNKS {
+            break;
+        }
+        gap += 1;
+        if area.is_made(m, index) {
+            made.push(index);
+            gap = 0;
+        }
+    }
+    made
+}

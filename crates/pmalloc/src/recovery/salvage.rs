@@ -1,0 +1,142 @@
+//! Makes the metadata of a damaged heap such that recovery accepts it, without inventing anything.
+//!
+//! Which extents there are is put together from the bookkeeping logs and, where those are silent, from the headers of
+//! slabs; then the logs are written anew. What can't be believed is dropped and said. The heap is one that nobody can
+//! open meanwhile, so nothing here has an order that a crash could break.
+
+use pmalloc_persist::{Medium, PAGE_BYTES, Span};
+
+use super::state;
+use crate::{
+    book::{Book, Extent, Extents, Held, LogId},
+    error::{Error, Findings, Result},
+    lane::{self, Left},
+    layout::{
+        book::ExtentKind,
+        geometry::{Geometry, Page},
+        state::Clean,
+    },
+    slab::{Descriptor, Inventory},
+};
+
+/// Mends state page, logs, slabs and lanes of the heap on `m`.
+///
+/// # Errors
+///
+/// [`Error::Io`] or [`Error::OutOfMemory`] if there is no room for what has to be written.
+///
+/// # Crash consistency
+///
+/// None: nobody may open the heap before this is done and durable.
+pub(crate) fn salvage<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    findings: &mut Findings,
+) -> Result<()> {
+    // Bytes behind the present end are gone, whatever they were.
+    let end = m.len();
+    state::mend(m, geometry, findings)?;
+    let state = state::read(m, geometry)?;
+    let grown = u64::from(state.grown_pages);
+    let mut extents = Book::salvage(m, geometry, grown, findings);
+    extents.retain(|held| is_whole(m, geometry, held, end, findings));
+    add_unlogged_slabs(m, geometry, state.grown_pages, &mut extents, findings)?;
+    for held in extents.iter() {
+        back(m, geometry.span_of(held.extent.range))?;
+        if held.extent.kind == ExtentKind::Slab {
+            mend_slab(m, geometry, held, end, findings)?;
+        }
+    }
+    Book::rewrite(m, geometry, &extents)?;
+    let left = if state.clean == Clean::Closed { Left::Closed } else { Left::Open };
+    lane::salvage(m, geometry, left, findings)
+}
+
+fn back<M: Medium>(m: &M, span: Span) -> Result<()> {
+    m.back(span).map_err(Error::io("giving a salvaged heap memory"))
+}
+
+/// Whether what a log says of an extent can be used; says so if not.
+fn is_whole<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    held: &Held,
+    end: u64,
+    findings: &mut Findings,
+) -> bool {
+    let range = held.extent.range;
+    let span = geometry.span_of(range);
+    match held.extent.kind {
+        ExtentKind::Large if span.end() > end => {
+            findings.lost(span.start, "a large block lies behind the end of the file");
+            false
+        }
+        ExtentKind::Large => true,
+        ExtentKind::Slab => match Descriptor::open(m, geometry, range) {
+            Ok(_) => true,
+            Err(Error::Corrupted { offset, what }) => {
+                findings.lost(offset, what);
+                findings.lost(span.start, "the blocks of a slab whose header can't be read");
+                false
+            }
+            Err(_) => false,
+        },
+    }
+}
+
+/// Adds the slabs with live blocks that no log names: a slab goes back to the free pages only when it is empty.
+fn add_unlogged_slabs<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    grown_pages: u32,
+    extents: &mut Extents,
+    findings: &mut Findings,
+) -> Result<()> {
+    for page in (0..grown_pages).map(Page) {
+        let Some(slab) = Descriptor::find(m, geometry, page) else { continue };
+        let range = slab.range();
+        if range.end() > u64::from(grown_pages) || extents.overlaps(range) {
+            continue;
+        }
+        // Only blocks that exist count.
+        Inventory::clear_strays(m, slab)?;
+        if slab.live_blocks(m) > 0 {
+            let extent = Extent { range, kind: ExtentKind::Slab, tag: 0 };
+            extents.add(Held { extent, log: LogId(page.0 % geometry.logs) });
+            findings.repaired(geometry.page_offset(page), "a slab that no log named");
+        }
+    }
+    Ok(())
+}
+
+/// Makes the bitmap of a slab name only blocks that exist, and that lie in front of the `end` of the file.
+fn mend_slab<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    held: &Held,
+    end: u64,
+    findings: &mut Findings,
+) -> Result<()> {
+    let slab = Descriptor::open(m, geometry, held.extent.range)?;
+    back(m, geometry.descriptor_of(held.extent.range))?;
+    if Inventory::clear_strays(m, slab)? {
+        let at = geometry.descriptor_of(held.extent.range).start;
+        findings.repaired(at, "a bitmap marked blocks that do not exist");
+    }
+    if geometry.span_of(held.extent.range).end() <= end {
+        return Ok(());
+    }
+    for block in 0..slab.blocks() {
+        let place = slab.block_offset(block);
+        if place + slab.class().block_bytes() > end && slab.live_bit(block).clear(m) {
+            findings.lost(place, "a block lies behind the end of the file");
+        }
+    }
+    Ok(())
+}
+
+/// Pages of the data area that a file of `len` bytes reaches.
+pub(super) fn pages_in(geometry: &Geometry, len: u64) -> u64 {
+    let data = geometry.data_span().start;
+    len.saturating_sub(data).div_ceil(PAGE_BYTES).min(geometry.data_pages())
+}
