@@ -76,7 +76,10 @@ fn the_exposition_parses_and_says_what_the_json_says() {
     let classes = json["classes"].as_array().expect("classes");
     assert!(classes.len() >= 3, "{classes:?}");
     for class in classes {
-        let series = format!("pmalloc_class_live_blocks{{block_bytes=\"{}\"}}", class["size"]);
+        let series = format!(
+            "pmalloc_class_live_blocks{{block_bytes=\"{}\",tag=\"{}\"}}",
+            class["size"], class["tag"]
+        );
         assert!((samples[&*series] - number(&class["live"])).abs() < 0.5, "{series}: {text}");
     }
     run(&["stats", str(&path), "--prom", "--json"]).expect_code(2);
