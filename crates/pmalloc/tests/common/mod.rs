@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod child;
 pub(crate) mod image;
 pub(crate) mod tap;
 pub(crate) mod watchdog;
