@@ -319,11 +319,11 @@ pub enum Start {
     Fragmented,
     /// No page is left, and few slots; the second root is there.
     AlmostFull,
-    /// The next record of each lane goes to its ring's first place again.
+    /// The next record of each lane goes to its ring's last place, and the one behind it to the first again.
     LaneWrapped,
-    /// The next free of a page-granular block drops chunks from the bookkeeping log.
+    /// The next allocation of a page-granular block by the first session drops a chunk from its bookkeeping log.
     FastGcPending,
-    /// The next free of a page-granular block copies the bookkeeping log.
+    /// The next allocation of a page-granular block by the first session copies its bookkeeping log.
     SlowGcPending,
 }
 
@@ -349,17 +349,15 @@ impl Start {
             Self::Fragmented => fragment(world),
             Self::AlmostFull => fill(world),
             Self::LaneWrapped => wrap_lanes(world),
-            Self::FastGcPending => churn_pages(world, PAIRS_TO_FAST_GC),
-            Self::SlowGcPending => churn_pages(world, PAIRS_TO_SLOW_GC),
+            Self::FastGcPending => churn_pages(world, 1),
+            Self::SlowGcPending => churn_pages(world, 0),
         }
     }
 }
 
-/// Pairs of a page-granular allocation and its free after which the next pair drops chunks; the test
+/// Pairs of a page-granular allocation and its free that fill as many chunks as a log has before it is collected; the test
 /// `start_states_are_what_they_say` keeps it true.
-const PAIRS_TO_FAST_GC: usize = 5;
-/// Likewise for a copy of the log.
-const PAIRS_TO_SLOW_GC: usize = 11;
+const PAIRS_TO_GC: usize = 6;
 
 fn step(world: &mut World, op: Op, lane: usize) -> Result<(), Error> {
     let plan = Step { op, lane }.plan(world);
@@ -417,9 +415,11 @@ fn wrap_lanes(world: &mut World) {
     }
 }
 
-fn churn_pages(world: &mut World, pairs: usize) {
-    must(world, Op::AllocPages, 0);
-    for _ in 0..pairs {
+/// Fills the log of the first session with pairs that say nothing any more. A block that stays has its entry before them
+/// if it is of that session: then no chunk is empty, and only a copy shortens the log.
+fn churn_pages(world: &mut World, lane_of_block: usize) {
+    must(world, Op::AllocPages, lane_of_block);
+    for _ in 0..PAIRS_TO_GC {
         must(world, Op::AllocPages, 0);
         let newest = world.model.slots.iter().rposition(Option::is_some).expect("just allocated");
         world.free(0, newest).expect("just allocated");
