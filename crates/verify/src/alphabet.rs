@@ -67,15 +67,23 @@ pub enum Op {
     Replace,
     /// Exchanges the oldest block with the newest, or moves the only one.
     Swap,
-    /// Publishes a block with contents, a page-granular one and a free of the oldest block.
+    /// Publishes a block with contents, a page-granular one and a free of the oldest block that is not.
     PublishBlocks,
     /// Publishes a move and a free into which it moves: the slot changes twice.
     PublishMoves,
+    /// Publishes a free of the oldest page-granular block, and another such block in its place.
+    PublishPages,
+    /// Publishes as many changes as the ring allows: a block with contents, a cell, and another twice.
+    PublishCells,
+    /// Publishes one change more than the ring allows, which is refused.
+    PublishTooMany,
+    /// Sets a cell.
+    SetCell,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::AllocSmallest,
         Self::AllocContents,
         Self::AllocFewPerSlab,
@@ -96,6 +104,10 @@ impl Op {
         Self::Swap,
         Self::PublishBlocks,
         Self::PublishMoves,
+        Self::PublishPages,
+        Self::PublishCells,
+        Self::PublishTooMany,
+        Self::SetCell,
     ];
 }
 
@@ -150,6 +162,10 @@ impl Step {
             Op::Swap => self.swap(world),
             Op::PublishBlocks => self.publish_blocks(world),
             Op::PublishMoves => self.publish_moves(world),
+            Op::PublishPages => self.publish_pages(world),
+            Op::PublishCells => self.publish_cells(world),
+            Op::PublishTooMany => self.publish_too_many(world),
+            Op::SetCell => Plan::Publish(self.lane, vec![Action::Set(0, world.value(0))]),
         }
     }
 
@@ -168,7 +184,8 @@ impl Step {
         let small = world.draft(self.lane, CONTENTS, true);
         let pages = Held { id: small.id + 1, ..world.draft(self.lane, PAGES, false) };
         let mut actions = vec![Action::Alloc(first, small), Action::Alloc(second, pages)];
-        actions.extend(oldest(world, |_| true).map(Action::Free));
+        // Of two entries of the log at once the explorer has all combinations of words to visit: see `PublishPages`.
+        actions.extend(oldest(world, |held| held.size < PAGES).map(Action::Free));
         Plan::Publish(self.lane, actions)
     }
 
@@ -177,6 +194,27 @@ impl Step {
         let newest = world.model.slots.iter().rposition(Option::is_some);
         let Some(to) = newest.filter(|at| *at != from) else { return Plan::Nothing };
         Plan::Publish(self.lane, vec![Action::Free(to), Action::Move(from, to)])
+    }
+
+    fn publish_pages(self, world: &World) -> Plan {
+        let full = oldest(world, |held| held.size >= PAGES);
+        let Some(at) = full.or_else(|| empty(world).next()) else { return Plan::Nothing };
+        let mut actions: Vec<Action> = full.map(Action::Free).into_iter().collect();
+        actions.push(Action::Alloc(at, world.draft(self.lane, PAGES, false)));
+        Plan::Publish(self.lane, actions)
+    }
+
+    fn publish_cells(self, world: &World) -> Plan {
+        let Some(at) = empty(world).next() else { return Plan::Nothing };
+        let held = world.draft(self.lane, CONTENTS, true);
+        let set = |cell, nth| Action::Set(cell, world.value(nth));
+        Plan::Publish(self.lane, vec![set(0, 1), Action::Alloc(at, held), set(1, 2), set(0, 3)])
+    }
+
+    fn publish_too_many(self, world: &World) -> Plan {
+        let Plan::Publish(_, mut actions) = self.publish_cells(world) else { return Plan::Nothing };
+        actions.push(Action::Set(1, world.value(4)));
+        Plan::Refused(self.lane, actions)
     }
 
     fn free(self, world: &World, wanted: impl Fn(&Held) -> bool) -> Plan {
@@ -234,9 +272,11 @@ pub enum Plan {
     Replace(usize, Held),
     /// Publish through a session.
     Publish(usize, Vec<Action>),
+    /// Publish through a session, and be refused for too many changes.
+    Refused(usize, Vec<Action>),
 }
 
-/// One action of a publish, on slots by number.
+/// One action of a publish, on slots and cells by number.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Allocate into a slot.
@@ -247,6 +287,8 @@ pub enum Action {
     Move(usize, usize),
     /// Exchange the blocks of two slots.
     Swap(usize, usize),
+    /// Set a cell.
+    Set(usize, u64),
 }
 
 impl Action {
@@ -255,6 +297,7 @@ impl Action {
             Self::Alloc(at, held) => model.slots[*at] = Some(held.clone()),
             Self::Free(at) => model.slots[*at] = None,
             Self::Move(a, b) | Self::Swap(a, b) => model.slots.swap(*a, *b),
+            Self::Set(at, value) => model.cells[*at] = *value,
         }
     }
 }
@@ -272,7 +315,12 @@ impl Plan {
             Self::Publish(_, actions) => actions.iter().for_each(|action| action.apply(&mut after)),
             Self::MakeRoot(extra) => after.extra = Some(*extra),
             Self::RemoveRoot => after.extra = None,
-            Self::Nothing | Self::Trim | Self::RenewSession(_) | Self::Kill | Self::Reopen => {}
+            Self::Nothing
+            | Self::Trim
+            | Self::RenewSession(_)
+            | Self::Kill
+            | Self::Reopen
+            | Self::Refused(..) => {}
         }
         after
     }
@@ -282,6 +330,10 @@ impl Plan {
     /// # Errors
     ///
     /// As the heap's; the state is then as before.
+    ///
+    /// # Panics
+    ///
+    /// If the heap does what it must refuse.
     pub fn perform(&self, world: &mut World) -> Result<(), Error> {
         match self {
             Self::Nothing => Ok(()),
@@ -306,6 +358,11 @@ impl Plan {
             }
             Self::Replace(at, held) => world.replace(*at, held),
             Self::Publish(lane, actions) => world.publish(*lane, actions),
+            Self::Refused(lane, actions) => match world.publish(*lane, actions) {
+                Err(Error::Limit { .. }) => Ok(()),
+                Ok(()) => panic!("more changes than the ring allows are published"),
+                error => error,
+            },
         }
     }
 }

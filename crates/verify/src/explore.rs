@@ -1,8 +1,11 @@
 //! One case: a start state, a sequence of operations, a domain, a nesting depth.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
-use pmalloc::persist::sim::{Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount};
+use pmalloc::{
+    Error,
+    persist::sim::{BackFault, Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount},
+};
 
 use crate::{
     alphabet::{Start, Step},
@@ -18,6 +21,8 @@ pub enum Scene {
     Steps(Start, Vec<Step>),
     /// The same, and recovery finds the file system full.
     FullDisk(Start, Vec<Step>),
+    /// The last step finds the file system full, from its n-th call for memory on.
+    NoRoom(Start, Vec<Step>, u64),
     /// Creating a heap, and its first root array.
     Create,
     /// Closing a heap in a start state.
@@ -43,6 +48,10 @@ impl fmt::Display for Case {
             Scene::Steps(start, steps) => write_steps(f, *start, steps)?,
             Scene::FullDisk(start, steps) => {
                 write!(f, "FullDisk ")?;
+                write_steps(f, *start, steps)?;
+            }
+            Scene::NoRoom(start, steps, nth) => {
+                write!(f, "NoRoom {nth} ")?;
                 write_steps(f, *start, steps)?;
             }
             Scene::Create => write!(f, "Create")?,
@@ -99,6 +108,8 @@ pub enum Lie {
     Leaked,
     /// A block with other contents.
     Changed,
+    /// A cell with another value.
+    Set,
     /// Freed memory does not come back: it waits for a guard.
     Hoarded,
 }
@@ -114,7 +125,10 @@ impl Case {
         let expected = Shared::default();
         let report = match &self.scene {
             Scene::Steps(start, steps) | Scene::FullDisk(start, steps) => {
-                self.steps(&sim, &expected, (*start, steps), conditions)
+                self.steps(&sim, &expected, (*start, steps, BackFault::Never), conditions)
+            }
+            Scene::NoRoom(start, steps, nth) => {
+                self.steps(&sim, &expected, (*start, steps, BackFault::From(*nth)), conditions)
             }
             Scene::Create => self.create(&sim, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
@@ -149,7 +163,7 @@ impl Case {
         &self,
         sim: &Sim,
         expected: &Shared,
-        (start, steps): (Start, &[Step]),
+        (start, steps, fault): (Start, &[Step], BackFault),
         conditions: &Conditions,
     ) -> Report {
         let mut world = World::new(sim.clone());
@@ -161,9 +175,11 @@ impl Case {
         let explorer = self.watch(sim, expected, conditions);
         // Equal images under an equal expectation are judged once, also those that recovery leaves.
         explorer.set_oracle(1);
+        sim.fail_backs(fault);
         perform(&mut world, *last, |before, after| {
             expected.either(&told(before, conditions.lie), &told(after, conditions.lie));
         });
+        sim.fail_backs(BackFault::Never);
         expected.only(&told(&world.model, conditions.lie));
         explorer.set_oracle(2);
         explorer.crash_point("returned");
@@ -221,7 +237,8 @@ pub(crate) fn perform(world: &mut World, step: Step, in_flight: impl FnOnce(&Mod
     match plan.perform(world) {
         Ok(()) => world.model = after,
         // A refused operation changes nothing; the oracle holds it to that.
-        Err(pmalloc::Error::OutOfMemory { .. }) => {}
+        Err(Error::OutOfMemory { .. }) => {}
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {}
         Err(error) => panic!("{step} failed: {error}"),
     }
 }
@@ -243,6 +260,7 @@ fn told(model: &Model, lie: Option<Lie>) -> Model {
                 held.id += 1000;
             }
         }
+        (Some(Lie::Set), _) => told.cells[1] ^= 1 << 43,
         _ => {}
     }
     told

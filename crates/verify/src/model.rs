@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Versioned cells.
+pub const CELLS: usize = 2;
+
 /// A block that a slot owns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Held {
@@ -57,6 +60,8 @@ impl Extra {
 pub struct Model {
     /// Per slot of the array `slots`.
     pub slots: Vec<Option<Held>>,
+    /// Per versioned cell, its value.
+    pub cells: [u64; CELLS],
     /// The root of bytes `extra`, if it exists.
     pub extra: Option<Extra>,
 }

@@ -22,7 +22,7 @@ use crate::{
     explore::Lie,
     model::{Expected, Extra, Held, Model, Shared},
     room::{self, RootBytes},
-    world::{SLOTS, options},
+    world::{SLOTS, cell, options},
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
@@ -171,10 +171,16 @@ fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
             Some(_) => {}
         }
     }
-    // The array `slots` and the root `extra` are blocks as well.
+    // The array `slots`, the cells and the root `extra` are blocks as well.
     let live = blocks.len();
-    if live != full + 1 + usize::from(model.extra.is_some()) {
+    if live != full + 2 + usize::from(model.extra.is_some()) {
         return Err(format!("{live} blocks are live, {full} slots are full"));
+    }
+    for (at, value) in model.cells.iter().enumerate() {
+        let found = cell(heap, at).map_err(|error| format!("cells: {error}"))?.load(heap);
+        if found != *value {
+            return Err(format!("cell {at} holds {found:#x}, not {value:#x}"));
+        }
     }
     check_extra(heap, model.extra)
 }

@@ -36,6 +36,7 @@ impl Set {
             Self { name: "create, open, close", cases: life(1) },
             Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
             Self { name: "1 operation, recovery on a full disk, nesting 1", cases: full_disk(1) },
+            Self { name: "1 operation on a full disk", cases: no_room(0) },
             Self { name: "2 operations", cases: sequences(2, 0) },
         ]
     }
@@ -47,6 +48,7 @@ impl Set {
             Self { name: "create, open, close, nesting 2", cases: life(2) },
             Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
             Self { name: "1 operation, recovery on a full disk, nesting 2", cases: full_disk(2) },
+            Self { name: "1 operation on a full disk, nesting 1", cases: no_room(1) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
         ]
@@ -59,6 +61,7 @@ impl Set {
         cases.extend(sequences(2, 0).into_iter().step_by(397));
         cases.extend(life(1).into_iter().step_by(3));
         cases.extend(full_disk(1).into_iter().step_by(7));
+        cases.extend(no_room(0).into_iter().step_by(11));
         Self { name: "smoke", cases }
     }
 
@@ -104,6 +107,25 @@ fn full_disk(nesting: u32) -> Vec<Case> {
             for op in ops {
                 let scene = Scene::FullDisk(start, vec![Step { op, lane: 0 }]);
                 cases.push(Case { scene, domain, nesting });
+            }
+        }
+    }
+    cases
+}
+
+/// Operations that ask for memory, each refused at its first, second or third call for it: before anything is reserved, or
+/// when only the bookkeeping log still wants a chunk.
+fn no_room(nesting: u32) -> Vec<Case> {
+    let ops =
+        [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::PublishBlocks, Op::PublishPages];
+    let mut cases = Vec::new();
+    for domain in DOMAINS {
+        for start in Start::ALL {
+            for op in ops {
+                for nth in 0..3 {
+                    let scene = Scene::NoRoom(start, vec![Step { op, lane: 0 }], nth);
+                    cases.push(Case { scene, domain, nesting });
+                }
             }
         }
     }

@@ -3,13 +3,16 @@
 use std::{alloc::Layout, sync::OnceLock};
 
 use pmalloc::{
-    BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry,
-    persist::sim::{Domain, Sim, SimOptions},
+    BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry, VersionedCell,
+    persist::{
+        LINE_BYTES, Medium, Offset,
+        sim::{Domain, Sim, SimOptions},
+    },
 };
 
 use crate::{
     alphabet::{Action, tag_of},
-    model::{Held, Model},
+    model::{CELLS, Held, Model},
 };
 
 /// Slots of the array that operations work on: two lines.
@@ -60,7 +63,7 @@ pub struct World {
 }
 
 impl World {
-    /// A fresh heap on `sim`, with the array `slots`, all empty.
+    /// A fresh heap on `sim`, with the array `slots`, all empty, and cells that hold zero.
     ///
     /// # Panics
     ///
@@ -69,8 +72,10 @@ impl World {
     pub fn new(sim: Sim) -> Self {
         let heap = options().create_on(sim.new_process()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
+        // Of the class of the first array: the cells need no slab of their own.
+        cell(&heap, 0).expect("a fresh heap has room");
         let sessions = vec![heap.session(), heap.session()];
-        let model = Model { slots: vec![None; SLOTS], extra: None };
+        let model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
         Self { sim, model, heap: Some(heap), sessions, next_id: 1 }
     }
 
@@ -98,6 +103,12 @@ impl World {
     #[must_use]
     pub fn draft(&self, lane: usize, size: usize, filled: bool) -> Held {
         Held { id: self.next_id, size, tag: tag_of(size), filled, lane }
+    }
+
+    /// The value that the `nth` cell of the next publish would get: all 44 bits of it count.
+    #[must_use]
+    pub fn value(&self, nth: u64) -> u64 {
+        (self.next_id + nth).wrapping_mul(0x9e37_79b9_7f4a_7c15) & VersionedCell::VALUE_MAX
     }
 
     /// Allocates `held` into the slot `at`.
@@ -185,6 +196,10 @@ impl World {
                 Action::Swap(a, b) => {
                     publish.swap(&slots[*a], &slots[*b]);
                 }
+                Action::Set(at, value) => {
+                    self.next_id += 1;
+                    publish.set(cell(&heap, *at)?, *value);
+                }
             }
         }
         publish.commit_in(session)
@@ -232,6 +247,16 @@ impl World {
         drop(self.sessions);
         (self.heap.expect("the heap is open"), self.model)
     }
+}
+
+/// The cell `at` of `heap`: each has a line of its own.
+///
+/// # Errors
+///
+/// As the heap's.
+pub fn cell(heap: &Heap<Sim>, at: usize) -> Result<&VersionedCell, Error> {
+    let root = heap.root_bytes("cells", SLOTS * 8, 0)?;
+    Ok(heap.medium().at(Offset::new(root.offset + at as u64 * LINE_BYTES))?)
 }
 
 fn layout(held: &Held) -> BlockLayout {

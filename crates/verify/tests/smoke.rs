@@ -70,7 +70,7 @@ fn delayed_stores_of_allocations_are_found() {
 
 #[test]
 fn a_wrong_model_is_found() {
-    for lie in [Lie::Lost, Lie::Leaked, Lie::Changed] {
+    for lie in [Lie::Lost, Lie::Leaked, Lie::Changed, Lie::Set] {
         let conditions = Conditions { lie: Some(lie), ..Conditions::default() };
         let outcome = sets::run(&single_operations(), &conditions, THREADS);
         assert!(outcome.failure.is_some(), "{lie:?}");
