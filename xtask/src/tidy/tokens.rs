@@ -12,6 +12,8 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "crates/persist/",
     "crates/capi/",
     "crates/bench-peers/",
+    "crates/derive/",
+    "crates/pmalloc/src/heap/persistent.rs",
     "crates/pmalloc/src/heap/raw.rs",
     "crates/pmalloc/tests/fork.rs",
     "crates/pmalloc/tests/starved.rs",
