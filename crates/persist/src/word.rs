@@ -16,6 +16,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub struct Word(AtomicU64);
 
 impl Word {
+    /// A word that holds `value`, to be moved to where a [`Medium`](crate::Medium) finds it.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
     /// Reads the word. Pairs with the `Release` of [`Word::set`].
     #[inline]
     pub(crate) fn get(&self) -> u64 {

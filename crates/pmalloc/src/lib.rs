@@ -108,12 +108,14 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;
 pub use heap::{
-    Block, BlockLayout, Blocks, CheckReport, ClassStats, Guard, Heap, HeapMap, HeapOptions, Info,
-    LogStats, NewBlock, PPtr, PUBLISH_MAX, Part, PartKind, Problem, ProblemKind, Publish,
-    RecoveryReport, Reservation, RootInfo, SalvageReport, Session, Slot, SlotRef, Stats, TagStats,
+    Block, BlockLayout, Blocks, CellInteger, CellValue, CheckReport, ClassStats, Content, Guard,
+    Heap, HeapMap, HeapOptions, Info, LayoutHash, LogStats, NewBlock, PCell, PPtr, PUBLISH_MAX,
+    Part, PartKind, Persistent, Problem, ProblemKind, Publish, RecoveryReport, Reservation,
+    RootInfo, SalvageReport, Session, Slot, SlotMap, SlotRef, Stats, TagStats, TypeGraph,
     VersionedCell, check_file, info, map_file, recover_file, salvage_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
+pub use pmalloc_derive::Persistent;
 pub use pmalloc_persist as persist;
 
 /// Compiles and runs the example of the README.

@@ -7,7 +7,7 @@
 use std::{alloc::Layout, sync::Arc};
 
 use pmalloc::{
-    Error, Heap, HeapOptions, Slot, TestGeometry,
+    Error, Heap, HeapOptions, PCell, Persistent, Slot, TestGeometry,
     persist::{Anon, Medium},
 };
 
@@ -206,4 +206,43 @@ fn an_initialiser_may_use_the_heap_and_may_panic() {
     assert_eq!(value_of(&slots[1], &guard, 80), Some(2));
     drop(guard);
     assert_whole(&heap, 2);
+}
+
+#[derive(Persistent)]
+#[repr(C)]
+struct Node {
+    value: u64,
+    count: PCell<u64>,
+    next: Slot<Self>,
+}
+
+fn node(value: u64) -> Node {
+    Node { value, count: PCell::new(0), next: Slot::new() }
+}
+
+#[test]
+fn typed_values_are_seen_while_they_are_replaced() {
+    let heap = create();
+    let head = heap.root("head", Slot::<Node>::new).expect("there is room");
+    heap.alloc_value(head, node(0)).expect("there is room");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for value in 1..6 {
+                heap.replace_value(head, node(value)).expect("nobody fills the child");
+            }
+        });
+        for _ in 0..6 {
+            let guard = heap.pin();
+            let found = head.get(&guard).expect("it is replaced and never empty");
+            // The node may have been freed meanwhile: it is still seen, and is not changed any more.
+            assert!(found.value < 6 && found.next.is_empty(&guard));
+            let _ = found.count.fetch_add(&heap, 1);
+        }
+    });
+    heap.alloc_value(&head.get(&heap.pin()).expect("full").next, node(7)).expect("room");
+    assert!(matches!(heap.free_from(head), Err(Error::ChildrenAlive { .. })));
+    let guard = heap.pin();
+    heap.publish().free(&head.get(&guard).expect("full").next).free(head).commit().expect("full");
+    drop(guard);
+    assert_whole(&heap, 1);
 }

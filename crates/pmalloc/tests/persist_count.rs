@@ -9,7 +9,7 @@
 use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
 
 use pmalloc::{
-    BlockLayout, Heap, Slot, VersionedCell,
+    BlockLayout, Heap, PCell, Persistent, Slot, VersionedCell,
     persist::{Anon, Counts, Event, Line, Medium, Offset, Span, Traced},
 };
 
@@ -138,6 +138,7 @@ fn golden_persist_counts() {
         }
     }
     publish_rows(&heap, &mut table, slots, others);
+    typed_rows(&heap, &mut table);
     large_rows(&heap, &mut table, slots);
     making_rows(&heap, &mut table, others);
     insta::assert_snapshot!(table.text);
@@ -195,6 +196,60 @@ fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others:
         }
     }
     table.arrays.pop();
+}
+
+/// A value of a line and a half with a slot, each owner on a line of its own.
+#[derive(Persistent)]
+#[repr(C)]
+struct Node {
+    next: Slot<Self>,
+    count: PCell<u64>,
+    filling: [u64; 10],
+}
+
+fn node() -> Node {
+    Node { next: Slot::new(), count: PCell::new(0), filling: [0; 10] }
+}
+
+/// A slot on a line of its own.
+#[derive(Persistent)]
+#[repr(C)]
+struct Owner {
+    slot: Slot<Node>,
+    filling: [u64; 7],
+}
+
+fn typed_rows(heap: &Traceable, table: &mut Table<'_>) {
+    let owners = heap.root("owners", || {
+        std::array::from_fn::<_, SERIES, _>(|_| Owner { slot: Slot::new(), filling: [0; 7] })
+    });
+    let owners = owners.expect("room");
+    let array = heap.root_find("owners").expect("whole").expect("just made");
+    table.arrays.push(Span::new(array.offset, array.size_bytes()));
+    for owner in owners {
+        heap.alloc_value(&owner.slot, node()).expect("room");
+    }
+    for owner in &owners[2..] {
+        heap.free_from(&owner.slot).expect("full");
+    }
+    let slot = |at: usize| &owners[2 + at].slot;
+    table.row("alloc_value 96 B, steady", SERIES - 2, |at| {
+        heap.alloc_value(slot(at), node()).expect("room");
+    });
+    table.row("replace_value 96 B, steady", SERIES - 2, |at| {
+        heap.replace_value(slot(at), node()).expect("room");
+    });
+    let guard = heap.pin();
+    let cell = &owners[0].slot.get(&guard).expect("full").count;
+    table.row("PCell::store", SERIES, |at| cell.store(heap, at as u64).expect("live"));
+    table.row("PCell::fetch_add", SERIES, |_| drop(cell.fetch_add(heap, 1)));
+    drop(guard);
+    table.row("free_from a typed slot, steady", SERIES - 2, |at| {
+        heap.free_from(slot(at)).expect("full");
+    });
+    for owner in &owners[..2] {
+        heap.free_from(&owner.slot).expect("full");
+    }
 }
 
 fn large_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot]) {

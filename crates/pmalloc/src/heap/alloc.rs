@@ -10,7 +10,7 @@ use super::{
     raw,
     reserve::{Reserved, cancel, reserve},
     session::{Access, SessionState},
-    slot::Slot,
+    slot::SlotCell,
 };
 use crate::{
     book::Extent,
@@ -27,7 +27,7 @@ use crate::{
 pub(super) fn alloc_bare<M: Medium>(
     core: &Core<M>,
     access: &mut impl Access<M>,
-    slot: &Slot,
+    slot: &SlotCell,
     layout: BlockLayout,
 ) -> Result<()> {
     access.with(|state| {
@@ -41,7 +41,7 @@ pub(super) fn alloc_bare<M: Medium>(
 pub(super) fn alloc_init<M: Medium>(
     core: &Core<M>,
     access: &mut impl Access<M>,
-    slot: &Slot,
+    slot: &SlotCell,
     layout: BlockLayout,
     init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
@@ -68,7 +68,7 @@ struct Unpublished<'a, M: Medium, A: Access<M>> {
 }
 
 impl<M: Medium, A: Access<M>> Unpublished<'_, M, A> {
-    fn publish(&mut self, slot: &Slot) -> Result<()> {
+    fn publish(&mut self, slot: &SlotCell) -> Result<()> {
         let reserved = self.reserved.expect("published once");
         self.access.with(|state| {
             let _entered = self.core.enter()?;
@@ -103,23 +103,25 @@ impl<M: Medium, A: Access<M>> Drop for Unpublished<'_, M, A> {
 fn publish<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    slot: &Slot,
+    slot: &SlotCell,
     reserved: Reserved,
 ) -> Result<()> {
-    let place = core.place_of(slot)?;
-    publish_at(core, state, slot, place, reserved)
+    let place = core.offset_of(slot)?;
+    let _owned = core.slot_locks.lock(place);
+    // Under the lock: who frees a typed block holds those of its slots.
+    core.check_live(place)?;
+    publish_owned(core, state, slot, place, reserved)
 }
 
-/// As [`publish`], for a slot at byte `place` that is known to be the heap's.
+/// As [`publish`], for a slot at byte `place` that the caller owns.
 #[inline]
-pub(super) fn publish_at<M: Medium>(
+fn publish_owned<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    slot: &Slot,
+    slot: &SlotCell,
     place: u64,
     reserved: Reserved,
 ) -> Result<()> {
-    let _owned = core.slot_locks.lock(place);
     let found = slot.read(core.medium());
     if found.place().is_some() {
         return Err(Error::SlotFull { slot: place });
@@ -136,7 +138,7 @@ pub(super) fn publish_at<M: Medium>(
 /// A slot that the operation owns, and the version it is to get.
 #[derive(Clone, Copy)]
 struct SlotTarget<'a> {
-    slot: &'a Slot,
+    slot: &'a SlotCell,
     place: u64,
     version: Version,
 }
@@ -202,23 +204,24 @@ fn commit_large<M: Medium>(
     })?
 }
 
-/// Allocates a block with contents that `init` writes into the root slot at byte `place`.
+/// Allocates a block with contents that `write` writes, to all of its span, into the root slot at byte `place`.
 ///
 /// The caller has [entered](Core::enter).
 pub(super) fn alloc_root<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    (slot, place): (&Slot, u64),
+    (slot, place): (&SlotCell, u64),
     layout: Layout,
-    init: impl FnOnce(&mut [u8]),
+    write: impl FnOnce(&Core<M>, Span),
 ) -> Result<()> {
     let reserved = reserve(core, state, layout)?;
     let span = Span::new(reserved.offset(), layout.size() as u64);
-    raw::initialise(core, span, init);
+    write(core, span);
     let m = core.medium();
     m.stored(span);
     // CRASH: the contents are durable before the record that makes them reachable; so is the root's entry, which the
     // caller has flushed.
     m.persist(span);
-    publish_at(core, state, slot, place, reserved).inspect_err(|_| cancel(core, state, reserved))
+    let _owned = core.slot_locks.lock(place);
+    publish_owned(core, state, slot, place, reserved).inspect_err(|_| cancel(core, state, reserved))
 }

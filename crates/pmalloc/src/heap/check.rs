@@ -9,7 +9,7 @@ use super::{
     core::Core,
     options,
     root_entry::{self, Entry, RootInfo},
-    slot::Slot,
+    slot::SlotCell,
 };
 use crate::{
     error::{Error, Result},
@@ -195,7 +195,9 @@ impl<M: Medium> Checker<'_, M> {
             return;
         }
         let region = self.core.medium().region();
-        let Ok(slots) = region.array::<Slot>(Offset::new(root.offset), root.length) else { return };
+        let Ok(slots) = region.array::<SlotCell>(Offset::new(root.offset), root.length) else {
+            return;
+        };
         for slot in slots {
             if let Some(block) = slot.read(self.core.medium()).place() {
                 self.claim(region.span_of(slot).start, block);

@@ -6,7 +6,7 @@ use super::{
     core::Core,
     guard::Freed,
     session::{Access, SessionState},
-    slot::Slot,
+    slot::SlotCell,
 };
 use crate::{
     arena::Target,
@@ -21,16 +21,16 @@ use crate::{
     slab::{Descriptor, LiveBit},
 };
 
-/// Frees the block that `slot` owns.
+/// Frees the block that `slot` owns, without looking into it.
 pub(super) fn free_from<M: Medium>(
     core: &Core<M>,
     access: &mut impl Access<M>,
-    slot: &Slot,
+    slot: &SlotCell,
 ) -> Result<()> {
     access.with(|state| {
         let _entered = core.enter()?;
         core.prepare(state)?;
-        let place = core.place_of(slot)?;
+        let place = core.offset_of(slot)?;
         let freed = unlink(core, state, slot, place)?;
         recycle(core, state, freed);
         Ok(())
@@ -40,7 +40,7 @@ pub(super) fn free_from<M: Medium>(
 /// A slot that the operation owns, what it holds, and the version it is to get.
 #[derive(Clone, Copy)]
 struct SlotSource<'a> {
-    slot: &'a Slot,
+    slot: &'a SlotCell,
     place: u64,
     block: u64,
     version: Version,
@@ -67,10 +67,12 @@ pub(super) enum Unlinked {
 fn unlink<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    slot: &Slot,
+    slot: &SlotCell,
     place: u64,
 ) -> Result<Unlinked> {
     let _owned = core.slot_locks.lock(place);
+    // Under the lock: who frees a typed block holds those of its slots.
+    core.check_live(place)?;
     let found = slot.read(core.medium());
     let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot: place }) };
     if core.root_blocks.contains(block) {
@@ -85,7 +87,7 @@ fn unlink<M: Medium>(
 pub(super) fn free_root<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    (slot, place): (&Slot, u64),
+    (slot, place): (&SlotCell, u64),
     block: u64,
 ) -> Result<()> {
     core.prepare(state)?;

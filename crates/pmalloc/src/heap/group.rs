@@ -3,10 +3,10 @@
 //! The steps take effect in order, as if each were an operation of its own, but of each slot and cell only the last word is
 //! stored. All of them are owned from before the first look until the retirement is durable.
 
-use pmalloc_persist::{LINE_BYTES, Medium, Span};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span};
 
 use super::{
-    core::Core, free::Unlinked, reserve::Reserved, session::SessionState, slot::Slot,
+    SlotMap, core::Core, free::Unlinked, reserve::Reserved, session::SessionState, slot::SlotCell,
     versioned_cell::VersionedCell,
 };
 use crate::{
@@ -26,9 +26,28 @@ use crate::{
 /// A slot that a step names, and where it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub(super) slot: &'a Slot,
+    pub(super) slot: &'a SlotCell,
     /// Byte offset.
     pub(super) offset: u64,
+    pub(super) home: Home,
+}
+
+/// In what kind of block a slot lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    /// In a live one.
+    Live,
+    /// In one that the group allocates.
+    New,
+}
+
+/// What is known of a block by the type of the slot that owns it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inside {
+    /// Where its slots are.
+    pub(super) slots: SlotMap,
+    /// Bytes that it must have.
+    pub(super) size_bytes: usize,
 }
 
 /// A cell that a step names, and where it is.
@@ -44,8 +63,8 @@ pub(super) struct CellPlace<'a> {
 pub(super) enum Step<'a> {
     /// The empty slot gets a block that was reserved.
     Alloc(Place<'a>, Reserved),
-    /// The slot's block is freed.
-    Free(Place<'a>),
+    /// The slot's block is freed, and its slots must be empty then.
+    Free(Place<'a>, Inside),
     /// The block of the first slot goes to the second, which is empty.
     Move(Place<'a>, Place<'a>),
     /// Two slots exchange what they own.
@@ -55,12 +74,13 @@ pub(super) enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Byte offsets of the slots and cells.
-    fn offsets(&self) -> impl Iterator<Item = u64> + use<> {
+    /// The slots and cells: byte offsets, and in what they lie.
+    fn places(&self) -> impl Iterator<Item = (u64, Home)> + use<> {
+        let of = |place: &Place<'_>| (place.offset, place.home);
         let (first, second) = match self {
-            Step::Alloc(place, _) | Step::Free(place) => (place.offset, None),
-            Step::Move(a, b) | Step::Swap(a, b) => (a.offset, Some(b.offset)),
-            Step::Set(place, _) => (place.offset, None),
+            Step::Alloc(place, _) | Step::Free(place, _) => (of(place), None),
+            Step::Move(a, b) | Step::Swap(a, b) => (of(a), Some(of(b))),
+            Step::Set(place, _) => ((place.offset, Home::Live), None),
         };
         [Some(first), second].into_iter().flatten()
     }
@@ -81,14 +101,20 @@ pub(super) fn perform<M: Medium>(
     steps: &[Step<'_>],
 ) -> Result<Vec<Unlinked>> {
     core.prepare(state)?;
-    let _owned = core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets));
-    let mut plan = Plan::default();
-    steps.iter().try_for_each(|step| plan.add(core, step))?;
-    plan.check_children()?;
-    if plan.drafts.is_empty() {
-        return Ok(Vec::new());
+    let mut children = Vec::new();
+    loop {
+        let places = steps.iter().flat_map(Step::places).map(|(offset, _)| offset);
+        let _owned = core.slot_locks.lock_all(places.chain(children.iter().copied()));
+        let plan = Plan::of(core, steps)?;
+        // Which slots the freed blocks have is known only now: they are owned in the next round, unless the blocks are
+        // others then.
+        if plan.children != children {
+            children = plan.children;
+            continue;
+        }
+        plan.check_children(core)?;
+        return if plan.drafts.is_empty() { Ok(Vec::new()) } else { commit(core, state, &plan) };
     }
-    commit(core, state, &plan)
 }
 
 /// What a group comes to.
@@ -102,6 +128,8 @@ struct Plan<'a> {
     cells: Vec<(CellPlace<'a>, CellWord)>,
     allocated: Vec<Reserved>,
     freed: Vec<Freed>,
+    /// Byte offsets of the slots in freed blocks, as far as their types tell.
+    children: Vec<u64>,
 }
 
 /// A block that a group frees.
@@ -119,10 +147,23 @@ enum FreedKind {
 }
 
 impl<'a> Plan<'a> {
+    /// What `steps` come to, if they can be made. Their slots and cells are owned.
+    fn of<M: Medium>(core: &Core<M>, steps: &[Step<'a>]) -> Result<Self> {
+        let mut places = steps.iter().flat_map(Step::places);
+        // Under the locks: who frees a typed block holds those of its slots.
+        places.try_for_each(|(offset, home)| match home {
+            Home::Live => core.check_live(offset),
+            Home::New => Ok(()),
+        })?;
+        let mut plan = Self::default();
+        steps.iter().try_for_each(|step| plan.add(core, step))?;
+        Ok(plan)
+    }
+
     fn add<M: Medium>(&mut self, core: &Core<M>, step: &Step<'a>) -> Result<()> {
         match *step {
             Step::Alloc(place, reserved) => self.alloc(core, place, reserved),
-            Step::Free(place) => self.free(core, place),
+            Step::Free(place, inside) => self.free(core, place, inside),
             Step::Move(from, to) => self.exchange(core, from, to, Want::Move),
             Step::Swap(a, b) => self.exchange(core, a, b, Want::Swap),
             Step::Set(to, value) => {
@@ -150,7 +191,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn free<M: Medium>(&mut self, core: &Core<M>, from: Place<'a>) -> Result<()> {
+    fn free<M: Medium>(&mut self, core: &Core<M>, from: Place<'a>, inside: Inside) -> Result<()> {
         let Some(block) = self.word(core, from).place() else {
             return Err(Error::SlotEmpty { slot: from.offset });
         };
@@ -172,6 +213,16 @@ impl<'a> Plan<'a> {
                 (Op::FreeLarge, range.pages, Freed { span, kind: FreedKind::Large { range, log } })
             }
         };
+        if freed.span.len < inside.size_bytes as u64 {
+            return Err(Error::corrupted(
+                from.offset,
+                "a slot owns a block that is too small for its type",
+            ));
+        }
+        inside.slots.any(0, &mut |at| {
+            self.children.push(block + at as u64);
+            false
+        });
         self.freed.push(freed);
         self.change(core, from, op, block, pages);
         Ok(())
@@ -253,15 +304,24 @@ impl<'a> Plan<'a> {
     }
 
     /// A slot in a block that the group frees must not own anything when it is done.
-    fn check_children(&self) -> Result<()> {
-        let lost = self.slots.iter().find(|(place, word)| {
-            let is_inside = |freed: &Freed| freed.span.contains(Span::new(place.offset, 8));
-            word.place().is_some() && self.freed.iter().any(is_inside)
-        });
-        match lost {
-            Some((place, _)) => Err(Error::SlotFull { slot: place.offset }),
-            None => Ok(()),
+    fn check_children<M: Medium>(&self, core: &Core<M>) -> Result<()> {
+        let is_inside = |place: u64| {
+            let word = Span::new(place, size_of::<SlotCell>() as u64);
+            self.freed.iter().any(|freed| freed.span.contains(word))
+        };
+        let is_full = |(_, word): &&(Place<'_>, SlotWord)| word.place().is_some();
+        let named = self.slots.iter().filter(is_full).map(|(place, _)| place.offset);
+        if let Some(slot) = named.into_iter().find(|place| is_inside(*place)) {
+            return Err(Error::ChildrenAlive { slot });
         }
+        for &slot in &self.children {
+            let is_named = self.slots.iter().any(|(place, _)| place.offset == slot);
+            let child: &SlotCell = core.medium().at(Offset::new(slot))?;
+            if !is_named && child.read(core.medium()).place().is_some() {
+                return Err(Error::ChildrenAlive { slot });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,8 @@
 //! | [`reserve`] | blocks that are taken and not live yet |
 //! | [`group`], [`publish`] | several changes of slots as one durable operation |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
+//! | [`persistent`], [`typed`] | types that a block can hold, and the operations on blocks of them |
+//! | [`pcell`] | a value of eight bytes that changes in place |
 //! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
 //! | [`roots`], [`root_entry`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
@@ -19,7 +21,7 @@
 //! | [`map`] | what each part of a heap is |
 //! | [`recover`] | recovery for its own sake, and what it did |
 //! | [`salvage`] | a damaged heap made whole again, as far as that is possible |
-//! | [`raw`] | blocks as bytes: the one file with unsafe code |
+//! | [`raw`] | blocks as bytes and as values; with [`persistent`] all unsafe code |
 
 mod alloc;
 mod block_layout;
@@ -34,6 +36,8 @@ mod guard;
 mod info;
 mod map;
 mod options;
+mod pcell;
+mod persistent;
 mod pptr;
 mod publish;
 mod raw;
@@ -47,6 +51,7 @@ mod session;
 mod slot;
 mod slot_locks;
 mod stats;
+mod typed;
 mod versioned_cell;
 
 use std::{
@@ -56,7 +61,7 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Mapped, Medium, OnMedia, Span,
+    Mapped, Medium, Span,
     sync::{Arc, thread},
 };
 
@@ -68,6 +73,8 @@ pub use self::{
     info::{Info, info},
     map::{HeapMap, Part, PartKind, map_file},
     options::{HeapOptions, TestGeometry},
+    pcell::{CellInteger, CellValue, PCell},
+    persistent::{Content, LayoutHash, Persistent, SlotMap, TypeGraph},
     pptr::PPtr,
     publish::{NewBlock, PUBLISH_MAX, Publish, SlotRef},
     recover::{RecoveryReport, recover_file},
@@ -214,7 +221,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// Cost: 4 line flushes, 3 fences.
     #[inline]
     pub fn alloc_to(&self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
-        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot, layout.into())
+        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot.cell(), layout.into())
     }
 
     /// Allocates a block into the empty `slot` with contents that `init` writes.
@@ -237,16 +244,17 @@ impl<M: Medium + 'static> Heap<M> {
         layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
+        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot.cell(), layout.into(), init)
     }
 
     /// Frees the block that `slot` owns and leaves the slot empty.
     ///
-    /// The block is not looked into: what slots inside it own is lost to the program, so free that first.
+    /// A block of bytes is not looked into: what slots inside it own is lost to the program, so free that first. The slots
+    /// of a typed block must be empty.
     ///
     /// # Errors
     ///
-    /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is
+    /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::ChildrenAlive`], [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is
     /// damaged,
     /// [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log of a large block has no room.
     /// Nothing changed then.
@@ -256,8 +264,8 @@ impl<M: Medium + 'static> Heap<M> {
     /// After return the free is durable; after a crash before that, block and slot are both as before or both
     /// free. Cost: 4 line flushes, 3 fences.
     #[inline]
-    pub fn free_from(&self, slot: &Slot) -> Result<()> {
-        free::free_from(self.core(), &mut Implicit(self.core()), slot)
+    pub fn free_from<T: Content + ?Sized>(&self, slot: &Slot<T>) -> Result<()> {
+        typed::free_from(self.core(), &mut Implicit(self.core()), slot)
     }
 
     /// Reserves a block for `layout`: it can be written, and is published later, together with other changes.
@@ -320,7 +328,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// Atomic: after a crash one of the slots owns the block. Cost: at most 5 line flushes, 3 fences.
-    pub fn move_to(&self, from: &Slot, to: &Slot) -> Result<()> {
+    pub fn move_to<T: Content + ?Sized>(&self, from: &Slot<T>, to: &Slot<T>) -> Result<()> {
         publish::move_to(self.core(), &mut Implicit(self.core()), from, to)
     }
 
@@ -333,7 +341,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// Atomic. Cost: at most 5 line flushes, 3 fences.
-    pub fn swap(&self, a: &Slot, b: &Slot) -> Result<()> {
+    pub fn swap<T: Content + ?Sized>(&self, a: &Slot<T>, b: &Slot<T>) -> Result<()> {
         publish::swap(self.core(), &mut Implicit(self.core()), a, b)
     }
 
@@ -458,10 +466,23 @@ impl<M: Medium + 'static> Heap<M> {
 impl<M: Medium> Core<M> {
     /// Byte offset of a slot or cell that may be changed: it lies in a live block.
     #[inline]
-    fn place_of<T: OnMedia>(&self, word: &T) -> Result<u64> {
+    fn place_of<T>(&self, word: &T) -> Result<u64> {
+        let offset = self.offset_of(word)?;
+        self.check_live(offset)?;
+        Ok(offset)
+    }
+
+    /// Byte offset of a slot or cell, wherever in the heap it lies.
+    #[inline]
+    fn offset_of<T>(&self, word: &T) -> Result<u64> {
         let place = std::ptr::from_ref(word).cast::<u8>();
-        let offset = self.medium().region().offset_of(place).ok_or(Error::SlotForeign)?;
-        if self.space.is_inside_live_block(offset) { Ok(offset) } else { Err(Error::SlotForeign) }
+        self.medium().region().offset_of(place).ok_or(Error::SlotForeign)
+    }
+
+    /// Sees that the word at byte `offset` lies in a live block.
+    #[inline]
+    fn check_live(&self, offset: u64) -> Result<()> {
+        if self.space.is_inside_live_block(offset) { Ok(()) } else { Err(Error::SlotForeign) }
     }
 
     /// The usable bytes of the live block at byte `place`, or `None` if no live block starts there.

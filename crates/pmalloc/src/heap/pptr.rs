@@ -8,6 +8,7 @@ use super::{Guard, Slot};
 
 /// Byte offset of a block, as a plain value: copyable, comparable, valid for as long as the block lives and in
 /// every process that opens the heap.
+#[repr(transparent)]
 pub struct PPtr<T: ?Sized = [u8]> {
     offset: u64,
     target: PhantomData<fn() -> Box<T>>,
@@ -36,14 +37,14 @@ impl<T: ?Sized> PPtr<T> {
     }
 }
 
-impl Slot {
+impl<T: ?Sized> Slot<T> {
     /// A pointer to the block that the slot owns, null if it is empty.
     ///
     /// # Panics
     ///
     /// If the slot does not lie in the guard's heap.
     #[must_use]
-    pub fn pptr<M: Medium>(&self, guard: &Guard<'_, M>) -> PPtr {
+    pub fn pptr<M: Medium>(&self, guard: &Guard<'_, M>) -> PPtr<T> {
         PPtr::from_offset(self.offset(guard).unwrap_or(0))
     }
 }

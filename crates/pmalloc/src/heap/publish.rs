@@ -1,17 +1,22 @@
 //! `publish`: many changes of slots and cells, atomic as a whole; and the four that have names of their own.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
 
-use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
+use pmalloc_persist::{
+    Mapped, Medium, Offset,
+    sync::{Arc, Ordering},
+};
 
 use super::{
+    Content, Persistent,
     block_layout::BlockLayout,
     core::Core,
     free,
-    group::{self, CellPlace, Place, Step},
-    reserve::Reservation,
+    group::{self, CellPlace, Home, Inside, Place, Step},
+    raw,
+    reserve::{Pending, Reservation},
     session::{Access, Implicit, Session},
-    slot::Slot,
+    slot::{Slot, SlotCell},
     versioned_cell::VersionedCell,
 };
 use crate::{
@@ -54,44 +59,82 @@ pub const PUBLISH_MAX: usize = 64;
 pub struct Publish<'h, M: Medium + 'static = Mapped> {
     core: &'h Arc<Core<M>>,
     actions: Vec<Action<'h>>,
-    blocks: Vec<Reservation<'h, M>>,
+    /// The blocks, each with the number of its [`NewBlock`].
+    blocks: Vec<(u64, Pending<'h, M>)>,
 }
 
 /// A slot that an action names: one in a live block, or one in a block of the same publish.
-#[derive(Debug, Clone, Copy)]
-pub struct SlotRef<'h>(Target<'h>);
+pub struct SlotRef<'h, T: ?Sized = [u8]>(Target<'h>, PhantomData<fn() -> Box<T>>);
 
+/// A [`SlotRef`] without the type of what the slot owns.
 #[derive(Debug, Clone, Copy)]
 enum Target<'h> {
-    Live(&'h Slot),
-    New { block: NewBlock, at_byte: usize },
+    Live(&'h SlotCell),
+    New { block: u64, at_byte: usize },
 }
 
 /// A block that was added to a publish and is not live yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewBlock(usize);
+pub struct NewBlock<T: ?Sized = [u8]> {
+    /// Of its own in the process: one publish's block is never taken for another's.
+    id: u64,
+    holds: PhantomData<fn() -> Box<T>>,
+}
+
+/// Numbers of new blocks.
+static NEXT_BLOCK: ProcessCounter = ProcessCounter::new(0);
 
 impl NewBlock {
     /// The slot at byte `at_byte` of the block, a multiple of 8; the block's contents must have initialised it, zero for
     /// an empty one.
     #[must_use]
     pub const fn slot<'h>(self, at_byte: usize) -> SlotRef<'h> {
-        SlotRef(Target::New { block: self, at_byte })
+        SlotRef(Target::New { block: self.id, at_byte }, PhantomData)
     }
 }
 
-impl<'h> From<&'h Slot> for SlotRef<'h> {
-    fn from(slot: &'h Slot) -> Self {
-        Self(Target::Live(slot))
+impl<'h, T: ?Sized> From<&'h Slot<T>> for SlotRef<'h, T> {
+    fn from(slot: &'h Slot<T>) -> Self {
+        Self(Target::Live(slot.cell()), PhantomData)
+    }
+}
+
+impl<T: ?Sized> Clone for SlotRef<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: ?Sized> Copy for SlotRef<'_, T> {}
+impl<T: ?Sized> fmt::Debug for SlotRef<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SlotRef").field(&self.0).finish()
+    }
+}
+
+impl<T: ?Sized> Clone for NewBlock<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: ?Sized> Copy for NewBlock<T> {}
+impl<T: ?Sized> PartialEq for NewBlock<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+impl<T: ?Sized> Eq for NewBlock<T> {}
+impl<T: ?Sized> fmt::Debug for NewBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NewBlock").field(&self.id).finish()
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Action<'h> {
-    Alloc(SlotRef<'h>, NewBlock),
-    Free(SlotRef<'h>),
-    Move(SlotRef<'h>, SlotRef<'h>),
-    Swap(SlotRef<'h>, SlotRef<'h>),
+    /// With the index of the block.
+    Alloc(Target<'h>, usize),
+    Free(Target<'h>, Inside),
+    Move(Target<'h>, Target<'h>),
+    Swap(Target<'h>, Target<'h>),
     Set(&'h VersionedCell, u64),
 }
 
@@ -101,30 +144,60 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     }
 
     /// Gives `block` to `slot`, which is empty.
-    pub fn alloc(&mut self, slot: impl Into<SlotRef<'h>>, block: Reservation<'h, M>) -> NewBlock {
-        let new = NewBlock(self.blocks.len());
-        self.blocks.push(block);
-        self.actions.push(Action::Alloc(slot.into(), new));
-        new
+    pub fn alloc<T: Content + ?Sized>(
+        &mut self,
+        slot: impl Into<SlotRef<'h, T>>,
+        block: Reservation<'h, M, T>,
+    ) -> NewBlock<T> {
+        // Relaxed: only uniqueness counts.
+        let id = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed);
+        self.actions.push(Action::Alloc(slot.into().0, self.blocks.len()));
+        self.blocks.push((id, block.into_pending()));
+        NewBlock { id, holds: PhantomData }
     }
 
-    /// Frees the block that `slot` owns.
-    pub fn free(&mut self, slot: impl Into<SlotRef<'h>>) -> &mut Self {
-        self.add(Action::Free(slot.into()))
+    /// The slot that `field` chooses in the value of a block that was added to this publish.
+    ///
+    /// # Panics
+    ///
+    /// If the block was added to another publish, or `field` returns a slot that does not lie in it.
+    #[must_use]
+    pub fn slot_of<T: Persistent, U: ?Sized>(
+        &self,
+        block: NewBlock<T>,
+        field: impl FnOnce(&T) -> &Slot<U>,
+    ) -> SlotRef<'h, U> {
+        let pending = self.pending(block.id).expect("the block was added to this publish");
+        let at_byte = raw::with_reserved(self.core, pending.span(), |value: &T| {
+            let (base, slot) = (std::ptr::from_ref(value).addr(), field(value).cell());
+            std::ptr::from_ref(slot).addr().checked_sub(base).filter(|at| *at < size_of::<T>())
+        });
+        let at_byte = at_byte.flatten().expect("the slot lies in the block");
+        SlotRef(Target::New { block: block.id, at_byte }, PhantomData)
+    }
+
+    /// Frees the block that `slot` owns. The slots of a typed block must be empty when the publish is done.
+    pub fn free<T: Content + ?Sized>(&mut self, slot: impl Into<SlotRef<'h, T>>) -> &mut Self {
+        let inside = Inside { slots: T::SLOTS, size_bytes: T::SIZE_BYTES };
+        self.add(Action::Free(slot.into().0, inside))
     }
 
     /// Moves the block of `from` to `to`, which is empty.
-    pub fn move_to(
+    pub fn move_to<T: Content + ?Sized>(
         &mut self,
-        from: impl Into<SlotRef<'h>>,
-        to: impl Into<SlotRef<'h>>,
+        from: impl Into<SlotRef<'h, T>>,
+        to: impl Into<SlotRef<'h, T>>,
     ) -> &mut Self {
-        self.add(Action::Move(from.into(), to.into()))
+        self.add(Action::Move(from.into().0, to.into().0))
     }
 
     /// Exchanges what two slots own, if anything.
-    pub fn swap(&mut self, a: impl Into<SlotRef<'h>>, b: impl Into<SlotRef<'h>>) -> &mut Self {
-        self.add(Action::Swap(a.into(), b.into()))
+    pub fn swap<T: Content + ?Sized>(
+        &mut self,
+        a: impl Into<SlotRef<'h, T>>,
+        b: impl Into<SlotRef<'h, T>>,
+    ) -> &mut Self {
+        self.add(Action::Swap(a.into().0, b.into().0))
     }
 
     /// Sets `cell` to `value`, at most [`VersionedCell::VALUE_MAX`].
@@ -150,8 +223,9 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     ///
     /// # Errors
     ///
-    /// Those of the actions as operations of their own: [`Error::SlotFull`] (also for a slot that would be left full in
-    /// a block that is freed), [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`];
+    /// Those of the actions as operations of their own: [`Error::SlotFull`], [`Error::SlotEmpty`],
+    /// [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`]; [`Error::ChildrenAlive`] for a slot that would be
+    /// left full in a block that is freed, if it is named here or known by the type of the block;
     /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a block of this publish
     /// whose contents were not written, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
     /// large blocks. Nothing changed then, and the actions are still here.
@@ -175,7 +249,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self.commit_with(&mut session.access())
     }
 
-    fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
+    pub(super) fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
         if self.actions.len() > PUBLISH_MAX {
             let limit = PUBLISH_MAX as u64;
             return Err(Error::Limit { what: "actions in one publish", limit });
@@ -190,7 +264,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
             Ok::<(), Error>(())
         })?;
         self.actions.clear();
-        self.blocks.drain(..).for_each(Reservation::published);
+        self.blocks.drain(..).for_each(|(_, block)| block.published());
         Ok(())
     }
 
@@ -205,7 +279,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     fn persist_contents(&self) {
         let m = self.core.medium();
         let mut any = false;
-        for contents in self.blocks.iter().filter_map(Reservation::contents) {
+        for contents in self.blocks.iter().filter_map(|(_, block)| block.contents()) {
             m.flush(contents);
             any = true;
         }
@@ -218,10 +292,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     fn steps(&self) -> Result<Vec<Step<'h>>> {
         let step = |action: &Action<'h>| {
             Ok(match *action {
-                Action::Alloc(slot, NewBlock(at)) => {
-                    Step::Alloc(self.place(slot)?, self.blocks[at].block())
+                Action::Alloc(slot, at) => {
+                    Step::Alloc(self.place(slot)?, self.blocks[at].1.block())
                 }
-                Action::Free(slot) => Step::Free(self.place(slot)?),
+                Action::Free(slot, inside) => Step::Free(self.place(slot)?, inside),
                 Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
                 Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
                 Action::Set(cell, value) => {
@@ -233,17 +307,23 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self.actions.iter().map(step).collect()
     }
 
-    fn place(&self, slot: SlotRef<'h>) -> Result<Place<'h>> {
-        match slot.0 {
-            Target::Live(slot) => Ok(Place { slot, offset: self.core.place_of(slot)? }),
+    fn place(&self, slot: Target<'h>) -> Result<Place<'h>> {
+        match slot {
+            Target::Live(slot) => {
+                Ok(Place { slot, offset: self.core.offset_of(slot)?, home: Home::Live })
+            }
             Target::New { block, at_byte } => self.new_place(block, at_byte),
         }
     }
 
+    fn pending(&self, block: u64) -> Option<&Pending<'h, M>> {
+        self.blocks.iter().find(|(id, _)| *id == block).map(|(_, pending)| pending)
+    }
+
     /// A slot in a block of this publish, whose contents have made it durable.
-    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<Place<'h>> {
+    fn new_place(&self, block: u64, at_byte: usize) -> Result<Place<'h>> {
         let invalid = |why: &str| Error::Invalid { what: "slot in a new block", why: why.into() };
-        let block = self.blocks.get(block.0);
+        let block = self.pending(block);
         let block = block.ok_or_else(|| invalid("the block was not added to this publish"))?;
         let contents = block.contents();
         let contents =
@@ -253,8 +333,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
             return Err(invalid("slots are 8 bytes, aligned to 8, inside the bytes asked for"));
         }
         let offset = contents.start + at;
-        let slot = self.core.medium().at(Offset::<Slot>::new(offset))?;
-        Ok(Place { slot, offset })
+        let slot = self.core.medium().at(Offset::<SlotCell>::new(offset))?;
+        Ok(Place { slot, offset, home: Home::New })
     }
 }
 
@@ -288,21 +368,21 @@ pub(super) fn replace<M: Medium + 'static>(
 }
 
 /// Moves the block of `from` to `to`.
-pub(super) fn move_to<M: Medium + 'static>(
+pub(super) fn move_to<M: Medium + 'static, T: Content + ?Sized>(
     core: &Arc<Core<M>>,
     access: &mut impl Access<M>,
-    from: &Slot,
-    to: &Slot,
+    from: &Slot<T>,
+    to: &Slot<T>,
 ) -> Result<()> {
     Publish::new(core).move_to(from, to).commit_with(access)
 }
 
 /// Exchanges what two slots own.
-pub(super) fn swap<M: Medium + 'static>(
+pub(super) fn swap<M: Medium + 'static, T: Content + ?Sized>(
     core: &Arc<Core<M>>,
     access: &mut impl Access<M>,
-    a: &Slot,
-    b: &Slot,
+    a: &Slot<T>,
+    b: &Slot<T>,
 ) -> Result<()> {
     Publish::new(core).swap(a, b).commit_with(access)
 }

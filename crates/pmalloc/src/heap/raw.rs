@@ -1,9 +1,9 @@
-//! The one file of the allocator with unsafe code: blocks as bytes.
+//! Blocks as bytes and as values: where the allocator turns heap memory into references.
 #![allow(unsafe_code)]
 
 use pmalloc_persist::{Medium, Span};
 
-use super::{core::Core, guard::Guard};
+use super::{Persistent, core::Core, guard::Guard};
 
 /// The bytes of a live block.
 ///
@@ -36,4 +36,58 @@ pub(super) fn initialise<M: Medium>(core: &Core<M>, span: Span, init: impl FnOnc
     //    was not reused before all older guards were gone, no reference to its former content is left.
     let bytes = unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) };
     init(bytes);
+}
+
+/// The value in a live block, or `None` if the block can't hold a `T`.
+///
+/// `span` is that of a live block that a slot for a `T` owns, found under `guard`.
+pub(super) fn value<'g, T: Persistent, M: Medium>(
+    core: &Core<M>,
+    _guard: &'g Guard<'_, M>,
+    span: Span,
+) -> Option<&'g T> {
+    view(core, span)
+}
+
+/// The value in the block of a root that is not removed while the heap is open, or `None` if it can't hold a `T`.
+pub(super) fn root_value<T: Persistent, M: Medium>(core: &Core<M>, span: Span) -> Option<&T> {
+    view(core, span)
+}
+
+/// The value in a block that is reserved, was written as a `T`, and is seen by nobody else while `look` runs.
+pub(super) fn with_reserved<T: Persistent, M: Medium, R>(
+    core: &Core<M>,
+    span: Span,
+    look: impl FnOnce(&T) -> R,
+) -> Option<R> {
+    view(core, span).map(look)
+}
+
+fn view<'a, T: Persistent, M: Medium>(core: &Core<M>, span: Span) -> Option<&'a T> {
+    let bytes = Span::new(span.start, size_of::<T>() as u64);
+    let start = core.medium().region().pointer(bytes).ok()?.cast::<T>();
+    if !span.contains(bytes) || !start.is_aligned() {
+        return None;
+    }
+    core.medium().settle(bytes);
+    // SAFETY:
+    // 1. inside the mapping, which outlives what the three callers tie the reference to, backed, and aligned;
+    // 2. any bytes are a `T` (`Persistent`, 1), and a mapping's bytes are always initialised;
+    // 3. while the reference lives nothing but cells and slots changes in the block: the heap does not reuse it, by the
+    //    guard, because it is a root that was handed out, or because it is reserved; and a slot for a `T`, or a root of
+    //    that type, has blocks that are seen as a `T` only.
+    Some(unsafe { start.as_ref() })
+}
+
+/// Writes `value` into a block that is reserved and that nobody else has seen.
+pub(super) fn write<T: Persistent, M: Medium>(core: &Core<M>, span: Span, value: T) {
+    let start = core.medium().region().pointer(span).expect("a reserved block lies in the heap");
+    let start = start.cast::<T>();
+    assert!(
+        span.len >= size_of::<T>() as u64 && start.is_aligned(),
+        "a block of the value's layout"
+    );
+    core.medium().settle(span);
+    // SAFETY: inside the mapping, backed and exclusive, as in `initialise`; large enough and aligned, as asserted.
+    unsafe { start.write(value) };
 }

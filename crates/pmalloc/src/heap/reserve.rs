@@ -2,11 +2,12 @@
 //!
 //! A reserved block has no live bit and no log entry, and is in no cache: a crash gives it back.
 
-use std::{alloc::Layout, fmt};
+use std::{alloc::Layout, fmt, marker::PhantomData};
 
 use pmalloc_persist::{Medium, PAGE_BYTES, Span, sync::Arc};
 
 use super::{
+    Persistent,
     block_layout::BlockLayout,
     core::Core,
     guard::Freed,
@@ -133,7 +134,66 @@ pub(super) fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserv
 ///
 /// Made by [`Heap::reserve`](super::Heap::reserve); becomes live when a [`Publish`](super::Publish) that it was given to
 /// is committed. A crash before that gives it back.
-pub struct Reservation<'h, M: Medium + 'static = pmalloc_persist::Mapped> {
+pub struct Reservation<'h, M: Medium + 'static = pmalloc_persist::Mapped, T: ?Sized = [u8]> {
+    pending: Pending<'h, M>,
+    holds: PhantomData<fn() -> Box<T>>,
+}
+
+impl<'h, M: Medium + 'static> Reservation<'h, M> {
+    /// Reserves a block for `layout`.
+    pub(super) fn new(
+        core: &'h Arc<Core<M>>,
+        access: &mut impl Access<M>,
+        layout: BlockLayout,
+    ) -> Result<Self> {
+        Ok(Self { pending: Pending::new(core, access, layout)?, holds: PhantomData })
+    }
+
+    /// Lets `init` write the bytes that were asked for; they hold what they held before.
+    ///
+    /// What is written is durable before the block becomes reachable. A block that is never written is published
+    /// uninitialised.
+    pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
+        self.pending.write_with(|core, span| raw::initialise(core, span, init));
+    }
+}
+
+impl<'h, M: Medium + 'static, T: Persistent> Reservation<'h, M, T> {
+    /// Reserves a block and writes the value that `init` makes.
+    pub(super) fn of_value(
+        core: &'h Arc<Core<M>>,
+        access: &mut impl Access<M>,
+        init: impl FnOnce() -> T,
+    ) -> Result<Self> {
+        let mut pending =
+            Pending::new(core, access, BlockLayout::new(Layout::new::<T>()).with_tag(T::TAG))?;
+        let value = init();
+        pending.write_with(|core, span| raw::write(core, span, value));
+        Ok(Self { pending, holds: PhantomData })
+    }
+}
+
+impl<'h, M: Medium + 'static, T: ?Sized> Reservation<'h, M, T> {
+    /// Byte offset of the block.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.pending.block().offset()
+    }
+
+    /// The block without its type.
+    pub(super) fn into_pending(self) -> Pending<'h, M> {
+        self.pending
+    }
+}
+
+impl<M: Medium + 'static, T: ?Sized> fmt::Debug for Reservation<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("block", &self.pending.reserved).finish_non_exhaustive()
+    }
+}
+
+/// A block that is reserved, whatever it is to hold; it goes back when it is dropped unpublished.
+pub(super) struct Pending<'h, M: Medium + 'static> {
     core: &'h Arc<Core<M>>,
     /// `None` once it was published.
     reserved: Option<Reserved>,
@@ -141,9 +201,8 @@ pub struct Reservation<'h, M: Medium + 'static = pmalloc_persist::Mapped> {
     written: bool,
 }
 
-impl<'h, M: Medium + 'static> Reservation<'h, M> {
-    /// Reserves a block for `layout`.
-    pub(super) fn new(
+impl<'h, M: Medium + 'static> Pending<'h, M> {
+    fn new(
         core: &'h Arc<Core<M>>,
         access: &mut impl Access<M>,
         layout: BlockLayout,
@@ -156,19 +215,9 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
         Ok(Self { core, reserved: Some(reserved), size_bytes, written: false })
     }
 
-    /// Byte offset of the block.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.block().offset()
-    }
-
-    /// Lets `init` write the bytes that were asked for; they hold what they held before.
-    ///
-    /// What is written is durable before the block becomes reachable. A block that is never written is published
-    /// uninitialised.
-    pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
+    fn write_with(&mut self, write: impl FnOnce(&Core<M>, Span)) {
         self.written = true;
-        raw::initialise(self.core, self.span(), init);
+        write(self.core, self.span());
         self.core.medium().stored(self.span());
     }
 
@@ -187,12 +236,13 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
         self.reserved = None;
     }
 
-    fn span(&self) -> Span {
-        Span::new(self.offset(), self.size_bytes)
+    /// The bytes that were asked for.
+    pub(super) fn span(&self) -> Span {
+        Span::new(self.block().offset(), self.size_bytes)
     }
 }
 
-impl<M: Medium + 'static> Drop for Reservation<'_, M> {
+impl<M: Medium + 'static> Drop for Pending<'_, M> {
     fn drop(&mut self) {
         if let Some(reserved) = self.reserved.take() {
             Implicit(self.core).with(|state| {
@@ -202,11 +252,5 @@ impl<M: Medium + 'static> Drop for Reservation<'_, M> {
                 }
             });
         }
-    }
-}
-
-impl<M: Medium + 'static> fmt::Debug for Reservation<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("block", &self.reserved).finish_non_exhaustive()
     }
 }

@@ -28,7 +28,7 @@ pub struct RootInfo {
     pub kind: RootKind,
     /// How much of it: slots, or bytes.
     pub length: u64,
-    /// What the program calls the type of its bytes; zero for slots.
+    /// What the program calls the type of its bytes; the layout hash of a typed root; zero for slots.
     pub type_id: u64,
     /// Byte offset of its block from the base of the heap.
     pub offset: u64,
@@ -63,7 +63,7 @@ impl Shape {
     pub(super) const fn size_bytes(self) -> u64 {
         match self.kind {
             RootKind::Slots => self.length.saturating_mul(size_of::<Word>() as u64),
-            RootKind::Bytes => self.length,
+            RootKind::Bytes | RootKind::Typed => self.length,
         }
     }
 }
@@ -73,6 +73,9 @@ impl fmt::Display for Shape {
         match self.kind {
             RootKind::Slots => write!(f, "{} slots", self.length),
             RootKind::Bytes => write!(f, "{} bytes of type {:#x}", self.length, self.type_id),
+            RootKind::Typed => {
+                write!(f, "a value of {} bytes and layout {:#x}", self.length, self.type_id)
+            }
         }
     }
 }

@@ -1,19 +1,19 @@
 //! Named roots: the blocks that are found without a pointer.
 
-use std::alloc::Layout;
+use std::{alloc::Layout, any::type_name};
 
 use pmalloc_persist::{
-    Medium, Offset,
+    Medium, Offset, Span,
     sync::{Arc, lock},
 };
 
 use super::{
-    Heap, alloc,
+    Heap, Persistent, SlotMap, TypeGraph, alloc,
     core::Core,
-    free,
+    free, raw,
     root_entry::{self, Entry, RootInfo, Shape},
     session::{Access, Implicit, Session, SessionState},
-    slot::Slot,
+    slot::{Slot, SlotCell},
 };
 use crate::{
     error::{Error, Result},
@@ -48,7 +48,7 @@ impl<M: Medium + 'static> Heap<M> {
             });
         }
         let shape = Shape { kind: RootKind::Slots, length: count, type_id: 0 };
-        let root = obtain(core, &mut Implicit(core), name, shape)?;
+        let root = obtain(core, &mut Implicit(core), name, shape, || zero)?;
         Ok(core.medium().region().array(Offset::new(root.offset), count)?)
     }
 
@@ -93,7 +93,52 @@ impl<M: Medium + 'static> Heap<M> {
             });
         }
         let shape = Shape { kind: RootKind::Bytes, length: size_bytes as u64, type_id };
-        obtain(self.core(), &mut Implicit(self.core()), name, shape)
+        obtain(self.core(), &mut Implicit(self.core()), name, shape, || zero)
+    }
+
+    /// The value of the root `name`, creating it with what `init` returns if there is none.
+    ///
+    /// The value lives as long as the heap. It is known again by the layout of its type and of all types that it leads to
+    /// by slots: size, alignment, and the names, offsets and types of the fields.
+    ///
+    /// `init` may use the heap. If another thread creates the root meanwhile, what `init` returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMismatch`] if a root of this name exists and is something else, also of another layout;
+    /// [`Error::Invalid`] for a bad name, a type without bytes or one aligned to more than 64; [`Error::Limit`] if the root
+    /// table is full, [`Error::OutOfMemory`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: after a crash the root exists with its whole value, or not at all.
+    ///
+    /// # Examples
+    ///
+    /// See [`Persistent`].
+    pub fn root<T: Persistent>(&self, name: &str, init: impl FnOnce() -> T) -> Result<&T> {
+        let core = self.core();
+        let shape = typed_shape::<T>()?;
+        let root = obtain(core, &mut Implicit(core), name, shape, || {
+            let value = init();
+            move |core: &Core<M>, span| raw::write(core, span, value)
+        })?;
+        let value = raw::root_value(core, Span::new(root.offset, root.size_bytes()));
+        value.ok_or_else(|| Error::corrupted(root.offset, "a root can't hold a value of its type"))
+    }
+
+    /// Removes the root `name`, which holds a `T`, as [`root_remove`](Heap::root_remove) does for others.
+    ///
+    /// # Errors
+    ///
+    /// As [`root_remove`](Heap::root_remove), and [`Error::RootMismatch`] for a root that is no `T`.
+    ///
+    /// # Crash consistency
+    ///
+    /// As [`root_remove`](Heap::root_remove).
+    pub fn root_remove_typed<T: Persistent>(&self, name: &str) -> Result<()> {
+        let wanted = Removal::Typed(typed_shape::<T>()?, T::SLOTS);
+        remove(self.core(), &mut Implicit(self.core()), name, wanted)
     }
 
     /// The root `name`, of whatever kind, or `None` if there is none.
@@ -129,12 +174,14 @@ impl<M: Medium + 'static> Heap<M> {
 
     /// Removes the root `name` and frees its block; the name can be used again.
     ///
+    /// A typed root is removed by [`root_remove_typed`](Heap::root_remove_typed), which knows where its slots are.
+    ///
     /// A root of bytes is not looked into: what slots in it own is lost to the program, and pointers into it dangle, as
     /// those into any block that is freed. The block is not reused while guards live that are older.
     ///
     /// # Errors
     ///
-    /// [`Error::RootMissing`]; [`Error::RootInUse`] for a root array that [`slots`](Heap::slots) returned since the heap
+    /// [`Error::RootMissing`]; [`Error::RootMismatch`] for a typed root; [`Error::RootInUse`] for a root array that [`slots`](Heap::slots) returned since the heap
     /// was opened, as references to it may live as long as the heap; [`Error::ChildrenAlive`] for a root array with a full
     /// slot; [`Error::Invalid`] for a bad name, [`Error::Corrupted`] if the table is damaged; [`Error::OutOfMemory`] or
     /// [`Error::Io`] if the bookkeeping log of a large root has no room. Nothing changed then.
@@ -143,7 +190,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// Atomic: after a crash the root is there, whole, or neither it nor its block is.
     pub fn root_remove(&self, name: &str) -> Result<()> {
-        remove(self.core(), &mut Implicit(self.core()), name)
+        remove(self.core(), &mut Implicit(self.core()), name, Removal::Untyped)
     }
 }
 
@@ -155,16 +202,36 @@ impl<M: Medium + 'static> Session<M> {
     /// As [`Heap::root_remove`].
     pub fn root_remove(&mut self, name: &str) -> Result<()> {
         let core = Arc::clone(self.heap().core());
-        remove(&core, &mut self.access(), name)
+        remove(&core, &mut self.access(), name, Removal::Untyped)
     }
 }
 
-/// Finds the root `name`, or creates it zeroed, and sees that it is of `shape`.
-fn obtain<M: Medium>(
+/// The shape of a root that holds a `T`.
+fn typed_shape<T: Persistent>() -> Result<Shape> {
+    if size_of::<T>() == 0 || align_of::<T>() > ROOT_ALIGN {
+        return Err(Error::Invalid {
+            what: "type of a root",
+            why: format!("{}; it must have bytes, and be aligned to 64 at most", type_name::<T>()),
+        });
+    }
+    let length = size_of::<T>() as u64;
+    Ok(Shape { kind: RootKind::Typed, length, type_id: TypeGraph::hash_of::<T>() })
+}
+
+/// Writes the contents of a root that is not typed.
+fn zero<M: Medium>(core: &Core<M>, span: Span) {
+    raw::initialise(core, span, |block| block.fill(0));
+}
+
+/// Finds the root `name`, or creates it, and sees that it is of `shape`.
+///
+/// `prepare` is called if there is no such root, while no lock is held; what it returns writes the contents.
+fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
     access: &mut impl Access<M>,
     name: &str,
     shape: Shape,
+    prepare: impl FnOnce() -> W,
 ) -> Result<RootInfo> {
     check_name(name)?;
     let found = {
@@ -175,10 +242,11 @@ fn obtain<M: Medium>(
             None => None,
         }
     };
-    match found {
-        Some(root) => Ok(root),
-        None => access.with(|state| find_or_create(core, state, name, shape)),
+    if let Some(root) = found {
+        return Ok(root);
     }
+    let write = prepare();
+    access.with(|state| find_or_create(core, state, name, shape, write))
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -193,18 +261,20 @@ fn check_name(name: &str) -> Result<()> {
 
 /// Sees that a root is what was asked for and lies where it can; one that is seen by reference is noted as such.
 fn admit<M: Medium>(core: &Core<M>, index: u32, root: RootInfo, wanted: Shape) -> Result<RootInfo> {
-    if root.shape() != wanted {
-        return Err(Error::RootMismatch {
-            name: root.name.clone(),
-            expected: wanted.to_string(),
-            found: root.shape().to_string(),
-        });
-    }
+    check_shape(&root, wanted)?;
     check_block(core, &root)?;
     if root.kind != RootKind::Bytes && !core.root_blocks.hand_out(root.offset, index) {
         return Err(Error::corrupted(root.offset, "two roots lie in one block"));
     }
     Ok(root)
+}
+
+fn check_shape(root: &RootInfo, wanted: Shape) -> Result<()> {
+    if root.shape() == wanted { Ok(()) } else { Err(mismatch(root, wanted.to_string())) }
+}
+
+fn mismatch(root: &RootInfo, expected: String) -> Error {
+    Error::RootMismatch { name: root.name.clone(), expected, found: root.shape().to_string() }
 }
 
 /// Sees that a root lies in a live block that is large enough.
@@ -258,15 +328,29 @@ fn entries<M: Medium>(core: &Core<M>) -> impl Iterator<Item = (u32, Result<Entry
     })
 }
 
+/// What a root that is to be removed is held for.
+#[derive(Clone, Copy)]
+enum Removal {
+    /// Slots or bytes.
+    Untyped,
+    /// A value with slots at these places.
+    Typed(Shape, SlotMap),
+}
+
 /// Removes the root `name`.
-fn remove<M: Medium>(core: &Core<M>, access: &mut impl Access<M>, name: &str) -> Result<()> {
+fn remove<M: Medium>(
+    core: &Core<M>,
+    access: &mut impl Access<M>,
+    name: &str,
+    removal: Removal,
+) -> Result<()> {
     check_name(name)?;
     access.with(|state| {
         let _entered = core.enter()?;
         let _roots = lock(&core.roots);
         let missing = || Error::RootMissing { name: name.into() };
         let (index, root) = find(core, name)?.root.ok_or_else(missing)?;
-        check_unused(core, &root)?;
+        check_unused(core, &root, removal)?;
         check_alone(core, index, &root)?;
         let entry = root_entry::at(core.medium(), &core.header.geometry, index)?;
         let (slot, place) = slot_of(core, entry)?;
@@ -274,20 +358,39 @@ fn remove<M: Medium>(core: &Core<M>, access: &mut impl Access<M>, name: &str) ->
     })
 }
 
-/// Sees that nobody has a reference to a root, and that none of its slots owns a block.
-fn check_unused<M: Medium>(core: &Core<M>, root: &RootInfo) -> Result<()> {
-    let m = core.medium();
+/// Sees that a root is what it is held for, that nobody has a reference to it, and that none of its slots owns a block.
+fn check_unused<M: Medium>(core: &Core<M>, root: &RootInfo, removal: Removal) -> Result<()> {
+    match removal {
+        Removal::Typed(shape, _) => check_shape(root, shape)?,
+        Removal::Untyped if root.kind == RootKind::Typed => {
+            return Err(mismatch(root, "slots or bytes".into()));
+        }
+        Removal::Untyped => {}
+    }
     if core.root_blocks.is_handed_out(root.offset) {
         return Err(Error::RootInUse { name: root.name.clone() });
     }
     check_block(core, root)?;
-    if root.kind == RootKind::Slots {
-        let slots: &[Slot] = m.region().array(Offset::new(root.offset), root.length)?;
-        if let Some(full) = slots.iter().find(|slot| slot.read(m).place().is_some()) {
-            return Err(Error::ChildrenAlive { slot: m.region().span_of(full).start });
+    let m = core.medium();
+    let is_full = |slot: &SlotCell| slot.read(m).place().is_some();
+    let full = match removal {
+        Removal::Typed(_, slots) => {
+            let mut full = None;
+            slots.any(0, &mut |at| {
+                let slot = root.offset + at as u64;
+                full = m.at(Offset::new(slot)).is_ok_and(is_full).then_some(slot);
+                full.is_some()
+            });
+            full
         }
-    }
-    Ok(())
+        Removal::Untyped if root.kind == RootKind::Slots => {
+            let slots: &[SlotCell] = m.region().array(Offset::new(root.offset), root.length)?;
+            let full = slots.iter().find(|slot| is_full(slot));
+            full.map(|slot| m.region().span_of(slot).start)
+        }
+        Removal::Untyped => None,
+    };
+    full.map_or(Ok(()), |slot| Err(Error::ChildrenAlive { slot }))
 }
 
 /// Sees that no other root lies in the block of the one at `index`, as a hostile table could have it.
@@ -320,13 +423,14 @@ fn find_or_create<M: Medium>(
     state: &mut SessionState,
     name: &str,
     shape: Shape,
+    write: impl FnOnce(&Core<M>, Span),
 ) -> Result<RootInfo> {
     let _entered = core.enter()?;
     let _roots = lock(&core.roots);
     let Found { root, free } = find(core, name)?;
     let (index, root) = match root {
         Some(found) => found,
-        None => create(core, state, free, name, shape)?,
+        None => create(core, state, free, (name, shape), write)?,
     };
     admit(core, index, root, shape)
 }
@@ -336,8 +440,8 @@ fn create<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     free: Option<u32>,
-    name: &str,
-    shape: Shape,
+    (name, shape): (&str, Shape),
+    write: impl FnOnce(&Core<M>, Span),
 ) -> Result<(u32, RootInfo)> {
     let m = core.medium();
     let geometry = &core.header.geometry;
@@ -353,7 +457,7 @@ fn create<M: Medium>(
     let entry = root_entry::at(m, geometry, index)?;
     root_entry::write(m, entry, name, shape);
     let (slot, place) = slot_of(core, entry)?;
-    alloc::alloc_root(core, state, (slot, place), layout, |block| block.fill(0))?;
+    alloc::alloc_root(core, state, (slot, place), layout, write)?;
     let offset = slot.read(m).place().ok_or(Error::SlotEmpty { slot: place })?;
     core.root_blocks.insert(offset);
     let Shape { kind, length, type_id } = shape;
@@ -361,7 +465,7 @@ fn create<M: Medium>(
 }
 
 /// The slot of an entry, and its byte offset.
-fn slot_of<'h, M: Medium>(core: &'h Core<M>, entry: &RootEntry) -> Result<(&'h Slot, u64)> {
+fn slot_of<'h, M: Medium>(core: &'h Core<M>, entry: &RootEntry) -> Result<(&'h SlotCell, u64)> {
     let m = core.medium();
     let place = m.region().span_of(entry).start + std::mem::offset_of!(RootEntry, slot) as u64;
     Ok((m.at(Offset::new(place))?, place))

@@ -12,7 +12,8 @@ use pmalloc_persist::{
 };
 
 use super::{
-    BlockLayout, Heap, alloc, core::Core, free, publish, slot::Slot, versioned_cell::VersionedCell,
+    BlockLayout, Content, Heap, alloc, core::Core, publish, slot::Slot, typed,
+    versioned_cell::VersionedCell,
 };
 use crate::{
     error::{Error, Result},
@@ -86,7 +87,12 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::alloc_to`].
     pub fn alloc_to(&mut self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
-        alloc::alloc_bare(self.heap.core(), &mut Explicit(&mut self.state), slot, layout.into())
+        alloc::alloc_bare(
+            self.heap.core(),
+            &mut Explicit(&mut self.state),
+            slot.cell(),
+            layout.into(),
+        )
     }
 
     /// As [`Heap::alloc_init`].
@@ -103,7 +109,7 @@ impl<M: Medium + 'static> Session<M> {
         alloc::alloc_init(
             self.heap.core(),
             &mut Explicit(&mut self.state),
-            slot,
+            slot.cell(),
             layout.into(),
             init,
         )
@@ -114,8 +120,8 @@ impl<M: Medium + 'static> Session<M> {
     /// # Errors
     ///
     /// As [`Heap::free_from`].
-    pub fn free_from(&mut self, slot: &Slot) -> Result<()> {
-        free::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
+    pub fn free_from<T: Content + ?Sized>(&mut self, slot: &Slot<T>) -> Result<()> {
+        typed::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
     }
 
     /// As [`Heap::replace`].
@@ -143,7 +149,7 @@ impl<M: Medium + 'static> Session<M> {
     /// # Errors
     ///
     /// As [`Heap::move_to`].
-    pub fn move_to(&mut self, from: &Slot, to: &Slot) -> Result<()> {
+    pub fn move_to<T: Content + ?Sized>(&mut self, from: &Slot<T>, to: &Slot<T>) -> Result<()> {
         publish::move_to(self.heap.core(), &mut Explicit(&mut self.state), from, to)
     }
 
@@ -152,7 +158,7 @@ impl<M: Medium + 'static> Session<M> {
     /// # Errors
     ///
     /// As [`Heap::swap`].
-    pub fn swap(&mut self, a: &Slot, b: &Slot) -> Result<()> {
+    pub fn swap<T: Content + ?Sized>(&mut self, a: &Slot<T>, b: &Slot<T>) -> Result<()> {
         publish::swap(self.heap.core(), &mut Explicit(&mut self.state), a, b)
     }
 

@@ -52,6 +52,13 @@ impl VersionedCell {
     /// Largest value.
     pub const VALUE_MAX: u64 = CELL_VALUE_MAX;
 
+    /// A cell that holds `value`, to be moved into the heap, or `None` if the value is larger than
+    /// [`VALUE_MAX`](Self::VALUE_MAX).
+    #[must_use]
+    pub const fn new(value: u64) -> Option<Self> {
+        if value > Self::VALUE_MAX { None } else { Some(Self { word: Word::new(value) }) }
+    }
+
     /// The value. Another thread's change may be seen before it is durable.
     ///
     /// # Panics

@@ -14,7 +14,8 @@ on_media! {
         pub(crate) kind: Word,
         /// Persistent: number of slots, or bytes, in the block.
         pub(crate) length: Word,
-        /// Persistent: what the program calls the type of a root of bytes, zero for slots.
+        /// Persistent: what the program calls the type of a root of bytes, the layout hash of a typed one, zero for
+        /// slots.
         pub(crate) layout_hash: Word,
         /// Persistent: CRC-32C of the eleven words before.
         pub(crate) checksum: Word,
@@ -33,6 +34,8 @@ pub enum RootKind {
     Slots,
     /// Bytes that the heap does not look into.
     Bytes,
+    /// A value of a persistent type.
+    Typed,
 }
 
 impl RootKind {
@@ -41,6 +44,7 @@ impl RootKind {
         match self {
             Self::Slots => 1,
             Self::Bytes => 2,
+            Self::Typed => 3,
         }
     }
 
@@ -49,6 +53,7 @@ impl RootKind {
         match code {
             1 => Some(Self::Slots),
             2 => Some(Self::Bytes),
+            3 => Some(Self::Typed),
             _ => None,
         }
     }

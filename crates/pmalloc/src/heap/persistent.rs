@@ -1,0 +1,331 @@
+//! Types that may lie in a heap as they are, and be seen there as `&T`.
+//!
+//! [`Persistent`] is unsafe to implement; the derive of the same name does it for structs and refuses what it can't check.
+//! Here are the trait, its implementations for the types that everything is made of, and the two questions that a heap
+//! asks a type: which of its bytes are slots ([`SlotMap`]), and whether it is the type that a root was made with
+//! ([`LayoutHash`], [`TypeGraph`]). Volatile: of all this only the hash of a root's type stands on media.
+#![allow(unsafe_code)]
+
+use std::any::TypeId;
+
+use pmalloc_persist::OnMedia;
+
+use super::{PCell, PPtr, Slot, VersionedCell, pcell::CellValue};
+
+/// Types of which a block can hold a value: plain, position-independent, valid whatever the bytes are.
+///
+/// In-heap values are only ever seen as `&T`; what is to change is a [`PCell`], a [`Slot`] or a [`VersionedCell`].
+///
+/// Derive it. The derive takes structs that are `#[repr(C)]`, have no parameters, no padding and no `Drop`, and whose
+/// fields are persistent themselves: integers, floats, cells, slots, [`PPtr`], arrays of these, and other such structs.
+/// `bool`, `char`, enums and references have bit patterns that are no value, and what points into the memory of a process
+/// means nothing to the next one.
+///
+/// # Safety
+///
+/// 1. Any bytes are a value of the type, it has no padding, and of a value behind a shared reference nothing changes but
+///    what is in slots and cells.
+/// 2. It has no `Drop` and owns nothing but what its slots own.
+/// 3. [`SLOTS`](Self::SLOTS) gives the places of all its slots, and of nothing else.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use pmalloc::{Heap, PCell, Persistent, Slot};
+///
+/// #[derive(Persistent)]
+/// #[repr(C)]
+/// struct Account {
+///     number: u64,
+///     balance: PCell<i64>,
+///     next: Slot<Account>,
+/// }
+///
+/// #[derive(Persistent)]
+/// #[repr(C)]
+/// struct Bank {
+///     first: Slot<Account>,
+/// }
+///
+/// let heap = Heap::create(dir.path().join("heap"))?;
+/// let bank: &Bank = heap.root("bank", || Bank { first: Slot::new() })?;
+/// let account = Account { number: 7, balance: PCell::new(100), next: Slot::new() };
+/// heap.alloc_value(&bank.first, account)?;
+///
+/// let guard = heap.pin();
+/// let account = bank.first.get(&guard).expect("just allocated");
+/// account.balance.store(&heap, account.balance.load(&heap) - 30)?;
+/// assert_eq!((account.number, account.balance.load(&heap)), (7, 70));
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't lie in a persistent heap",
+    label = "not every bit pattern is a `{Self}`, or it means something to one process only",
+    note = "persistent are integers and floats, `PCell`, `Slot`, `VersionedCell`, `PPtr`, arrays of these, and structs that \
+            derive `Persistent`; for `bool`, `char` and enums use an integer, for references and boxes a `Slot`"
+)]
+pub unsafe trait Persistent: Sized + Send + Sync + 'static {
+    /// What the type's bytes mean, as a number; slots count as slots, whatever they own.
+    const LAYOUT: LayoutHash;
+    /// Where its slots are.
+    const SLOTS: SlotMap;
+    /// The tag of blocks that hold a value of the type.
+    const TAG: u8 = 0;
+
+    /// Visits the types of what its slots own.
+    fn reach(graph: &mut TypeGraph) {
+        let _ = graph;
+    }
+}
+
+/// A hash of what a type's bytes mean: size, alignment, and of each field name, offset and type.
+///
+/// The names of fields count, as two fields of one type that changed places would go unnoticed otherwise; a field that was
+/// only renamed keeps its hash with `#[persistent(name = "old")]`. The name of the type itself does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LayoutHash(u64);
+
+impl LayoutHash {
+    /// The hash of a type without fields.
+    #[must_use]
+    pub const fn of_primitive(name: &str, size_bytes: usize) -> Self {
+        Self::START.bytes(name.as_bytes()).number(size_bytes as u64)
+    }
+
+    /// The hash of the struct `T` before its fields are added.
+    #[must_use]
+    pub const fn of_struct<T>() -> Self {
+        Self::START.bytes(b"struct").number(size_of::<T>() as u64).number(align_of::<T>() as u64)
+    }
+
+    /// The hash of the struct with one more field.
+    #[must_use]
+    pub const fn field(self, name: &str, at_byte: usize, layout: Self) -> Self {
+        self.bytes(name.as_bytes()).number(at_byte as u64).number(layout.0)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// FNV-1a, 64 bits: a layout is not chosen by an adversary.
+    const START: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    const fn bytes(self, bytes: &[u8]) -> Self {
+        let mut hash = self.number(bytes.len() as u64).0;
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        Self(hash)
+    }
+
+    const fn number(self, number: u64) -> Self {
+        let (mut hash, mut rest) = (self.0, number);
+        let mut at = 0;
+        while at < 8 {
+            hash = (hash ^ (rest & 0xff)).wrapping_mul(0x0100_0000_01b3);
+            rest >>= 8;
+            at += 1;
+        }
+        Self(hash)
+    }
+}
+
+/// Where the slots of a type are.
+///
+/// A tree and not a list of offsets, because the length of an array's list can't be computed at compile time.
+#[derive(Debug, Clone, Copy)]
+pub enum SlotMap {
+    /// There is none.
+    None,
+    /// The type is a slot.
+    Slot,
+    /// In fields, at these bytes.
+    Fields(&'static [(usize, Self)]),
+    /// In each element of an array.
+    Array {
+        /// Elements.
+        count: usize,
+        /// Bytes from one to the next.
+        stride_bytes: usize,
+        /// Where in an element.
+        of: &'static Self,
+    },
+}
+
+impl SlotMap {
+    /// Whether there is no slot.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Slot => false,
+            Self::Array { count, of, .. } => *count == 0 || of.is_empty(),
+            Self::Fields(fields) => {
+                let mut at = 0;
+                while at < fields.len() {
+                    if !fields[at].1.is_empty() {
+                        return false;
+                    }
+                    at += 1;
+                }
+                true
+            }
+        }
+    }
+
+    /// Calls `visit` with the byte of each slot, in ascending order, until it returns true; returns whether it did.
+    pub(super) fn any(&self, at_byte: usize, visit: &mut dyn FnMut(usize) -> bool) -> bool {
+        match self {
+            Self::None => false,
+            Self::Slot => visit(at_byte),
+            Self::Fields(fields) => {
+                fields.iter().any(|(field, slots)| slots.any(at_byte + field, visit))
+            }
+            Self::Array { of, .. } if of.is_empty() => false,
+            Self::Array { count, stride_bytes, of } => {
+                (0..*count).any(|nth| of.any(at_byte + nth * stride_bytes, visit))
+            }
+        }
+    }
+
+    /// The bytes at which the slots are, in ascending order.
+    #[must_use]
+    pub fn offsets(&self) -> Vec<usize> {
+        let mut offsets = Vec::new();
+        self.any(0, &mut |at| {
+            offsets.push(at);
+            false
+        });
+        offsets
+    }
+}
+
+/// The types that a type leads to by slots, and a hash of them all.
+///
+/// [`LayoutHash`] alone ends at a slot, as a list's node has a slot of its own type. A root is compared by the hash of its
+/// graph: a change of any type that can be reached from it is noticed.
+#[derive(Debug)]
+pub struct TypeGraph {
+    seen: Vec<TypeId>,
+    hash: LayoutHash,
+}
+
+impl TypeGraph {
+    /// The hash of all that can be reached from a `T`.
+    pub(super) fn hash_of<T: Persistent>() -> u64 {
+        let mut graph = Self { seen: Vec::new(), hash: LayoutHash::START };
+        graph.visit::<T>();
+        graph.hash.get()
+    }
+
+    /// Adds `T` and what can be reached from it.
+    pub fn visit<T: Persistent>(&mut self) {
+        let id = TypeId::of::<T>();
+        let known = self.seen.iter().position(|seen| *seen == id);
+        self.hash = self.hash.number(known.unwrap_or(self.seen.len()) as u64);
+        if known.is_none() {
+            self.seen.push(id);
+            self.hash = self.hash.number(T::LAYOUT.get());
+            T::reach(self);
+        }
+    }
+}
+
+/// What a slot can own: bytes, or a value of a [`Persistent`] type. Nothing else implements it.
+pub trait Content: sealed::Content {}
+
+impl<T: sealed::Content + ?Sized> Content for T {}
+
+pub(super) mod sealed {
+    use super::{Persistent, SlotMap, TypeGraph};
+
+    /// Keeps [`Content`](super::Content) to what is known here.
+    pub trait Content: 'static {
+        /// The slots to look at before a block is freed, and the bytes that they are in.
+        const SLOTS: SlotMap;
+        /// Bytes that a block must have.
+        const SIZE_BYTES: usize;
+        /// Visits the type, if it is one.
+        fn reach(graph: &mut TypeGraph);
+    }
+
+    impl Content for [u8] {
+        const SLOTS: SlotMap = SlotMap::None;
+        const SIZE_BYTES: usize = 0;
+        fn reach(_graph: &mut TypeGraph) {}
+    }
+
+    impl<T: Persistent> Content for T {
+        const SLOTS: SlotMap = T::SLOTS;
+        const SIZE_BYTES: usize = size_of::<T>();
+        fn reach(graph: &mut TypeGraph) {
+            graph.visit::<T>();
+        }
+    }
+}
+
+macro_rules! plain {
+    ($($plain:ty),*) => {$(
+        // SAFETY: any bytes of its size are a value; no padding, no `Drop`, no slots.
+        unsafe impl Persistent for $plain {
+            const LAYOUT: LayoutHash =
+                LayoutHash::of_primitive(stringify!($plain), size_of::<$plain>());
+            const SLOTS: SlotMap = SlotMap::None;
+        }
+    )*};
+}
+
+plain!(u8, u16, u32, u64, u128, i8, i16, i32, i64, i128, f32, f64);
+
+// SAFETY: as its elements: an array has no padding of its own.
+unsafe impl<T: Persistent, const N: usize> Persistent for [T; N] {
+    const LAYOUT: LayoutHash =
+        LayoutHash::of_primitive("array", size_of::<Self>()).field("", 0, T::LAYOUT);
+    const SLOTS: SlotMap = SlotMap::Array { count: N, stride_bytes: size_of::<T>(), of: &T::SLOTS };
+
+    fn reach(graph: &mut TypeGraph) {
+        T::reach(graph);
+    }
+}
+
+// SAFETY: a transparent word, of which any bits are a slot's: what they name is looked at before it is used. It is its own
+// only slot.
+unsafe impl<T: Content + ?Sized> Persistent for Slot<T> {
+    const LAYOUT: LayoutHash = LayoutHash::of_primitive("slot", size_of::<Self>());
+    const SLOTS: SlotMap = SlotMap::Slot;
+
+    fn reach(graph: &mut TypeGraph) {
+        T::reach(graph);
+    }
+}
+
+// SAFETY: a transparent word, of which any bits are a value's (`CellValue`); it changes as a cell.
+unsafe impl<T: CellValue> Persistent for PCell<T> {
+    const LAYOUT: LayoutHash =
+        LayoutHash::of_primitive("cell", size_of::<Self>()).field("", 0, T::LAYOUT);
+    const SLOTS: SlotMap = SlotMap::None;
+}
+
+// SAFETY: a word, of which any bits are a cell's; it changes as a cell.
+unsafe impl Persistent for VersionedCell {
+    const LAYOUT: LayoutHash = LayoutHash::of_primitive("versioned cell", size_of::<Self>());
+    const SLOTS: SlotMap = SlotMap::None;
+}
+
+// SAFETY: a transparent `u64` that owns nothing.
+unsafe impl<T: ?Sized + 'static> Persistent for PPtr<T> {
+    const LAYOUT: LayoutHash = LayoutHash::of_primitive("pointer", size_of::<Self>());
+    const SLOTS: SlotMap = SlotMap::None;
+}
+
+// SAFETY: a transparent `Word`. Slots of bytes only: what a typed slot owns is a value of its type, so none is made of a
+// place that may hold anything.
+unsafe impl OnMedia for Slot {}

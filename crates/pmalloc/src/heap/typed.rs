@@ -1,0 +1,133 @@
+//! Operations on blocks that hold values of a [`Persistent`] type.
+//!
+//! Each is one of the operations on bytes, with the value as contents and with the slots in it looked at before it is
+//! freed.
+
+use pmalloc_persist::{Medium, sync::Arc};
+
+use super::{
+    Content, Heap, Persistent, Publish, Reservation, Session, Slot,
+    core::Core,
+    free,
+    session::{Access, Implicit},
+};
+use crate::error::Result;
+
+impl<M: Medium + 'static> Heap<M> {
+    /// Allocates a block into the empty `slot` that holds `value`.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_init`](Heap::alloc_init).
+    ///
+    /// # Crash consistency
+    ///
+    /// As [`alloc_init`](Heap::alloc_init): a block that is there after a crash holds the whole value.
+    pub fn alloc_value<T: Persistent>(&self, slot: &Slot<T>, value: T) -> Result<()> {
+        self.alloc_value_with(slot, || value)
+    }
+
+    /// As [`alloc_value`](Heap::alloc_value), with the value that `init` makes once there is a block for it.
+    ///
+    /// `init` may use the heap; if it panics, the block goes back.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_init`](Heap::alloc_init).
+    ///
+    /// # Crash consistency
+    ///
+    /// As [`alloc_value`](Heap::alloc_value).
+    pub fn alloc_value_with<T: Persistent>(
+        &self,
+        slot: &Slot<T>,
+        init: impl FnOnce() -> T,
+    ) -> Result<()> {
+        alloc(self.core(), &mut Implicit(self.core()), slot, init)
+    }
+
+    /// Replaces the value that `slot` owns by a new one.
+    ///
+    /// Who looks at the old one under a guard goes on to see it.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_value`](Heap::alloc_value) and [`free_from`](Heap::free_from):
+    /// [`Error::ChildrenAlive`](crate::Error::ChildrenAlive) if a slot in the old value is full. Nothing changed then.
+    ///
+    /// # Crash consistency
+    ///
+    /// Atomic: at every moment, and after a crash at any, the slot owns the old value or the new one, whole.
+    pub fn replace_value<T: Persistent>(&self, slot: &Slot<T>, value: T) -> Result<()> {
+        replace(self.core(), &mut Implicit(self.core()), slot, value)
+    }
+
+    /// Reserves a block that holds `value`, to be published later, together with other changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Heap::reserve).
+    pub fn reserve_value<T: Persistent>(&self, value: T) -> Result<Reservation<'_, M, T>> {
+        Reservation::of_value(self.core(), &mut Implicit(self.core()), || value)
+    }
+}
+
+impl<M: Medium + 'static> Session<M> {
+    /// As [`Heap::alloc_value`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc_value`].
+    pub fn alloc_value<T: Persistent>(&mut self, slot: &Slot<T>, value: T) -> Result<()> {
+        let core = Arc::clone(self.heap().core());
+        alloc(&core, &mut self.access(), slot, || value)
+    }
+
+    /// As [`Heap::replace_value`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::replace_value`].
+    pub fn replace_value<T: Persistent>(&mut self, slot: &Slot<T>, value: T) -> Result<()> {
+        let core = Arc::clone(self.heap().core());
+        replace(&core, &mut self.access(), slot, value)
+    }
+}
+
+fn alloc<M: Medium + 'static, T: Persistent>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    slot: &Slot<T>,
+    init: impl FnOnce() -> T,
+) -> Result<()> {
+    let block = Reservation::of_value(core, access, init)?;
+    let mut publish = Publish::new(core);
+    publish.alloc(slot, block);
+    publish.commit_with(access)
+}
+
+fn replace<M: Medium + 'static, T: Persistent>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    slot: &Slot<T>,
+    value: T,
+) -> Result<()> {
+    let block = Reservation::of_value(core, access, || value)?;
+    let mut publish = Publish::new(core);
+    publish.free(slot);
+    publish.alloc(slot, block);
+    publish.commit_with(access)
+}
+
+/// Frees the block that `slot` owns, if all slots in it that its type tells of are empty.
+#[inline]
+pub(super) fn free_from<M: Medium + 'static, T: Content + ?Sized>(
+    core: &Arc<Core<M>>,
+    access: &mut impl Access<M>,
+    slot: &Slot<T>,
+) -> Result<()> {
+    if T::SLOTS.is_empty() {
+        return free::free_from(core, access, slot.cell());
+    }
+    Publish::new(core).free(slot).commit_with(access)
+}

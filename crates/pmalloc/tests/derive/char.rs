@@ -1,0 +1,9 @@
+//! Not every `u32` is a character.
+
+#[derive(pmalloc::Persistent)]
+#[repr(C)]
+struct Letter {
+    letter: char,
+}
+
+fn main() {}

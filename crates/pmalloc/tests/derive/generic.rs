@@ -1,0 +1,9 @@
+//! Padding can be excluded for one type only.
+
+#[derive(pmalloc::Persistent)]
+#[repr(C)]
+struct Of<T> {
+    value: T,
+}
+
+fn main() {}

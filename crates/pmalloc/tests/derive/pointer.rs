@@ -1,0 +1,9 @@
+//! As a reference.
+
+#[derive(pmalloc::Persistent)]
+#[repr(C)]
+struct Raw {
+    at: *const u64,
+}
+
+fn main() {}
