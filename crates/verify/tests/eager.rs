@@ -71,8 +71,9 @@ fn the_same_states_are_recovered_where_lines_persist_in_order() {
 #[test]
 fn the_same_states_are_recovered_where_each_word_persists_on_its_own() {
     let tally = compare_all(Domain::Word8);
-    // Of the lines of a new chunk 32 words may be zero or not, and of contents 23 old or new.
-    assert!(tally.skipped * 20 <= tally.moments, "more is skipped than those: {tally:?}");
+    // Of the lines of a new chunk 32 words may be zero or not, of contents 23 old or new, and of the records of a full
+    // group 16 words old or new: each operation has one or two such moments where it makes, writes or records them.
+    assert!(tally.skipped * 12 <= tally.moments, "more is skipped than those: {tally:?}");
 }
 
 /// The flushes and fences of `heap/alloc.rs` in an allocation of a small block.
