@@ -72,6 +72,7 @@ impl Book {
     /// [`Error::OutOfMemory`] if the book is full, also after collecting, or others keep appends in flight for
     /// long; [`Error::Io`] if the file system
     /// is. Nothing changed then.
+    #[inline]
     pub(crate) fn reserve_alloc<M: Medium>(
         &self,
         m: &M,
@@ -79,7 +80,7 @@ impl Book {
         extent: Extent,
     ) -> Result<Append> {
         let mut mirror = self.room(m, lock(self.log(log)), Want::Alloc)?;
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.hold(&mut mirror);
         Ok(self.take(&mut mirror, EntryOp::Alloc(extent.kind), extent))
     }
 
@@ -90,6 +91,7 @@ impl Book {
     /// # Errors
     ///
     /// As [`Self::reserve_alloc`].
+    #[inline]
     pub(crate) fn reserve_free<M: Medium>(
         &self,
         m: &M,
@@ -116,6 +118,7 @@ impl Book {
     ///
     /// Before the caller's fence any of the words may be on media: the entry is there, or the place is
     /// empty, or it is torn and stays a hole for ever. Behind the fence the entry is there.
+    #[inline]
     pub(crate) fn write<M: Medium>(&self, m: &M, append: &Append) {
         append.written.set(true);
         debug_assert_eq!(
@@ -133,19 +136,22 @@ impl Book {
     /// # Panics
     ///
     /// If the entry was not written, or allocates a start that the log holds already.
+    #[inline]
     pub(crate) fn commit(&self, mut append: Append) {
         assert!(append.written.get(), "an entry is committed only when it was written");
         append.ended = true;
         let mut log = lock(self.log(append.log));
-        log.land(append.entry.sequence);
+        let chunk = log.land(append.entry.sequence);
         match append.entry.op {
             EntryOp::Alloc(_) => {
-                let first = log.count_alloc(append.entry.sequence, append.extent);
+                chunk.live += 1;
+                let first = log.enter(append.entry.sequence, append.extent);
                 assert!(first, "{:?} is allocated twice", append.extent);
             }
             EntryOp::Free => {
-                log.count_free(append.entry.sequence, append.extent.range.start);
-                self.live.fetch_sub(1, Ordering::Relaxed);
+                let base = chunk.base;
+                log.count_free(base, append.extent.range.start);
+                self.let_go(&mut log);
             }
         }
     }
@@ -165,7 +171,7 @@ impl Book {
         let mut log = lock(self.log(append.log));
         log.land(append.entry.sequence);
         match append.entry.op {
-            EntryOp::Alloc(_) => drop(self.live.fetch_sub(1, Ordering::Relaxed)),
+            EntryOp::Alloc(_) => self.let_go(&mut log),
             EntryOp::Free => {
                 let live = log.live.get_mut(&append.extent.range.start);
                 live.expect("an extent is held until its free counts").hold = Hold::Firm;
@@ -173,7 +179,30 @@ impl Book {
         }
     }
 
+    /// Counts an extent that `log` holds or is about to.
+    #[inline]
+    pub(super) fn hold(&self, log: &mut Log) {
+        if log.is_copy_full() {
+            log.copy_chunks += 1;
+            // Relaxed: as in `make_room`.
+            self.copies.fetch_add(1, Ordering::Relaxed);
+        }
+        log.held += 1;
+    }
+
+    /// Counts an extent less.
+    #[inline]
+    fn let_go(&self, log: &mut Log) {
+        log.held -= 1;
+        if log.has_copy_chunk_too_many() {
+            log.copy_chunks -= 1;
+            // Relaxed: as in `make_room`.
+            self.copies.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the next place of a log that has room.
+    #[inline]
     fn take(&self, log: &mut Log, op: EntryOp, extent: Extent) -> Append {
         let place = log.take();
         let entry = Entry {
@@ -195,6 +224,7 @@ impl Book {
 
     /// Collects if that is due, and sees to it that the log has room for one entry. May let go of the lock
     /// in between.
+    #[inline]
     fn room<'a, M: Medium>(
         &'a self,
         m: &M,
@@ -238,19 +268,21 @@ impl Book {
     /// Sees to it that the log has room for one entry, and says whether it has.
     ///
     /// The collectors need as many free chunks as the live entries of a log fill. A free leaves them that many.
-    /// An allocation leaves two more than all live entries fill, whether it takes a chunk or not: one for the
+    /// An allocation leaves two more than the live entries of all logs fill, whether it takes a chunk or not: one for the
     /// next free, one for other threads that look at the same time. So frees of all that is held find room,
     /// and a full book is never full for ever.
+    #[inline]
     fn make_room<M: Medium>(&self, m: &M, log: &mut Log, want: Want) -> Result<bool> {
         let spare = match want {
             // Relaxed: a count that other threads change at any time; it orders nothing.
-            Want::Alloc => self.chunks_for(self.live.load(Ordering::Relaxed) + 1) + 2,
+            Want::Alloc => self.copies.load(Ordering::Relaxed) + u32::from(log.is_copy_full()) + 2,
+            Want::Free if log.has_room() => 0,
             Want::Free => self.chunks_for(log.live.len() as u64),
         };
         if !log.has_room() {
             return self.extend(m, log, spare);
         }
-        Ok(want == Want::Free || self.pool.free() >= spare)
+        Ok(self.pool.free() >= spare)
     }
 
     /// Appends a chunk to the log if that leaves `spare` free ones, and says whether it did.

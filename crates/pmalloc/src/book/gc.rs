@@ -61,9 +61,17 @@ impl Book {
     }
 
     /// Collects a log whose frees since the last time make it worth a look.
+    #[inline]
     pub(super) fn collect_if_due<M: Medium>(&self, m: &M, log: &mut Log) {
         // As many frees as a chunk has entries, and as the log has chunks: the walk over the chunks is
         // paid for by the frees since the last one.
+        if log.copy_due || log.frees >= self.area.entries().max(log.chunks.len() as u64) {
+            self.collect_due(m, log);
+        }
+    }
+
+    #[cold]
+    fn collect_due<M: Medium>(&self, m: &M, log: &mut Log) {
         if log.frees >= self.area.entries().max(log.chunks.len() as u64) {
             log.frees = 0;
             if self.places_per_live(log) >= FAST_RATIO {

@@ -58,6 +58,10 @@ pub(super) struct Log {
     /// Volatile: the extents held, by their first page. A hash without a seed: equal histories give equal
     /// orders, and so equal media.
     pub(super) live: FxHashMap<Page, Live>,
+    /// Volatile: extents held, and those whose allocation is neither committed nor cancelled.
+    pub(super) held: u64,
+    /// Volatile: chunks that so many entries fill.
+    pub(super) copy_chunks: u32,
     /// Volatile: appends neither committed nor cancelled.
     pub(super) in_flight: u64,
     /// Volatile: frees committed since the collectors last looked at the log.
@@ -79,6 +83,8 @@ impl Log {
             chunks: Chain::default(),
             next: 0,
             live: FxHashMap::default(),
+            held: 0,
+            copy_chunks: 0,
             in_flight: 0,
             frees: 0,
             copy_due: false,
@@ -98,6 +104,18 @@ impl Log {
     /// Whether the last chunk has a place left.
     pub(super) fn has_room(&self) -> bool {
         self.chunks.tail().is_some_and(|tail| self.next - tail.base < self.entries)
+    }
+
+    /// Whether one extent more would take a copy of the log to another chunk.
+    #[inline]
+    pub(super) fn is_copy_full(&self) -> bool {
+        self.held == u64::from(self.copy_chunks) * self.entries
+    }
+
+    /// Whether a copy of the log would need a chunk less than is counted.
+    #[inline]
+    pub(super) fn has_copy_chunk_too_many(&self) -> bool {
+        self.held + self.entries == u64::from(self.copy_chunks) * self.entries
     }
 
     /// Appends a chunk that `end` now links; the next entry is its first.
@@ -123,10 +141,13 @@ impl Log {
         place
     }
 
-    /// Gives up being in flight for the entry `sequence`.
-    pub(super) fn land(&mut self, sequence: u64) {
-        self.chunks.holding_mut(sequence).in_flight -= 1;
+    /// Gives up being in flight for the entry `sequence`, and finds its chunk.
+    #[inline]
+    pub(super) fn land(&mut self, sequence: u64) -> &mut Chunk {
         self.in_flight -= 1;
+        let chunk = self.chunks.holding_mut(sequence);
+        chunk.in_flight -= 1;
+        chunk
     }
 
     /// Where the entry `sequence`, which counts, stands.
@@ -140,25 +161,22 @@ impl Log {
         self.live.get(&start).is_some_and(|live| live.hold == Hold::Firm)
     }
 
-    /// Counts the allocation `sequence`, and says whether its start was not held before.
+    /// Enters the allocation `sequence`, which its chunk counts, and says whether its start was not held before.
     #[must_use]
-    pub(super) fn count_alloc(&mut self, sequence: u64, extent: Extent) -> bool {
+    pub(super) fn enter(&mut self, sequence: u64, extent: Extent) -> bool {
         let live = Live { extent, sequence, hold: Hold::Firm };
-        let before = self.live.insert(extent.range.start, live);
-        self.chunks.holding_mut(sequence).live += 1;
-        before.is_none()
+        self.live.insert(extent.range.start, live).is_none()
     }
 
-    /// Counts the free `sequence` of the extent from `start` on, which the log holds.
-    pub(super) fn count_free(&mut self, sequence: u64, start: Page) {
+    /// Counts the free in the chunk that begins with `free_base` of the extent from `start` on, which the log holds.
+    pub(super) fn count_free(&mut self, free_base: u64, start: Page) {
         let live = self.live.remove(&start).expect("an extent is held until its free counts");
-        let free_base = self.chunks.holding(sequence).base;
         let alloc_chunk = self.chunks.holding_mut(live.sequence);
         alloc_chunk.live -= 1;
         // In one chunk the two entries go together.
         if alloc_chunk.base != free_base {
             alloc_chunk.frees.push(free_base);
-            self.chunks.holding_mut(sequence).needed += 1;
+            self.chunks.holding_mut(free_base).needed += 1;
         }
         self.frees += 1;
     }

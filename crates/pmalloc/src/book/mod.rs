@@ -38,9 +38,10 @@ mod salvage;
 mod tests;
 mod torn;
 
+use crossbeam_utils::CachePadded;
 use pmalloc_persist::{
     Medium,
-    sync::{AtomicU64, Mutex, lock},
+    sync::{AtomicU32, Mutex, lock},
 };
 
 pub(crate) use self::{append::Append, salvage::Extents};
@@ -101,10 +102,12 @@ pub(crate) struct BookStats {
 pub(crate) struct Book {
     geometry: Geometry,
     area: Area,
-    logs: Vec<Mutex<Log>>,
+    /// The mirrors, in cache lines of their own: threads of different arenas share none on the way of an append.
+    logs: Vec<CachePadded<Mutex<Log>>>,
     pool: Pool,
-    /// Volatile: extents that the logs hold or are about to; sizes what appends leave for the collectors.
-    live: AtomicU64,
+    /// Volatile: chunks that copies of all logs would fill; sizes what allocations leave for the collectors. Counted in
+    /// chunks, it rarely changes.
+    copies: CachePadded<AtomicU32>,
 }
 
 impl Book {
@@ -117,13 +120,13 @@ impl Book {
     /// The book of a heap whose logs are empty.
     pub(crate) fn new(geometry: &Geometry) -> Self {
         let area = Area::of(geometry);
-        let log = |id| Mutex::new(Log::new(LogId(id), area.entries()));
+        let log = |id| CachePadded::new(Mutex::new(Log::new(LogId(id), area.entries())));
         Self {
             geometry: *geometry,
             area,
             logs: (0..geometry.logs).map(log).collect(),
             pool: Pool::new(area.chunks()),
-            live: AtomicU64::new(0),
+            copies: CachePadded::new(AtomicU32::new(0)),
         }
     }
 

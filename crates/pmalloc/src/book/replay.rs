@@ -16,10 +16,7 @@
 //! What is impossible is [`Error::Corrupted`], with its place. Time and memory are bounded by the chunks
 //! linked, each of which must exist and be linked once.
 
-use pmalloc_persist::{
-    Medium,
-    sync::{Ordering, lock},
-};
+use pmalloc_persist::{Medium, sync::lock};
 
 use super::{
     Book, Extent, Held,
@@ -48,10 +45,11 @@ impl Book {
             return Err(Error::corrupted(start, "the book reaches behind the heap's end"));
         }
         for log in &book.logs {
-            book.replay_log(m, &mut lock(log))?;
+            let mut log = lock(log);
+            book.replay_log(m, &mut log)?;
+            (0..log.live.len()).for_each(|_| book.hold(&mut log));
         }
         let held = book.held()?;
-        book.live.store(held.len() as u64, Ordering::Relaxed);
         Ok((book, held))
     }
 
@@ -133,13 +131,15 @@ impl Book {
         match entry.op {
             EntryOp::Alloc(kind) => {
                 let extent = Extent { range, kind, tag: entry.tag };
-                if !log.count_alloc(entry.sequence, extent) {
+                log.chunks.holding_mut(entry.sequence).live += 1;
+                if !log.enter(entry.sequence, extent) {
                     return Err("an extent is allocated twice without a free between");
                 }
             }
             EntryOp::Free => match log.live.get(&range.start) {
                 Some(live) if live.extent.range == range => {
-                    log.count_free(entry.sequence, range.start);
+                    let base = log.chunks.holding(entry.sequence).base;
+                    log.count_free(base, range.start);
                 }
                 Some(_) => return Err("an extent is freed with another length"),
                 None => {}
