@@ -132,10 +132,12 @@ impl PageMap {
     /// If the range is empty, `log` is beyond [`LOGS_MAX`], or the range leaves the map.
     pub(crate) fn set_large(&self, range: PageRange, log: u8, tag: u8) {
         let start = range.start.0 as usize;
-        let inside = self.entries.range(start..start + range.pages as usize).iter().zip(0..);
-        for (entry, back) in inside.skip(2) {
+        let inside = self.entries.range(start..start + range.pages as usize);
+        let mut entry = Entry::large_inside(2);
+        for word in inside.iter().skip(2) {
             // Relaxed: the release of the start, below, comes after.
-            entry.store(Entry::large_inside(back).0, Ordering::Relaxed);
+            word.store(entry.0, Ordering::Relaxed);
+            entry = entry.one_further_in();
         }
         if range.pages > 1 {
             self.store(start + 1, Entry::large_second(range.pages));
@@ -263,10 +265,21 @@ impl Entry {
         Self(LARGE_INSIDE | IS_SECOND.with(1) | PAGES_HIGH.with(pages >> LARGE_PAGES.bits))
     }
 
-    /// The entry of a later page of a large block, `back` pages behind its start.
+    /// The entry of a later page of a large block, `back` pages behind its start or, far inside a huge block, behind
+    /// another inside.
     #[inline]
     fn large_inside(back: u32) -> Self {
-        Self(LARGE_INSIDE | PAGES_BACK.with(back.min(PAGES_BACK.mask())))
+        Self(LARGE_INSIDE | PAGES_BACK.with(back))
+    }
+
+    /// The entry of the page behind one with this entry, a later page of a large block.
+    #[inline]
+    fn one_further_in(self) -> Self {
+        if PAGES_BACK.of(self.0) == PAGES_BACK.mask() {
+            self
+        } else {
+            Self(self.0 + (1 << PAGES_BACK.shift))
+        }
     }
 
     /// How far an inside leads back: to the start, or in a huge block to another inside.
@@ -364,6 +377,9 @@ mod tests {
             let found = start.unpack_large();
             prop_assert_eq!(LargeUse { pages: found.pages | high, ..found }, large);
             prop_assert_eq!((KIND.of(second.0), second.pages_back()), (LARGE_INSIDE, 1));
+            let back = (pages % PAGES_BACK.mask()).max(2);
+            let further = Entry::large_inside(back).one_further_in();
+            prop_assert_eq!(further, Entry::large_inside(back + 1));
         }
 
         #[test]

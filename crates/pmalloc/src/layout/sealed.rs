@@ -29,6 +29,7 @@ const fn check(value: u64) -> u64 {
 
 /// CRC-32C of a sequence of words, salted with the place where they stand, so that a structure copied to
 /// another place is not valid there.
+#[inline]
 pub(crate) fn checksum(words: &[u64], place: u64) -> u64 {
     // One call per line of input: the words of an entry are too few to call for each.
     let (mut sum, mut line, mut len) = (0, [0; 64], 0);
