@@ -10,7 +10,7 @@
 //! # Lock order
 //!
 //! closed -> gate -> roots -> slot locks in address order -> shared lane -> limbo -> arena state ->
-//! remote queue -> log -> chunk pool -> extents. A lock is taken only while locks to its left are held.
+//! remote queue -> log -> chunk pool -> front of extents -> extents. A lock is taken only while locks to its left are held.
 
 mod space;
 

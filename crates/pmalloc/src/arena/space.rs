@@ -153,7 +153,7 @@ impl<M: Medium> Space<M> {
         let pages_max =
             u32::try_from(self.geometry.slab_bytes / PAGE_BYTES).expect("a slab is small");
         let Kind { class, tag } = kind;
-        let range = self.extents.allocate(&self.medium, class.slab_pages(count, pages_max))?;
+        let range = self.extents.allocate(&self.medium, log, class.slab_pages(count, pages_max))?;
         let entry = SlabUse { range, class, log: log.code(), tag };
         let slab = self.descriptor(entry);
         let made = self
@@ -161,7 +161,7 @@ impl<M: Medium> Space<M> {
             .and_then(|()| slab.create(&self.medium))
             .and_then(|()| self.log_extent(log, range, ExtentKind::Slab));
         if let Err(error) = made {
-            self.extents.release(&self.medium, range);
+            self.extents.release(&self.medium, log, range);
             return Err(error);
         }
         self.page_map.set_slab(entry);
@@ -179,7 +179,7 @@ impl<M: Medium> Space<M> {
         self.medium.fence();
         self.book.commit(append);
         self.page_map.clear(extent.range);
-        self.extents.release(&self.medium, extent.range);
+        self.extents.release(&self.medium, log, extent.range);
         Ok(())
     }
 

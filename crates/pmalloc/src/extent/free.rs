@@ -35,11 +35,6 @@ impl FreeRuns {
         self.pages
     }
 
-    /// Pages of the largest run.
-    pub(super) fn largest(&self) -> u32 {
-        self.by_size.last().map_or(0, |run| run.range().pages)
-    }
-
     /// Every run, smaller ones first.
     pub(super) fn iter(&self) -> impl Iterator<Item = PageRange> {
         self.by_size.iter().map(|run| run.range())

@@ -1,9 +1,10 @@
 //! Extents: runs of free pages of the data area, and who gets which.
 //!
 //! Arenas take pages for slabs here, and the large path for blocks beyond the size classes; both give them
-//! back. A request is served by the smallest free run that holds it, the lowest one among equals; if none
-//! does, the heap grows from the wilderness behind its last grown page. Given back pages coalesce with both
-//! neighbours at once.
+//! back. A request is served by what its arena has at hand of just that size (`front`): the common case takes neither
+//! the lock that arenas share nor a look at the runs. Else it is served by the smallest free run that holds it, the
+//! lowest one among equals. If none does, all fronts become part of the runs, and at last the heap grows from the
+//! wilderness behind its last grown page. Pages that become part of the runs coalesce with both neighbours at once.
 //!
 //! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back
 //! (`decay`). That happens when pages are freed and when the user trims the heap, never because a request
@@ -15,23 +16,27 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `decay` | how many free pages may keep their memory |
+//! | `front` | what an arena has at hand |
 //! | `free` | the free runs, by size and by their ends |
 //! | `memory` | which free pages have memory, and since when |
 
 mod decay;
 mod free;
+mod front;
 mod memory;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 
+use crossbeam_utils::CachePadded;
 use pmalloc_persist::{
     Medium, Offset, PAGE_BYTES,
-    sync::{Mutex, lock},
+    sync::{Mutex, MutexGuard, lock},
 };
 
 use crate::{
+    book::LogId,
     error::{Error, Result},
     layout::{
         geometry::{Geometry, Page, PageRange},
@@ -40,7 +45,12 @@ use crate::{
     },
 };
 
-use self::{decay::RecentPeak, free::FreeRuns, memory::PageMemory};
+use self::{
+    decay::{RecentPeak, Window},
+    free::FreeRuns,
+    front::{Front, Released},
+    memory::PageMemory,
+};
 
 /// The heap grows by one part in this many of its grown length, so that a peak costs little.
 const GROWTH_PARTS: u32 = 64;
@@ -55,7 +65,9 @@ const GROWTH_MAX_PAGES: u32 = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Extents {
     geometry: Geometry,
-    /// Volatile: all that changes. Nothing is called with the lock held but the medium.
+    /// Volatile: what each arena has at hand, in cache lines of its own. No other lock is taken while one is held.
+    fronts: Vec<CachePadded<Mutex<Front>>>,
+    /// Volatile: all that arenas share. Nothing is called with the lock held but the medium.
     space: Mutex<Space>,
 }
 
@@ -66,7 +78,7 @@ pub(crate) struct ExtentStats {
     pub(crate) grown_bytes: u64,
     /// Free bytes among them.
     pub(crate) free_bytes: u64,
-    /// Free bytes that have memory; what was free when the heap was opened is not known to.
+    /// Free bytes that have memory, those at hand among them; what was free when the heap was opened is not known to.
     pub(crate) backed_free_bytes: u64,
     /// The largest request, in bytes, that there is room for, growth included.
     pub(crate) largest_free_bytes: u64,
@@ -97,10 +109,12 @@ impl Extents {
             grown: grown_pages,
         };
         space.take_over(&geometry, allocated)?;
-        Ok(Self { geometry, space: Mutex::new(space) })
+        let front = |_| CachePadded::new(Mutex::new(Front::new()));
+        let fronts = (0..geometry.logs).map(front).collect();
+        Ok(Self { geometry, fronts, space: Mutex::new(space) })
     }
 
-    /// Takes `pages` pages with memory of their own.
+    /// Takes `pages` pages with memory of their own, for the arena of `log`.
     ///
     /// # Errors
     ///
@@ -114,13 +128,49 @@ impl Extents {
     /// # Crash consistency
     ///
     /// The new grown length is durable before a page beyond the old one is handed out.
-    pub(crate) fn allocate<M: Medium>(&self, medium: &M, pages: u32) -> Result<PageRange> {
+    #[inline]
+    pub(crate) fn allocate<M: Medium>(
+        &self,
+        medium: &M,
+        log: LogId,
+        pages: u32,
+    ) -> Result<PageRange> {
         assert!(pages > 0, "an extent of no page");
+        if Front::takes(pages)
+            && let Some(range) = self.front(log).take(pages)
+        {
+            return Ok(range);
+        }
+        self.allocate_from_runs(medium, pages)
+    }
+
+    /// Takes `pages` pages out of the best run, from the wilderness if need be.
+    fn allocate_from_runs<M: Medium>(&self, medium: &M, pages: u32) -> Result<PageRange> {
+        let mut space = lock(&self.space);
+        if let Some(run) = space.free.best_fit(pages)
+            && let Ok(range) = self.take(&mut space, medium, run, pages)
+        {
+            return Ok(range);
+        }
+        drop(space);
+        // What is at hand may be what is missing, or complete it; also where the file system has no memory for a run.
+        self.empty_fronts(medium);
         let mut space = lock(&self.space);
         let run = match space.free.best_fit(pages) {
             Some(run) => run,
             None => self.grow(&mut space, medium, pages)?,
         };
+        self.take(&mut space, medium, run, pages)
+    }
+
+    /// Takes the first `pages` pages of `run`.
+    fn take<M: Medium>(
+        &self,
+        space: &mut Space,
+        medium: &M,
+        run: PageRange,
+        pages: u32,
+    ) -> Result<PageRange> {
         let range = PageRange::new(run.start, pages);
         let backed_pages = space.memory.backed_in(range);
         if backed_pages < pages {
@@ -134,21 +184,57 @@ impl Extents {
         Ok(range)
     }
 
-    /// Gives `range` back.
+    /// Gives back `range`, which the arena of `log` had.
     ///
     /// Memory beyond the bound goes back to the file system; if that refuses, the pages keep it until the
     /// next [`trim`](Self::trim).
     ///
     /// # Panics
     ///
-    /// If the first or the last page of the range is not allocated; in debug builds, if any is not.
-    pub(crate) fn release<M: Medium>(&self, medium: &M, range: PageRange) {
+    /// If the first or the last page of the range is not allocated, now or when it becomes part of the runs; in debug
+    /// builds at once, if any is not.
+    #[inline]
+    pub(crate) fn release<M: Medium>(&self, medium: &M, log: LogId, range: PageRange) {
+        if !Front::takes(range.pages) {
+            return self.release_to_runs(medium, &[range], 1);
+        }
+        let displaced = self.front(log).put(range);
+        if let Some(Released { extents, releases }) = displaced {
+            self.release_to_runs(medium, &extents, releases);
+        }
+    }
+
+    /// Coalesces `ranges`, which stand for so many `releases`.
+    fn release_to_runs<M: Medium>(&self, medium: &M, ranges: &[PageRange], releases: u32) {
         let mut space = lock(&self.space);
-        space.memory.release(range);
-        space.free.insert(range);
+        for &range in ranges {
+            space.memory.release(range);
+            space.free.insert(range);
+        }
         let used = space.used();
-        let bound = space.peak.fall(used);
+        let window = space.peak.fall(used, releases);
+        let bound = space.peak.bound(used);
         space.memory.decay(bound, |old| medium.punch(self.geometry.span_of(old)));
+        drop(space);
+        if window == Window::Ended {
+            // What is at hand of an arena that does nothing must not be kept for ever.
+            self.empty_fronts(medium);
+        }
+    }
+
+    /// Makes everything that is at hand a part of the runs.
+    #[cold]
+    fn empty_fronts<M: Medium>(&self, medium: &M) {
+        for front in &self.fronts {
+            let Released { extents, releases } = lock(front).empty();
+            if releases > 0 {
+                self.release_to_runs(medium, &extents, releases);
+            }
+        }
+    }
+
+    fn front(&self, log: LogId) -> MutexGuard<'_, Front> {
+        lock(&self.fronts[log.0 as usize])
     }
 
     /// Gives the memory of all free pages back to the file system and returns how many bytes may have had
@@ -158,6 +244,7 @@ impl Extents {
     ///
     /// [`Error::Io`] if the file system refuses; what was punched before stays so.
     pub(crate) fn trim<M: Medium>(&self, medium: &M) -> Result<u64> {
+        self.empty_fronts(medium);
         let mut space = lock(&self.space);
         let Space { free, memory, .. } = &mut *space;
         let mut punched_pages = 0;
@@ -169,16 +256,27 @@ impl Extents {
         Ok(punched_pages * PAGE_BYTES)
     }
 
+    /// Pages of the data area that ever had memory.
+    pub(crate) fn grown_pages(&self) -> u32 {
+        lock(&self.space).grown
+    }
+
     /// The free space in figures.
     pub(crate) fn stats(&self) -> ExtentStats {
+        let mut free: Vec<PageRange> = Vec::new();
+        for front in &self.fronts {
+            free.extend(lock(front).iter());
+        }
+        let at_hand: u32 = free.iter().map(|range| range.pages).sum();
         let space = lock(&self.space);
+        free.extend(space.free.iter());
         let wilderness = self.geometry.data_pages() - u64::from(space.grown);
-        let behind_tail = wilderness + space.tail().map_or(0, |tail| u64::from(tail.pages));
+        let largest = largest_run(free, u64::from(space.grown), wilderness);
         ExtentStats {
             grown_bytes: u64::from(space.grown) * PAGE_BYTES,
-            free_bytes: u64::from(space.free.pages()) * PAGE_BYTES,
-            backed_free_bytes: u64::from(space.memory.backed_free()) * PAGE_BYTES,
-            largest_free_bytes: behind_tail.max(u64::from(space.free.largest())) * PAGE_BYTES,
+            free_bytes: u64::from(space.free.pages() + at_hand) * PAGE_BYTES,
+            backed_free_bytes: u64::from(space.memory.backed_free() + at_hand) * PAGE_BYTES,
+            largest_free_bytes: largest * PAGE_BYTES,
             wilderness_bytes: wilderness * PAGE_BYTES,
         }
     }
@@ -226,6 +324,19 @@ impl Extents {
         medium.fence();
         Ok(())
     }
+}
+
+/// Pages of the longest run of `free` pages, where those in front of page `grown` go on for `wilderness` more.
+fn largest_run(mut free: Vec<PageRange>, grown: u64, wilderness: u64) -> u64 {
+    free.sort_unstable_by_key(|range| range.start);
+    let (mut largest, mut run, mut end) = (0, 0, 0);
+    for range in free {
+        run = if u64::from(range.start.0) == end { run } else { 0 } + u64::from(range.pages);
+        end = range.end();
+        largest = largest.max(run);
+    }
+    let tail = if end == grown { run } else { 0 };
+    largest.max(tail + wilderness)
 }
 
 /// What the lock guards.

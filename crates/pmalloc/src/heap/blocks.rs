@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pmalloc_persist::{Mapped, Medium, PAGE_BYTES};
+use pmalloc_persist::{Mapped, Medium};
 
 use super::core::Core;
 use crate::{
@@ -105,6 +105,5 @@ impl<M: Medium> fmt::Debug for Blocks<'_, M> {
 
 /// Pages below the length that the heap has grown to.
 pub(super) fn grown_pages<M: Medium>(core: &Core<M>) -> u32 {
-    let pages = core.space.extents.stats().grown_bytes / PAGE_BYTES;
-    u32::try_from(pages).expect("a valid geometry has 32-bit pages")
+    core.space.extents.grown_pages()
 }

@@ -193,7 +193,7 @@ impl<M: Medium> Core<M> {
             Freed::Small { arena, offset } => {
                 self.arenas[arena.0 as usize].give_back_remote(&self.space, offset);
             }
-            Freed::Large(range) => self.space.extents.release(self.medium(), range),
+            Freed::Large { range, log } => self.space.extents.release(self.medium(), log, range),
         }
     }
 

@@ -51,8 +51,8 @@ struct SlotSource<'a> {
 pub(super) enum Unlinked {
     /// A block, its slab and the slab's owner.
     Small { slab: Descriptor, arena: LogId, block: u32 },
-    /// An extent.
-    Large(PageRange),
+    /// An extent, and the log that held it.
+    Large { range: PageRange, log: LogId },
     /// A block whose live bit somebody else had cleared: two slots named it, and it is reused once only.
     Lost,
 }
@@ -169,7 +169,7 @@ fn unlink_large<M: Medium>(
         space.page_map.clear(extent.range);
         // CRASH: the mark is durable before the pages are reused and the slot released.
         m.fence();
-        Ok(Unlinked::Large(extent.range))
+        Ok(Unlinked::Large { range: extent.range, log })
     })?
 }
 
@@ -191,8 +191,8 @@ pub(super) fn recycle<M: Medium>(core: &Core<M>, state: &mut SessionState, unlin
                 core.recycle(Freed::Small { arena, offset });
             }
         }
-        Unlinked::Large(range) => {
-            let freed = Freed::Large(range);
+        Unlinked::Large { range, log } => {
+            let freed = Freed::Large { range, log };
             if core.guards.quiescent() { core.recycle(freed) } else { core.guards.defer(freed) }
         }
         Unlinked::Lost => {}

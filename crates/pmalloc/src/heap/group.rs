@@ -428,7 +428,7 @@ fn apply_bits<M: Medium>(
     }
     for freed in &plan.freed {
         unlinked.push(match freed.kind {
-            FreedKind::Large { range, .. } => Unlinked::Large(range),
+            FreedKind::Large { range, log } => Unlinked::Large { range, log },
             FreedKind::Small { slab, arena, block, bit } => {
                 lines.push(bit.place() / LINE_BYTES);
                 let was_live = bit.store(m, false);

@@ -25,7 +25,12 @@ pub(super) enum Freed {
         offset: u64,
     },
     /// An extent.
-    Large(PageRange),
+    Large {
+        /// Its pages.
+        range: PageRange,
+        /// The log that held it.
+        log: LogId,
+    },
 }
 
 /// The guards of a heap, and the memory that waits for them.

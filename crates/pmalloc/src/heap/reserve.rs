@@ -97,7 +97,7 @@ fn reserve_once<M: Medium>(
 ) -> Result<Reserved> {
     let (layout, tag) = (wanted.layout(), wanted.tag());
     let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
-        return reserve_large(core, layout, tag);
+        return reserve_large(core, state, wanted);
     };
     let arena = &core.arenas[state.arena];
     let offset = state.cache.take(&core.space, arena, Kind { class, tag })?;
@@ -106,12 +106,17 @@ fn reserve_once<M: Medium>(
     Ok(Reserved::Small { slab, block, offset, arena: arena.log() })
 }
 
-fn reserve_large<M: Medium>(core: &Core<M>, layout: Layout, tag: u8) -> Result<Reserved> {
-    let pages = (layout.size() as u64).div_ceil(PAGE_BYTES);
+fn reserve_large<M: Medium>(
+    core: &Core<M>,
+    state: &SessionState,
+    wanted: BlockLayout,
+) -> Result<Reserved> {
+    let pages = (wanted.layout().size() as u64).div_ceil(PAGE_BYTES);
     let pages = u32::try_from(pages)
         .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
-    let range = core.space.extents.allocate(core.medium(), pages)?;
-    let extent = Extent { range, kind: ExtentKind::Large, tag };
+    let log = core.arenas[state.arena].log();
+    let range = core.space.extents.allocate(core.medium(), log, pages)?;
+    let extent = Extent { range, kind: ExtentKind::Large, tag: wanted.tag() };
     Ok(Reserved::Large { extent, offset: core.space.page_offset(range.start) })
 }
 
@@ -126,7 +131,10 @@ pub(super) fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserv
                 core.recycle(Freed::Small { arena, offset });
             }
         }
-        Reserved::Large { extent, .. } => core.space.extents.release(core.medium(), extent.range),
+        Reserved::Large { extent, .. } => {
+            let log = core.arenas[state.arena].log();
+            core.space.extents.release(core.medium(), log, extent.range);
+        }
     }
 }
 

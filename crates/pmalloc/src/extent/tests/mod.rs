@@ -3,141 +3,20 @@
 //! Method: random operations run beside a naive model that looks through all pages for every answer, on a
 //! medium that remembers which pages have memory, in which order it was called, and that can be full.
 
-use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+mod probe;
 
-use pmalloc_persist::{Anon, Region, Span, Word};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::{collection::vec, prelude::*};
 
+use self::probe::{Call, Probe};
 use super::*;
 use crate::layout::sealed::unseal;
 
-/// What a [`Probe`] was asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Back,
-    Store(u64),
-    Flush,
-    Fence,
-    Punch,
-}
-
-/// A medium that remembers.
-struct Probe {
-    anon: Anon,
-    geometry: Geometry,
-    /// Which pages of the data area have memory.
-    backed: Mutex<Vec<bool>>,
-    calls: Mutex<Vec<Call>>,
-    /// Pages of the data area that the file system has memory for.
-    room_pages: AtomicU64,
-    refuses_punch: AtomicBool,
-}
-
-impl Probe {
-    fn new(geometry: Geometry) -> Self {
-        let pages = usize::try_from(geometry.data_pages()).expect("few pages");
-        Self {
-            anon: Anon::new(geometry.heap_bytes()),
-            geometry,
-            backed: Mutex::new(vec![false; pages]),
-            calls: Mutex::default(),
-            room_pages: AtomicU64::new(u64::MAX),
-            refuses_punch: AtomicBool::new(false),
-        }
-    }
-
-    fn places(&self, span: Span) -> std::ops::Range<usize> {
-        let first = (span.start - self.geometry.data_span().start) / PAGE_BYTES;
-        let first = usize::try_from(first).expect("few pages");
-        first..first + usize::try_from(span.len / PAGE_BYTES).expect("few pages")
-    }
-
-    fn backed(&self) -> MutexGuard<'_, Vec<bool>> {
-        lock(&self.backed)
-    }
-
-    fn backed_pages(&self) -> usize {
-        self.backed().iter().filter(|&&backed| backed).count()
-    }
-
-    fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut lock(&self.calls))
-    }
-
-    fn note(&self, call: Call) {
-        lock(&self.calls).push(call);
-    }
-
-    fn grown_word(&self) -> u64 {
-        let state = self.at(Offset::<State>::new(Geometry::state())).expect("the state is inside");
-        self.load(&state.grown_pages)
-    }
-}
-
-impl Medium for Probe {
-    fn region(&self) -> &Region {
-        self.anon.region()
-    }
-    fn len(&self) -> u64 {
-        self.anon.len()
-    }
-    fn load(&self, word: &Word) -> u64 {
-        self.anon.load(word)
-    }
-    fn store(&self, word: &Word, value: u64) {
-        self.note(Call::Store(value));
-        self.anon.store(word, value);
-    }
-    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
-        self.anon.compare_exchange(word, current, new)
-    }
-    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
-        self.anon.fetch_or(word, bits)
-    }
-    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
-        self.anon.fetch_and(word, bits)
-    }
-    fn flush(&self, span: Span) {
-        assert!(
-            Span::new(Geometry::state(), PAGE_BYTES).contains(span),
-            "{span:?} is not the state"
-        );
-        self.note(Call::Flush);
-    }
-    fn fence(&self) {
-        self.note(Call::Fence);
-    }
-    fn back(&self, span: Span) -> io::Result<()> {
-        self.note(Call::Back);
-        let places = self.places(span);
-        let mut backed = self.backed();
-        let new = backed[places.clone()].iter().filter(|&&backed| !backed).count();
-        let before = backed.iter().filter(|&&backed| backed).count();
-        if (before + new) as u64 > self.room_pages.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        backed[places].fill(true);
-        Ok(())
-    }
-    fn punch(&self, span: Span) -> io::Result<()> {
-        self.note(Call::Punch);
-        if self.refuses_punch.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let places = self.places(span);
-        self.backed()[places].fill(false);
-        Ok(())
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.anon.sync()
-    }
-    fn occupied_bytes(&self) -> io::Result<u64> {
-        self.anon.occupied_bytes()
-    }
-}
+/// The arena of the tests that need but one.
+const LOG: LogId = LogId(0);
+/// Arenas of the random test: more than one, to take what another has at hand.
+const LOGS: usize = 2;
 
 fn geometry(pages: u64) -> Geometry {
     let geometry =
@@ -165,7 +44,8 @@ fn kind_of(error: &Error) -> Option<io::ErrorKind> {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Allocate(u32),
+    /// The arena of this number takes so many pages.
+    Allocate(usize, u32),
     /// Releases the live range of this number, modulo how many there are.
     Release(usize),
     Trim,
@@ -174,21 +54,25 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        8 => (1..=12_u32).prop_map(Op::Allocate),
-        3 => (1..=300_u32).prop_map(Op::Allocate),
+        8 => (0..LOGS, 1..=12_u32).prop_map(|(log, pages)| Op::Allocate(log, pages)),
+        3 => (0..LOGS, 1..=300_u32).prop_map(|(log, pages)| Op::Allocate(log, pages)),
         9 => any::<usize>().prop_map(Op::Release),
         1 => Just(Op::Trim),
         1 => Just(Op::Reopen),
     ]
 }
 
-/// The naive model: a flag per grown page.
+/// The naive model: a flag per grown page, and what is at hand as it came.
 #[derive(Default)]
 struct Model {
+    /// Pages that are in no free run: those at hand are.
     used: Vec<bool>,
-    live: Vec<PageRange>,
+    /// Live ranges, and their arenas.
+    live: Vec<(usize, PageRange)>,
+    /// Per arena, oldest first.
+    at_hand: [Vec<PageRange>; LOGS],
     capacity: usize,
-    /// Most pages in use since the last open.
+    /// Most pages in use or at hand since the last open.
     peak: usize,
 }
 
@@ -210,11 +94,17 @@ impl Model {
     }
 
     /// Where a request must go, growing the model if need be; `None` if there is no room.
-    fn place(&mut self, pages: u32) -> Option<Page> {
-        let fits = |run: &PageRange| run.pages >= pages;
-        let best = |run: &PageRange| (run.pages, run.start);
-        if let Some(run) = self.runs().into_iter().filter(fits).min_by_key(best) {
-            return Some(run.start);
+    fn place(&mut self, log: usize, pages: u32) -> Option<Page> {
+        let at_hand = &mut self.at_hand[log];
+        if let Some(newest) = at_hand.iter().rposition(|range| range.pages == pages) {
+            return Some(at_hand.remove(newest).start);
+        }
+        if let Some(start) = self.best_fit(pages) {
+            return Some(start);
+        }
+        self.empty_hands();
+        if let Some(start) = self.best_fit(pages) {
+            return Some(start);
         }
         let grown = self.used.len();
         let tail =
@@ -226,6 +116,22 @@ impl Model {
         let step = (grown / GROWTH_PARTS as usize).max(GROWTH_MIN_PAGES as usize);
         self.used.resize((grown + needed.max(step)).min(self.capacity), false);
         Some(self.runs().last().expect("just grown").start)
+    }
+
+    fn best_fit(&self, pages: u32) -> Option<Page> {
+        let fits = |run: &PageRange| run.pages >= pages;
+        let best = |run: &PageRange| (run.pages, run.start);
+        self.runs().into_iter().filter(fits).min_by_key(best).map(|run| run.start)
+    }
+
+    fn empty_hands(&mut self) {
+        for range in std::mem::take(&mut self.at_hand).into_iter().flatten() {
+            self.set(range, false);
+        }
+    }
+
+    fn pages_at_hand(&self) -> usize {
+        self.at_hand.iter().flatten().map(|range| range.pages as usize).sum()
     }
 
     fn set(&mut self, range: PageRange, used: bool) {
@@ -260,7 +166,7 @@ impl Pair {
 
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::Allocate(pages) => self.allocate(*pages),
+            Op::Allocate(log, pages) => self.allocate(*log, *pages),
             Op::Release(_) if self.model.live.is_empty() => {}
             Op::Release(nth) => self.release(*nth % self.model.live.len()),
             Op::Trim => self.trim(),
@@ -269,14 +175,14 @@ impl Pair {
         self.check();
     }
 
-    fn allocate(&mut self, pages: u32) {
-        let expected = self.model.place(pages);
-        match self.extents.allocate(&self.probe, pages) {
+    fn allocate(&mut self, log: usize, pages: u32) {
+        let expected = self.model.place(log, pages);
+        match self.extents.allocate(&self.probe, log_id(log), pages) {
             Ok(got) => {
                 assert_eq!((Some(got.start), got.pages), (expected, pages), "the best fit");
                 self.model.set(got, true);
                 self.model.peak = self.model.peak.max(self.model.used_pages());
-                self.model.live.push(got);
+                self.model.live.push((log, got));
             }
             Err(error) => {
                 assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
@@ -286,15 +192,22 @@ impl Pair {
     }
 
     fn release(&mut self, nth: usize) {
-        let range = self.model.live.swap_remove(nth);
+        let (log, range) = self.model.live.swap_remove(nth);
+        self.extents.release(&self.probe, log_id(log), range);
+        if Front::takes(range.pages) {
+            self.model.at_hand[log].push(range);
+            return;
+        }
         self.model.set(range, false);
-        self.extents.release(&self.probe, range);
-        let bound = self.model.decay_bound();
+        let bound = self.model.decay_bound() + self.model.pages_at_hand();
         let backed = self.extents.stats().backed_free_bytes / PAGE_BYTES;
         assert!(backed <= bound as u64, "{backed} free pages have memory, {bound} may");
     }
 
     fn trim(&mut self) {
+        // Apart from the trim, as it gives memory back that is over the bound.
+        self.extents.empty_fronts(&self.probe);
+        self.model.empty_hands();
         let backed = self.probe.backed_pages() - self.model.used_pages();
         let punched = self.extents.trim(&self.probe).expect("the probe punches");
         assert!(punched >= backed as u64 * PAGE_BYTES);
@@ -303,35 +216,44 @@ impl Pair {
 
     /// Free pages may have lost their memory while the heap was closed.
     fn reopen(&mut self) {
+        self.model.empty_hands();
         for (backed, used) in self.probe.backed().iter_mut().zip(&self.model.used) {
             *backed &= used;
         }
         let grown = u32::try_from(self.model.used.len()).expect("few pages");
         let geometry = self.probe.geometry;
-        self.extents = Extents::new(geometry, grown, &self.model.live).expect("a sound heap");
+        let live: Vec<PageRange> = self.model.live.iter().map(|(_, range)| *range).collect();
+        self.extents = Extents::new(geometry, grown, &live).expect("a sound heap");
         self.model.peak = self.model.used_pages();
     }
 
     fn check(&self) {
         let stats = self.extents.stats();
-        let runs = self.model.runs();
-        let grown = self.model.used.len();
+        // What is at hand counts as free, and coalesced, though it is not yet.
+        let mut free = Model { used: self.model.used.clone(), ..Model::default() };
+        self.model.at_hand.iter().flatten().for_each(|range| free.set(*range, false));
+        let runs = free.runs();
+        let grown = free.used.len();
         let tail = runs.last().filter(|run| run.end() == grown as u64).map_or(0, |r| r.pages);
         let wilderness = self.model.capacity - grown;
         let largest = runs.iter().map(|run| run.pages as usize).max().unwrap_or(0);
         let bytes = |pages: usize| pages as u64 * PAGE_BYTES;
         assert_eq!(stats.grown_bytes, bytes(grown));
-        assert_eq!(stats.free_bytes, bytes(grown - self.model.used_pages()));
+        assert_eq!(stats.free_bytes, bytes(grown - free.used_pages()));
         assert_eq!(stats.wilderness_bytes, bytes(wilderness));
         assert_eq!(stats.largest_free_bytes, bytes(largest.max(wilderness + tail as usize)));
         let backed = self.probe.backed();
         let bare = |page: &usize| self.model.used[*page] && !backed[*page];
-        assert_eq!((0..grown).find(bare), None, "an allocated page without memory");
-        let free_backed = (0..grown).filter(|&page| !self.model.used[page] && backed[page]).count();
+        assert_eq!((0..grown).find(bare), None, "a page in use or at hand without memory");
+        let free_backed = (0..grown).filter(|&page| !free.used[page] && backed[page]).count();
         assert_eq!(stats.backed_free_bytes, bytes(free_backed));
         let word = self.probe.grown_word();
         assert_eq!(unseal(word).unwrap_or(0), grown as u64, "the grown length on media");
     }
+}
+
+fn log_id(log: usize) -> LogId {
+    LogId(u32::try_from(log).expect("few arenas"))
 }
 
 proptest! {
@@ -346,6 +268,7 @@ proptest! {
         while !pair.model.live.is_empty() {
             pair.apply(&Op::Release(0));
         }
+        pair.extents.empty_fronts(&pair.probe);
         let grown = pair.model.used.len();
         let runs: Vec<PageRange> = lock(&pair.extents.space).free.iter().collect();
         let whole = range(0, u32::try_from(grown).expect("few pages"));
@@ -356,21 +279,21 @@ proptest! {
 #[test]
 fn the_grown_length_is_durable_before_pages_are_handed_out() {
     let (probe, extents) = fresh(400);
-    extents.allocate(&probe, 5).expect("room");
+    extents.allocate(&probe, LOG, 5).expect("room");
     let grown = seal(u64::from(GROWTH_MIN_PAGES));
     assert_eq!(probe.take_calls(), [Call::Back, Call::Store(grown), Call::Flush, Call::Fence]);
-    extents.allocate(&probe, 5).expect("room");
+    extents.allocate(&probe, LOG, 5).expect("room");
     assert_eq!(probe.take_calls(), [], "grown pages cost no system call");
 }
 
 #[test]
 fn the_ragged_tail_of_the_capacity_is_used_up() {
     let (probe, extents) = fresh(148);
-    let taken: u32 = (0..21).map(|_| extents.allocate(&probe, 7).expect("room").pages).sum();
+    let taken: u32 = (0..21).map(|_| extents.allocate(&probe, LOG, 7).expect("room").pages).sum();
     assert_eq!((taken, extents.stats().largest_free_bytes), (147, PAGE_BYTES));
-    let error = extents.allocate(&probe, 2).expect_err("one page is left");
+    let error = extents.allocate(&probe, LOG, 2).expect_err("one page is left");
     assert!(matches!(error, Error::OutOfMemory { requested_bytes: 8192, .. }), "{error}");
-    assert_eq!(extents.allocate(&probe, 1).expect("one page is left"), range(147, 1));
+    assert_eq!(extents.allocate(&probe, LOG, 1).expect("one page is left"), range(147, 1));
     assert_eq!(extents.stats().largest_free_bytes, 0);
 }
 
@@ -378,58 +301,71 @@ fn the_ragged_tail_of_the_capacity_is_used_up() {
 fn a_request_beyond_the_capacity_changes_nothing() {
     let (probe, extents) = fresh(400);
     for pages in [401, u32::MAX] {
-        let error = extents.allocate(&probe, pages).expect_err("there are 400 pages");
+        let error = extents.allocate(&probe, LOG, pages).expect_err("there are 400 pages");
         assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
     }
     assert_eq!(probe.take_calls(), []);
-    assert_eq!(extents.allocate(&probe, 400).expect("all of it"), range(0, 400));
+    assert_eq!(extents.allocate(&probe, LOG, 400).expect("all of it"), range(0, 400));
 }
 
 #[test]
 fn a_full_file_system_changes_nothing_and_smaller_requests_still_fit() {
     let (probe, extents) = fresh(400);
     probe.room_pages.store(50, Ordering::Relaxed);
-    extents.allocate(&probe, 40).expect("40 of 50 pages, without the usual step");
+    extents.allocate(&probe, LOG, 40).expect("40 of 50 pages, without the usual step");
     let before = (extents.stats(), probe.grown_word());
-    let error = extents.allocate(&probe, 11).expect_err("10 pages are left");
+    let error = extents.allocate(&probe, LOG, 11).expect_err("10 pages are left");
     assert_eq!(kind_of(&error), Some(io::ErrorKind::StorageFull));
     assert_eq!((extents.stats(), probe.grown_word()), before);
-    assert_eq!(extents.allocate(&probe, 10).expect("10 pages are left"), range(40, 10));
+    assert_eq!(extents.allocate(&probe, LOG, 10).expect("10 pages are left"), range(40, 10));
 }
 
 #[test]
 fn a_punched_run_that_gets_no_memory_stays_free() {
     let (probe, extents) = fresh(400);
-    let first = extents.allocate(&probe, 20).expect("room");
-    extents.allocate(&probe, 20).expect("room");
-    extents.release(&probe, first);
+    let first = extents.allocate(&probe, LOG, 20).expect("room");
+    extents.allocate(&probe, LOG, 20).expect("room");
+    extents.release(&probe, LOG, first);
     extents.trim(&probe).expect("the probe punches");
     probe.room_pages.store(25, Ordering::Relaxed);
     let before = extents.stats();
-    let error = extents.allocate(&probe, 20).expect_err("5 pages are left");
+    let error = extents.allocate(&probe, LOG, 20).expect_err("5 pages are left");
     assert_eq!(kind_of(&error), Some(io::ErrorKind::StorageFull));
     assert_eq!(extents.stats(), before);
-    assert_eq!(extents.allocate(&probe, 5).expect("5 pages are left").pages, 5);
+    assert_eq!(extents.allocate(&probe, LOG, 5).expect("5 pages are left").pages, 5);
+}
+
+#[test]
+fn what_is_at_hand_is_used_where_the_file_system_is_full() {
+    let (probe, extents) = fresh(400);
+    let blocks = [20, 1, 12, 1].map(|pages| extents.allocate(&probe, LOG, pages).expect("room"));
+    extents.release(&probe, LOG, blocks[0]);
+    extents.trim(&probe).expect("the probe punches");
+    extents.release(&probe, LOG, blocks[2]);
+    probe.room_pages.store(probe.backed_pages() as u64, Ordering::Relaxed);
+    let got = extents.allocate(&probe, LOG, 9).expect("12 free pages have memory");
+    assert_eq!(got, range(21, 9));
 }
 
 /// Frees `page`, a hole of its own, and takes it again until the peak before is two windows of releases old.
 fn churn(probe: &Probe, extents: &Extents, page: PageRange) {
-    for _ in 0..2 * 4096 {
-        extents.release(probe, page);
-        assert_eq!(extents.allocate(probe, 1).expect("room"), page, "the best fit");
+    // What is released to a front counts when that is emptied, once in a window.
+    for _ in 0..3 * 4096 {
+        extents.release(probe, LOG, page);
+        assert_eq!(extents.allocate(probe, LOG, 1).expect("room"), page, "the best fit");
     }
 }
 
 #[test]
 fn decay_takes_what_was_freed_longest_ago() {
     let (probe, extents) = fresh(4000);
-    let churned = extents.allocate(&probe, 1).expect("room");
+    let churned = extents.allocate(&probe, LOG, 1).expect("room");
     // Keeps the churned page a run of its own.
-    extents.allocate(&probe, 1).expect("room");
+    extents.allocate(&probe, LOG, 1).expect("room");
     let blocks: Vec<PageRange> =
-        (0..40).map(|_| extents.allocate(&probe, 20).expect("room")).collect();
+        (0..40).map(|_| extents.allocate(&probe, LOG, 20).expect("room")).collect();
     for block in blocks.iter().skip(1).step_by(2) {
-        extents.release(&probe, *block);
+        extents.release(&probe, LOG, *block);
     }
     assert!(!probe.take_calls().contains(&Call::Punch), "all of it was in use just now");
     churn(&probe, &extents, churned);
@@ -447,7 +383,7 @@ fn what_was_free_at_open_is_backed_again_and_trimmed() {
     let probe = Probe::new(geometry);
     let extents = Extents::new(geometry, 100, &[range(10, 5), range(60, 40)]).expect("sound");
     assert_eq!(extents.stats().backed_free_bytes, 0);
-    assert_eq!(extents.allocate(&probe, 10).expect("room"), range(0, 10));
+    assert_eq!(extents.allocate(&probe, LOG, 10).expect("room"), range(0, 10));
     assert_eq!(probe.take_calls(), [Call::Back]);
     assert_eq!(extents.trim(&probe).expect("the probe punches"), 45 * PAGE_BYTES);
     assert_eq!(extents.trim(&probe).expect("the probe punches"), 0, "nothing is left to punch");
@@ -456,14 +392,14 @@ fn what_was_free_at_open_is_backed_again_and_trimmed() {
 #[test]
 fn a_medium_that_refuses_to_punch_is_asked_once_until_the_next_trim() {
     let (probe, extents) = fresh(4000);
-    let churned = extents.allocate(&probe, 1).expect("room");
-    extents.allocate(&probe, 1).expect("room");
+    let churned = extents.allocate(&probe, LOG, 1).expect("room");
+    extents.allocate(&probe, LOG, 1).expect("room");
     let blocks: Vec<PageRange> =
-        (0..4).map(|_| extents.allocate(&probe, 300).expect("room")).collect();
+        (0..4).map(|_| extents.allocate(&probe, LOG, 300).expect("room")).collect();
     probe.refuses_punch.store(true, Ordering::Relaxed);
     probe.take_calls();
     for block in &blocks[1..] {
-        extents.release(&probe, *block);
+        extents.release(&probe, LOG, *block);
     }
     churn(&probe, &extents, churned);
     assert_eq!(probe.take_calls(), [Call::Punch]);
@@ -498,9 +434,9 @@ fn bookkeeping_that_contradicts_itself_is_corrupted() {
 #[should_panic(expected = "is not allocated")]
 fn releasing_twice_panics() {
     let (probe, extents) = fresh(400);
-    let range = extents.allocate(&probe, 5).expect("room");
-    extents.release(&probe, range);
-    extents.release(&probe, range);
+    let range = extents.allocate(&probe, LOG, 5).expect("room");
+    extents.release(&probe, LOG, range);
+    extents.release(&probe, LOG, range);
 }
 
 #[test]
@@ -513,28 +449,30 @@ fn threads_never_hold_the_same_page() {
             assert_ne!(page.swap(now, Ordering::Relaxed), now, "{range:?}");
         }
     };
-    let work = |seed: u64| {
-        let mut random = fastrand::Rng::with_seed(seed);
+    let work = |log: u32| {
+        let log = LogId(log);
+        let mut random = fastrand::Rng::with_seed(u64::from(log.0));
         let mut live: Vec<PageRange> = Vec::new();
         for _ in 0..2000 {
             if live.len() < 10 || random.bool() && live.len() < 30 {
-                let range = extents.allocate(&probe, random.u32(1..60)).expect("room");
+                let range = extents.allocate(&probe, log, random.u32(1..60)).expect("room");
                 claim(range, true);
                 live.push(range);
             } else {
                 let range = live.swap_remove(random.usize(..live.len()));
                 claim(range, false);
-                extents.release(&probe, range);
+                extents.release(&probe, log, range);
             }
         }
         live.into_iter().for_each(|range| {
             claim(range, false);
-            extents.release(&probe, range);
+            extents.release(&probe, log, range);
         });
     };
     std::thread::scope(|scope| {
+        scope.spawn(|| work(0));
         scope.spawn(|| work(1));
-        scope.spawn(|| work(2));
     });
+    extents.empty_fronts(&probe);
     assert_eq!(lock(&extents.space).free.iter().count(), 1);
 }

@@ -1,0 +1,213 @@
+//! Fronts: extents that an arena freed lately, at hand for its next requests of just their size.
+//!
+//! Programs free and allocate the same sizes again and again. What is at hand here keeps its place and its memory: it is
+//! neither coalesced nor looked for by size, and an arena that finds it does not wait for the lock that all share.
+//!
+//! What is at hand is free to everybody: before a request makes the heap grow or fails, all fronts are emptied into the
+//! free runs. Each holds a bounded number of pages, and none for longer than a window of releases. Volatile.
+
+use crate::layout::geometry::{Page, PageRange};
+
+use super::decay::WINDOW_RELEASES;
+
+/// Most extents in a front.
+const EXTENTS_MAX: usize = 128;
+
+/// Most pages of an extent in a front: 1 MiB. The work for a larger one is little beside what the program does with it.
+const EXTENT_PAGES_MAX: u32 = 256;
+
+/// Most pages in a front: 32 MiB.
+const PAGES_MAX: u32 = 8192;
+
+/// No place of a front.
+const NONE: u8 = u8::MAX;
+const _: () = assert!(EXTENTS_MAX <= NONE as usize, "a place fits a byte");
+
+/// What an arena has at hand.
+#[derive(Debug)]
+pub(super) struct Front {
+    /// Volatile: by pages, the place of the extent that was put last; [`NONE`] if there is none.
+    newest: [u8; EXTENT_PAGES_MAX as usize + 1],
+    /// Volatile: the place that was left last; [`NONE`] if all are taken.
+    vacant: u8,
+    places: [Place; EXTENTS_MAX],
+    /// Volatile: pages of all extents.
+    pages: u32,
+    /// Volatile: extents that were put since the front was last emptied.
+    puts: u32,
+}
+
+/// What leaves a front.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) extents: Vec<PageRange>,
+    /// How many releases that stands for: some of the extents were taken again, and are not among them.
+    pub(super) releases: u32,
+}
+
+/// An extent, or a vacancy.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    start: Page,
+    /// The place of the extent of the same size that was put before, or of another vacancy.
+    next: u8,
+}
+
+impl Front {
+    /// A front with nothing at hand.
+    pub(super) fn new() -> Self {
+        let mut front = Self {
+            newest: [NONE; EXTENT_PAGES_MAX as usize + 1],
+            vacant: NONE,
+            places: [Place { start: Page(0), next: NONE }; EXTENTS_MAX],
+            pages: 0,
+            puts: 0,
+        };
+        (0..NONE).zip(0..EXTENTS_MAX).rev().for_each(|(place, _)| front.vacate(place));
+        front
+    }
+
+    /// Whether an extent of `pages` may be in a front.
+    #[inline]
+    pub(super) fn takes(pages: u32) -> bool {
+        pages <= EXTENT_PAGES_MAX
+    }
+
+    /// Takes the extent of `pages` that was put last.
+    #[inline]
+    pub(super) fn take(&mut self, pages: u32) -> Option<PageRange> {
+        let newest = &mut self.newest[pages as usize];
+        let place = *newest;
+        let Place { start, next } = *self.places.get(usize::from(place))?;
+        *newest = next;
+        self.pages -= pages;
+        self.vacate(place);
+        Some(PageRange::new(start, pages))
+    }
+
+    /// Puts `range` at hand; if there is no room, or it is time, what was at hand has to leave first.
+    #[inline]
+    pub(super) fn put(&mut self, range: PageRange) -> Option<Released> {
+        debug_assert!(!self.overlaps(range), "{range:?} is not allocated");
+        let is_full = self.vacant == NONE || self.pages + range.pages > PAGES_MAX;
+        let displaced = (is_full || self.puts == WINDOW_RELEASES).then(|| self.empty());
+        let place = self.vacant;
+        let newest = &mut self.newest[range.pages as usize];
+        let taken = &mut self.places[usize::from(place)];
+        self.vacant = taken.next;
+        *taken = Place { start: range.start, next: *newest };
+        *newest = place;
+        self.pages += range.pages;
+        self.puts += 1;
+        displaced
+    }
+
+    /// Takes everything that is at hand, of each size the oldest first.
+    #[cold]
+    pub(super) fn empty(&mut self) -> Released {
+        let mut extents: Vec<PageRange> = self.iter().collect();
+        extents.reverse();
+        let releases = self.puts;
+        if releases > 0 {
+            *self = Self::new();
+        }
+        Released { extents, releases }
+    }
+
+    /// Everything that is at hand.
+    pub(super) fn iter(&self) -> impl Iterator<Item = PageRange> {
+        (0..).zip(&self.newest).flat_map(|(pages, &newest)| {
+            let at = |place: u8| self.places.get(usize::from(place));
+            let same_size = std::iter::successors(at(newest), move |place| at(place.next));
+            same_size.map(move |place| PageRange::new(place.start, pages))
+        })
+    }
+
+    #[inline]
+    fn vacate(&mut self, place: u8) {
+        self.places[usize::from(place)].next = self.vacant;
+        self.vacant = place;
+    }
+
+    fn overlaps(&self, range: PageRange) -> bool {
+        self.iter().any(|other| {
+            u64::from(other.start.0) < range.end() && u64::from(range.start.0) < other.end()
+        })
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// The naive model: what is at hand, oldest first, and the releases since it was emptied.
+    #[derive(Default)]
+    struct Model {
+        extents: Vec<PageRange>,
+        puts: u32,
+    }
+
+    impl Model {
+        fn take(&mut self, pages: u32) -> Option<PageRange> {
+            let newest = self.extents.iter().rposition(|range| range.pages == pages)?;
+            Some(self.extents.remove(newest))
+        }
+
+        fn put(&mut self, range: PageRange) -> Option<Self> {
+            let pages: u32 = self.extents.iter().map(|range| range.pages).sum();
+            let has_room = self.extents.len() < EXTENTS_MAX && pages + range.pages <= PAGES_MAX;
+            let displaced =
+                (!has_room || self.puts == WINDOW_RELEASES).then(|| std::mem::take(self));
+            self.extents.push(range);
+            self.puts += 1;
+            displaced
+        }
+    }
+
+    /// By size, so that only extents of the same size have an order.
+    fn by_size(mut extents: Vec<PageRange>) -> Vec<PageRange> {
+        extents.sort_by_key(|range| range.pages);
+        extents
+    }
+
+    /// Takes and puts of `sizes`, until every reason to displace what is at hand was met.
+    fn drive(seed: u64, pages_max: u32, takes: f64) {
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut front, mut model) = (Front::new(), Model::default());
+        let (mut next, mut displacements) = (0, 0);
+        while displacements < 3 {
+            let pages = random.u32(1..=pages_max);
+            if random.f64() < takes {
+                assert_eq!(front.take(pages), model.take(pages));
+                continue;
+            }
+            let range = PageRange::new(Page(next), pages);
+            next += pages;
+            match (front.put(range), model.put(range)) {
+                (None, None) => {}
+                (Some(found), Some(expected)) => {
+                    assert_eq!(by_size(found.extents), by_size(expected.extents));
+                    assert_eq!(found.releases, expected.puts);
+                    displacements += 1;
+                }
+                (found, _) => panic!("the front displaced {found:?}"),
+            }
+            let found: u32 = front.iter().map(|range| range.pages).sum();
+            assert_eq!(found, front.pages);
+        }
+        let rest = front.empty();
+        assert_eq!(by_size(rest.extents), by_size(model.extents));
+        assert_eq!((front.iter().count(), front.empty().releases), (0, 0));
+    }
+
+    #[test]
+    fn a_front_does_as_the_naive_model() {
+        for seed in 0..8 {
+            // Too many extents, too many pages, and too many releases.
+            drive(seed, 8, 0.4);
+            drive(seed, EXTENT_PAGES_MAX, 0.2);
+            drive(seed, 2, 0.7);
+        }
+    }
+}
