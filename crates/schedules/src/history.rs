@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scenario::{Op, Place};
+use crate::scenario::{Act, CELLS, Op, Place, content_of};
 
 /// What a slot was seen to own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,13 +126,14 @@ impl Block {
 pub struct Contents {
     roots: Vec<&'static str>,
     blocks: BTreeMap<Place, Block>,
+    cells: [u64; CELLS],
 }
 
 impl Contents {
-    /// A heap with the root array `root` and nothing in it.
+    /// A heap with the root array `root`, nothing in it, and cells that hold zero.
     #[must_use]
     pub fn of_root(root: &'static str) -> Self {
-        Self { roots: vec![root], blocks: BTreeMap::new() }
+        Self { roots: vec![root], ..Self::default() }
     }
 
     /// Does `op` and returns what it returns, if it finds room; a read sees what its block is bound to show.
@@ -140,10 +141,18 @@ impl Contents {
         match op {
             Op::Alloc(place, _) => self.fill(place, Block::Bare),
             Op::Fill(place, _) => self.fill(place, Block::Filled(id)),
-            Op::Free(place) => match self.blocks.remove(&place) {
-                Some(_) => Outcome::Done,
-                None => Outcome::SlotEmpty,
+            Op::Free(place) => self.free(place),
+            Op::Replace(place, _) => match self.free(place) {
+                Outcome::Done => self.fill(place, Block::Filled(id)),
+                refused => refused,
             },
+            Op::Move(from, to) => self.relocate(from, to),
+            Op::Swap(a, b) => self.swap(a, b),
+            Op::Set(at, value) => {
+                self.cells[at] = value;
+                Outcome::Done
+            }
+            Op::Publish(acts) => self.publish(id, acts),
             Op::Read(place, _) => Outcome::Saw(match self.blocks.get(&place) {
                 None => Seen::Empty,
                 Some(Block::Filled(id)) => Seen::Contents(*id),
@@ -155,8 +164,50 @@ impl Contents {
                 }
                 Outcome::Done
             }
-            Op::Trim | Op::Sync => Outcome::Done,
+            Op::Trim | Op::Sync | Op::Reserve(_) => Outcome::Done,
         }
+    }
+
+    /// Does all of `acts`, or nothing and returns what the first that can't be done returns.
+    fn publish(&mut self, id: u64, acts: &[Act]) -> Outcome {
+        let mut next = self.clone();
+        for (nth, act) in acts.iter().enumerate() {
+            let outcome = match *act {
+                Act::Fill(place, _) => next.fill(place, Block::Filled(content_of(id, nth))),
+                Act::Free(place) => next.free(place),
+                Act::Move(from, to) => next.relocate(from, to),
+                Act::Swap(a, b) => next.swap(a, b),
+                Act::Set(at, value) => {
+                    next.cells[at] = value;
+                    Outcome::Done
+                }
+            };
+            if outcome != Outcome::Done {
+                return outcome;
+            }
+        }
+        *self = next;
+        Outcome::Done
+    }
+
+    fn free(&mut self, place: Place) -> Outcome {
+        if self.blocks.remove(&place).is_some() { Outcome::Done } else { Outcome::SlotEmpty }
+    }
+
+    fn relocate(&mut self, from: Place, to: Place) -> Outcome {
+        let Some(block) = self.blocks.get(&from).copied() else { return Outcome::SlotEmpty };
+        if self.blocks.contains_key(&to) {
+            return Outcome::SlotFull;
+        }
+        self.blocks.remove(&from);
+        self.fill(to, block)
+    }
+
+    fn swap(&mut self, a: Place, b: Place) -> Outcome {
+        let (of_a, of_b) = (self.blocks.remove(&a), self.blocks.remove(&b));
+        self.blocks.extend(of_b.map(|block| (a, block)));
+        self.blocks.extend(of_a.map(|block| (b, block)));
+        Outcome::Done
     }
 
     fn fill(&mut self, place: Place, block: Block) -> Outcome {
@@ -173,9 +224,16 @@ impl Contents {
         let expected = next.apply(call.id, call.op);
         match (outcome, call.op) {
             // What another thread holds back for a moment counts as used.
-            (Outcome::NoRoom, Op::Alloc(..) | Op::Fill(..) | Op::Free(_) | Op::Root(_)) => {
-                Some(self.clone())
-            }
+            (
+                Outcome::NoRoom,
+                Op::Alloc(..)
+                | Op::Fill(..)
+                | Op::Free(_)
+                | Op::Replace(..)
+                | Op::Publish(_)
+                | Op::Reserve(_)
+                | Op::Root(_),
+            ) => Some(self.clone()),
             (Outcome::Saw(seen), Op::Read(place, _)) => {
                 let block = self.blocks.get(&place);
                 let agrees = block.map_or(seen == Seen::Empty, |block| block.looks_like(seen));
@@ -189,6 +247,7 @@ impl Contents {
         let same_roots = self.roots.len() == found.roots.len()
             && self.roots.iter().all(|root| found.roots.contains(root));
         same_roots
+            && self.cells == found.cells
             && found.slots.iter().all(|(place, &seen)| {
                 let block = self.blocks.get(place);
                 block.map_or(seen == Seen::Empty, |block| block.looks_like(seen))
@@ -204,6 +263,8 @@ pub struct Observed {
     pub roots: Vec<&'static str>,
     /// What each of their slots owns.
     pub slots: BTreeMap<Place, Seen>,
+    /// What each cell holds.
+    pub cells: [u64; CELLS],
 }
 
 /// Depth first over all orders (Wing and Gong, 1993).
@@ -259,7 +320,7 @@ mod tests {
     const A: Place = (SLOTS, 0);
 
     fn found(seen: Seen) -> Observed {
-        Observed { roots: vec![SLOTS], slots: BTreeMap::from([(A, seen)]) }
+        Observed { roots: vec![SLOTS], slots: BTreeMap::from([(A, seen)]), cells: [0; CELLS] }
     }
 
     fn start() -> Contents {
@@ -303,6 +364,19 @@ mod tests {
         history.returned(2, Outcome::Saw(Seen::Contents(1)));
         assert!(history.explains(&start(), &found(Seen::Contents(1))));
         assert!(!history.explains(&start(), &found(Seen::Empty)));
+    }
+
+    #[test]
+    fn a_publish_is_there_wholly_or_not_at_all() {
+        let mut history = History::default();
+        history.call(1, Op::Publish(&[Act::Set(0, 7), Act::Fill(A, SMALL), Act::Set(1, 8)]));
+        let seen = |cells, seen| Observed { cells, ..found(seen) };
+        let written = Seen::Contents(content_of(1, 1));
+        assert!(history.explains(&start(), &seen([0, 0], Seen::Empty)));
+        assert!(history.explains(&start(), &seen([7, 8], written)));
+        assert!(!history.explains(&start(), &seen([7, 0], written)));
+        assert!(!history.explains(&start(), &seen([7, 8], Seen::Empty)));
+        assert!(!history.explains(&start(), &seen([0, 0], written)));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Recovers an image and judges it.
 
+use std::collections::BTreeMap;
+
 use pmalloc::{
-    Error, Heap, HeapOptions,
+    Error, Heap, HeapOptions, Slot,
     persist::sim::{Digest, Sim},
 };
 
 use crate::{
     history::{Contents, History, Observed, Seen},
-    scenario::{LARGE, SLOT_COUNT, SLOTS, SMALL, Scenario},
+    scenario::{BOX, CELLS, LARGE, SLOT_COUNT, SLOTS, SMALL, Scenario},
     threads,
 };
 
@@ -44,7 +46,8 @@ pub fn judge_open(
     let live_blocks = heap.blocks().len();
     let observed = observe(heap, scenario).map_err(|error| said("a lookup", &error))?;
     let owned = observed.slots.values().filter(|&&seen| seen != Seen::Empty).count();
-    if live_blocks != owned + observed.roots.len() {
+    // The root of bytes with slots and cells is a block as well.
+    if live_blocks != owned + observed.roots.len() + 1 {
         return Err(format!("{live_blocks} live blocks, but this was found: {observed:?}"));
     }
     if history.explains(start, &observed) {
@@ -57,40 +60,58 @@ pub fn judge_open(
     }
 }
 
+/// The heap's own check, which does not look into the root of bytes: what its slots own counts as unowned.
 fn check(heap: &Heap<Sim>) -> Result<(), String> {
+    let (in_box, _) = threads::in_box(heap).map_err(|error| said("a lookup", &error))?;
+    let owned_in_box = {
+        let guard = heap.pin();
+        in_box.iter().filter(|slot| !slot.is_empty(&guard)).count() as u64
+    };
     let report = heap.check().map_err(|error| said("check", &error))?;
     if !report.problems.is_empty() {
         return Err(format!("{:?}", report.problems));
     }
-    if report.unowned_blocks > 0 {
-        return Err(format!("{} blocks are live and no slot owns them", report.unowned_blocks));
+    if report.unowned_blocks != owned_in_box {
+        let unowned = report.unowned_blocks;
+        return Err(format!(
+            "{unowned} blocks are live that no array owns, {owned_in_box} in the box"
+        ));
     }
     Ok(())
 }
 
 fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
-    let mut observed = Observed::default();
+    let (mut roots, mut found, mut values) = (Vec::new(), BTreeMap::new(), [0; CELLS]);
     let guard = heap.pin();
+    let mut look = |root, slots: &[Slot]| {
+        for (index, slot) in slots.iter().enumerate() {
+            let block = slot.get(&guard);
+            let seen = block.map_or(Seen::Empty, |block| threads::classify(block, scenario));
+            found.insert((root, index), seen);
+        }
+    };
+    let (slots, cells) = threads::in_box(heap)?;
+    look(BOX, slots);
+    for (value, cell) in values.iter_mut().zip(cells) {
+        *value = cell.load(heap);
+    }
     for root in threads::roots(scenario) {
         // A root is asked for with a wrong length, as no call only looks: the error tells that it exists.
         match heap.slots(root, SLOT_COUNT + 1) {
-            Err(Error::RootMismatch { .. }) => observed.roots.push(root),
+            Err(Error::RootMismatch { .. }) => roots.push(root),
             Err(error) => return Err(error),
             Ok(_) => continue,
         }
-        for (index, slot) in heap.slots(root, SLOT_COUNT)?.iter().enumerate() {
-            let block = slot.get(&guard);
-            let seen = block.map_or(Seen::Empty, |block| threads::classify(block, scenario));
-            observed.slots.insert((root, index), seen);
-        }
+        look(root, heap.slots(root, SLOT_COUNT)?);
     }
-    Ok(observed)
+    Ok(Observed { roots, slots: found, cells: values })
 }
 
 /// A recovered heap must serve: everything can be freed, and blocks of all kinds be had again.
 fn probe(heap: &Heap<Sim>) -> Result<(), String> {
     let slots = heap.slots(SLOTS, SLOT_COUNT).map_err(|error| said("a lookup", &error))?;
-    for slot in slots {
+    let (in_box, _) = threads::in_box(heap).map_err(|error| said("a lookup", &error))?;
+    for slot in slots.iter().chain(in_box) {
         match heap.free_from(slot) {
             Ok(()) | Err(Error::SlotEmpty { .. }) => {}
             Err(error) => return Err(said("a free after recovery", &error)),

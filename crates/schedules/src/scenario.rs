@@ -8,6 +8,19 @@ pub const SLOTS: &str = "slots";
 /// Slots in it, and in every other array that a scenario makes.
 pub const SLOT_COUNT: u64 = 8;
 
+/// A root of bytes in which every scenario has slots and versioned cells. It is as large as [`SLOTS`], and needs no slab of
+/// its own.
+pub const BOX: &str = "box";
+
+/// Bytes of [`BOX`].
+pub const BOX_BYTES: usize = 64;
+
+/// Slots at the start of [`BOX`], before the cells.
+pub const BOX_SLOTS: u64 = 2;
+
+/// Cells in [`BOX`].
+pub const CELLS: usize = 2;
+
 /// Bytes of a block that is an extent of its own.
 pub const LARGE: usize = 20_000;
 
@@ -17,7 +30,7 @@ pub const MEDIUM: usize = 3_500;
 /// Bytes of a block of which a slab holds many.
 pub const SMALL: usize = 72;
 
-/// A slot: of which root array, and which of it.
+/// A slot: of which root, and which of it.
 pub type Place = (&'static str, usize);
 
 /// One operation of a thread.
@@ -29,6 +42,19 @@ pub enum Op {
     Fill(Place, usize),
     /// Free what the slot owns.
     Free(Place),
+    /// Free what the slot owns, and allocate so many bytes with contents that name the operation, at once.
+    Replace(Place, usize),
+    /// Move what the first slot owns to the second.
+    Move(Place, Place),
+    /// Exchange what two slots own.
+    Swap(Place, Place),
+    /// Set a cell.
+    Set(usize, u64),
+    /// Do all of this at once.
+    Publish(&'static [Act]),
+    /// Reserve so many bytes, and give them back: unwritten, as each word that is never flushed is one more that a crash may
+    /// keep or not.
+    Reserve(usize),
     /// Pin the heap, read the slot, wait so many steps, and see that what was read is unchanged.
     Read(Place, usize),
     /// Find or create a root array.
@@ -37,6 +63,45 @@ pub enum Op {
     Trim,
     /// Synchronize.
     Sync,
+}
+
+/// One action of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Allocate so many bytes with contents that name operation and action.
+    Fill(Place, usize),
+    /// Free what the slot owns.
+    Free(Place),
+    /// Move what the first slot owns to the second.
+    Move(Place, Place),
+    /// Exchange what two slots own.
+    Swap(Place, Place),
+    /// Set a cell.
+    Set(usize, u64),
+}
+
+impl Op {
+    /// What the operation `id` writes into new blocks: the identities of contents and their bytes.
+    #[must_use]
+    pub fn writes(self, id: u64) -> Vec<(u64, usize)> {
+        match self {
+            Self::Fill(_, bytes) | Self::Replace(_, bytes) => vec![(id, bytes)],
+            Self::Publish(acts) => {
+                let write = |(nth, act): (usize, &Act)| match act {
+                    Act::Fill(_, bytes) => Some((content_of(id, nth), *bytes)),
+                    _ => None,
+                };
+                acts.iter().enumerate().filter_map(write).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The identity of the contents that the `nth` action of the publish `id` writes.
+#[must_use]
+pub const fn content_of(id: u64, nth: usize) -> u64 {
+    id + 256 * (nth as u64 + 1)
 }
 
 /// Threads over one heap.
@@ -75,6 +140,12 @@ const SHARED_LANE: TestGeometry = TestGeometry { lanes: 2, ring_places: 4, ..ROO
 /// One lane for all.
 const ONLY_SHARED_LANE: TestGeometry = TestGeometry { lanes: 1, ring_places: 4, ..ROOMY };
 
+/// Two arenas, and rings that have room for groups of four.
+const GROUPS: TestGeometry = TestGeometry { ring_places: 16, ..ROOMY };
+
+/// The same with one arena.
+const GROUPS_ONE_ARENA: TestGeometry = TestGeometry { logs: 1, ..GROUPS };
+
 /// Four slabs' worth of pages.
 const TIGHT: TestGeometry = TestGeometry { capacity_bytes: 80 << 10, ..ROOMY };
 
@@ -84,7 +155,11 @@ const C: Place = (SLOTS, 2);
 const D: Place = (SLOTS, 3);
 const E: Place = (SLOTS, 4);
 
-use Op::{Alloc, Fill, Free, Read, Root, Sync, Trim};
+/// Slots in a block that is no array.
+const P: Place = (BOX, 0);
+const Q: Place = (BOX, 1);
+
+use Op::{Alloc, Fill, Free, Move, Publish, Read, Replace, Reserve, Root, Set, Swap, Sync, Trim};
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -350,6 +425,102 @@ pub const SCENARIOS: &[Scenario] = &[
         lanes_made: 1,
         setup: &[Fill(A, SMALL)],
         threads: &[&[Sync, Fill(B, SMALL)], &[Free(A), Sync]],
+    },
+    Scenario {
+        name: "replace",
+        geometry: ONE_ARENA,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL)],
+        threads: &[&[Replace(A, SMALL), Free(A)], &[Replace(A, LARGE), Fill(A, SMALL)]],
+    },
+    Scenario {
+        name: "replaced-by-one-used-by-the-other",
+        geometry: ONE_ARENA,
+        lanes_made: 3,
+        setup: &[Fill(A, MEDIUM), Fill(B, MEDIUM)],
+        threads: &[&[Replace(A, SMALL)], &[Fill(C, MEDIUM), Replace(B, MEDIUM), Fill(D, MEDIUM)]],
+    },
+    Scenario {
+        name: "swaps-in-a-ring",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL), Fill(B, SMALL)],
+        threads: &[&[Swap(A, B), Free(B)], &[Swap(B, C), Fill(B, SMALL)], &[Swap(C, A)]],
+    },
+    Scenario {
+        name: "moves-and-frees",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL)],
+        threads: &[&[Move(A, B), Fill(A, SMALL)], &[Free(A), Move(B, A), Free(B)]],
+    },
+    Scenario {
+        name: "slots-in-a-block",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL), Fill(P, SMALL)],
+        threads: &[&[Move(A, Q), Free(P), Fill(A, SMALL)], &[Swap(P, B), Replace(Q, SMALL)]],
+    },
+    Scenario {
+        name: "cells",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[],
+        threads: &[
+            &[Publish(&[Act::Set(0, 1), Act::Set(1, 1)]), Set(0, 2)],
+            &[Publish(&[Act::Set(1, 3), Act::Set(0, 3)]), Set(1, 4)],
+        ],
+    },
+    Scenario {
+        name: "publish",
+        geometry: GROUPS,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL), Fill(B, SMALL)],
+        threads: &[
+            &[Publish(&[Act::Free(A), Act::Fill(A, SMALL), Act::Fill(C, SMALL), Act::Set(0, 1)])],
+            &[Swap(A, B), Publish(&[Act::Set(0, 2), Act::Free(B), Act::Move(A, P)])],
+            &[Free(A), Fill(A, SMALL)],
+        ],
+    },
+    Scenario {
+        name: "published-by-one-used-by-the-other",
+        geometry: GROUPS_ONE_ARENA,
+        lanes_made: 3,
+        setup: &[Fill(A, MEDIUM), Fill(B, MEDIUM)],
+        threads: &[
+            &[Publish(&[Act::Free(A), Act::Free(B)])],
+            &[Fill(C, MEDIUM), Fill(D, MEDIUM), Fill(E, MEDIUM)],
+        ],
+    },
+    Scenario {
+        name: "publish-large",
+        geometry: GROUPS_ONE_ARENA,
+        lanes_made: 3,
+        setup: &[Alloc(A, LARGE)],
+        threads: &[
+            &[Publish(&[Act::Free(A), Act::Fill(A, LARGE)]), Free(A)],
+            &[Alloc(B, LARGE), Publish(&[Act::Free(B), Act::Swap(A, P)])],
+        ],
+    },
+    Scenario {
+        name: "publish-shared-lane",
+        geometry: TestGeometry { lanes: 1, ..GROUPS },
+        lanes_made: 0,
+        setup: &[Fill(A, SMALL)],
+        threads: &[
+            &[Publish(&[Act::Move(A, B), Act::Fill(A, SMALL), Act::Set(1, 5)])],
+            &[Replace(A, SMALL), Publish(&[Act::Swap(A, C), Act::Set(1, 6)])],
+        ],
+    },
+    Scenario {
+        name: "reserve",
+        geometry: TIGHT,
+        lanes_made: 3,
+        setup: &[Fill(A, LARGE)],
+        threads: &[
+            &[Reserve(LARGE), Free(A), Fill(A, MEDIUM)],
+            &[Fill(B, MEDIUM), Reserve(MEDIUM), Replace(A, LARGE)],
+        ],
     },
 ];
 

@@ -97,6 +97,7 @@ fn calm(scenario: &'static Scenario, domain: Domain) -> Plan {
 fn setup(scenario: &Scenario, sim: Sim) -> Contents {
     let heap = options(scenario).create_on(sim).expect("a valid geometry");
     let slots = heap.slots(SLOTS, SLOT_COUNT).expect("an empty heap has room");
+    threads::cell(&heap, 0).expect("an empty heap has room");
     make_lanes(&heap, &slots[0], scenario.lanes_made);
     let record = Record::default();
     threads::run(&heap, 0, scenario.setup, &record, scenario);

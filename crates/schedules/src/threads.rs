@@ -7,13 +7,15 @@ use std::{
 };
 
 use pmalloc::{
-    Error, Heap, Slot,
-    persist::{sim::Sim, sync::thread::sleep},
+    Error, Heap, Slot, VersionedCell,
+    persist::{Medium, Offset, sim::Sim, sync::thread::sleep},
 };
 
 use crate::{
     history::{History, Outcome, Seen},
-    scenario::{Op, Place, SLOT_COUNT, SLOTS, Scenario},
+    scenario::{
+        Act, BOX, BOX_BYTES, BOX_SLOTS, CELLS, Op, Place, SLOT_COUNT, SLOTS, Scenario, content_of,
+    },
 };
 
 /// What the threads of a schedule leave for its judge. The locks are the standard library's: they are no part
@@ -79,6 +81,14 @@ fn perform(
             heap.alloc_init(slot(heap, place)?, layout(bytes), |block| write_contents(id, block))
         }
         Op::Free(place) => heap.free_from(slot(heap, place)?),
+        Op::Replace(place, bytes) => {
+            heap.replace(slot(heap, place)?, layout(bytes), |block| write_contents(id, block))
+        }
+        Op::Move(from, to) => heap.move_to(slot(heap, from)?, slot(heap, to)?),
+        Op::Swap(a, b) => heap.swap(slot(heap, a)?, slot(heap, b)?),
+        Op::Set(at, value) => heap.set(cell(heap, at)?, value),
+        Op::Publish(acts) => publish(heap, id, acts),
+        Op::Reserve(bytes) => heap.reserve(layout(bytes)).map(drop),
         Op::Read(place, steps) => return read(heap, place, steps, record, scenario),
         Op::Root(name) => heap.slots(name, SLOT_COUNT).map(drop),
         Op::Trim => heap.trim().map(drop),
@@ -91,6 +101,32 @@ fn perform(
         Err(Error::OutOfMemory { .. }) => Ok(Outcome::NoRoom),
         Err(error) => Err(error),
     }
+}
+
+fn publish(heap: &Heap<Sim>, id: u64, acts: &[Act]) -> Result<(), Error> {
+    let mut publish = heap.publish();
+    for (nth, act) in acts.iter().enumerate() {
+        match *act {
+            Act::Fill(place, bytes) => {
+                let mut block = heap.reserve(layout(bytes))?;
+                block.write(|block| write_contents(content_of(id, nth), block));
+                publish.alloc(slot(heap, place)?, block);
+            }
+            Act::Free(place) => {
+                publish.free(slot(heap, place)?);
+            }
+            Act::Move(from, to) => {
+                publish.move_to(slot(heap, from)?, slot(heap, to)?);
+            }
+            Act::Swap(a, b) => {
+                publish.swap(slot(heap, a)?, slot(heap, b)?);
+            }
+            Act::Set(at, value) => {
+                publish.set(cell(heap, at)?, value);
+            }
+        }
+    }
+    publish.commit()
 }
 
 /// Reads a slot, and sees that the block does not change while the guard lives.
@@ -114,13 +150,37 @@ fn read(
     Ok(Outcome::Saw(classify(&before, scenario)))
 }
 
-/// The slot at `place`, whose root array exists.
+/// The slot at `place`, whose root exists.
 ///
 /// # Errors
 ///
 /// As [`Heap::slots`].
 pub fn slot(heap: &Heap<Sim>, (root, index): Place) -> Result<&Slot, Error> {
+    if root == BOX {
+        return Ok(&in_box(heap)?.0[index]);
+    }
     Ok(&heap.slots(root, SLOT_COUNT)?[index])
+}
+
+/// The cell `at`.
+///
+/// # Errors
+///
+/// As [`Heap::root_bytes`].
+pub fn cell(heap: &Heap<Sim>, at: usize) -> Result<&VersionedCell, Error> {
+    Ok(&in_box(heap)?.1[at])
+}
+
+/// The slots and cells of the root of bytes.
+///
+/// # Errors
+///
+/// As [`Heap::root_bytes`].
+pub fn in_box(heap: &Heap<Sim>) -> Result<(&[Slot], &[VersionedCell]), Error> {
+    let start = heap.root_bytes(BOX, BOX_BYTES, 0)?.offset;
+    let region = heap.medium().region();
+    let slots = region.array(Offset::new(start), BOX_SLOTS)?;
+    Ok((slots, region.array(Offset::new(start + 8 * BOX_SLOTS), CELLS as u64)?))
 }
 
 /// The layout of a block of `bytes` bytes.
@@ -158,10 +218,7 @@ pub fn write_contents(id: u64, block: &mut [u8]) {
 #[must_use]
 pub fn classify(block: &[u8], scenario: &Scenario) -> Seen {
     let writes = |(thread, ops): (usize, &'static [Op])| {
-        ops.iter().enumerate().filter_map(move |(nth, op)| match op {
-            Op::Fill(_, bytes) => Some((id_of(thread, nth), *bytes)),
-            _ => None,
-        })
+        ops.iter().enumerate().flat_map(move |(nth, op)| op.writes(id_of(thread, nth)))
     };
     let all = std::iter::once(scenario.setup).chain(scenario.threads.iter().copied());
     let is_whole = |&(id, bytes): &(u64, usize)| {

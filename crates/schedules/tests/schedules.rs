@@ -2,7 +2,7 @@
 //! what had not is there wholly or not at all, and nothing is lost.
 //!
 //! Method: schedules drawn by seeds, random and by priorities, of all scenarios; each is crashed at two random
-//! steps, and the images are recovered and judged. Then the same with one fence of the two operations left
+//! steps, and the images are recovered and judged. Then the same with one fence of the operations left
 //! out at a time: each must be missed. Under `--cfg shuttle` a seed fixes a schedule; without it the scenarios
 //! run on real threads.
 
@@ -100,6 +100,8 @@ mod power {
             ("free-of-the-other-one-arena", "heap/alloc.rs", 4),
             ("large-freed-by-one-used-by-the-other", "heap/free.rs", 3),
             ("large-one-log", "heap/alloc.rs", 3),
+            ("replaced-by-one-used-by-the-other", "heap/group.rs", 3),
+            ("publish", "heap/publish.rs", 1),
         ] {
             let sites = sites(name, SiteKind::Fence, file);
             assert_eq!(sites.len(), fences, "{sites:?}");

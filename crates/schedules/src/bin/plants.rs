@@ -41,6 +41,23 @@ const PLANTS: &[Plant] = &[
         )],
     },
     Plant {
+        name: "a publish does not keep its slots",
+        file: "heap/group.rs",
+        changes: &[(
+            "let _owned = core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets));",
+            "drop(core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets)));",
+        )],
+    },
+    Plant {
+        name: "a publish locks its slots in its own order",
+        file: "heap/slot_locks.rs",
+        changes: &[(
+            "let stripes: BTreeSet<usize> = places.map(stripe).collect();",
+            "let mut seen = BTreeSet::new();\n        \
+             let stripes: Vec<usize> = places.map(stripe).filter(|at| seen.insert(*at)).collect();",
+        )],
+    },
+    Plant {
         name: "a root is looked up without the lock under which it is made",
         file: "heap/roots.rs",
         changes: &[(
