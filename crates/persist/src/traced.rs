@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     Line, Medium, Region, Span, Word,
+    process::ProcessId,
     sync::thread::{self, ThreadId},
 };
 
@@ -323,5 +324,12 @@ impl<M: Medium> Medium for Traced<M> {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.medium.occupied_bytes()
+    }
+    #[inline]
+    fn forked(&self) -> bool {
+        self.medium.forked()
+    }
+    fn process(&self) -> io::Result<ProcessId> {
+        self.medium.process()
     }
 }

@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 
 use common::{get, options, published, set};
-use pmalloc_persist::{ForkMark, MediaFile, Medium};
+use pmalloc_persist::{ForkMark, MediaFile, Medium, ProcessId, Traced};
 
 unsafe extern "C" {
     fn fork() -> i32;
@@ -75,4 +75,15 @@ fn a_child_that_touches_the_memory_is_killed_not_answered() {
     let status = in_child(|| get(&mapped, 0) == 4);
     assert_eq!(status & 0x7f, KILLED_BY_SEGMENTATION_FAULT);
     assert_eq!(get(&mapped, 0), 4);
+}
+
+/// A heap that counts what it asks of a mapping learns from the tracer alone that it must not touch it, and who owns it.
+#[test]
+fn a_traced_mapping_knows_its_process_and_its_children() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let traced = Traced::new(published(&directory.path().join("pool"), 1, 4));
+    let own = ProcessId::current().expect("/proc is mounted");
+    assert_eq!(traced.process().expect("/proc is mounted"), own);
+    assert_eq!(in_child(|| traced.forked()), 0);
+    assert!(!traced.forked());
 }
