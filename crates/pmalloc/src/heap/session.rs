@@ -211,14 +211,48 @@ pub(super) struct Implicit<'a, M: Medium + 'static>(pub(super) &'a Arc<Core<M>>)
 impl<M: Medium + 'static> Access<M> for Implicit<'_, M> {
     #[inline]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
-        SESSIONS.with(|sessions| {
+        let mut operation = Some(operation);
+        let mut run = |state: &mut SessionState| (operation.take().expect("run once"))(state);
+        let done = SESSIONS.try_with(|sessions| {
             let sessions = &mut *sessions.borrow_mut();
             let at = match sessions.iter().position(|session| session.heap_id == self.0.id) {
                 Some(at) => at,
                 None => begin(sessions, self.0),
             };
-            operation(&mut sessions[at].state)
-        })
+            run(&mut sessions[at].state)
+        });
+        match done {
+            Ok(result) => result,
+            Err(_) => in_passing(self.0, run),
+        }
+    }
+}
+
+/// Runs an operation of a thread that is about to end, called by a destructor that runs when the thread's sessions have
+/// ended already.
+#[cold]
+fn in_passing<M: Medium + 'static, T>(
+    core: &Arc<Core<M>>,
+    operation: impl FnOnce(&mut SessionState) -> T,
+) -> T {
+    let mut sessions = Vec::new();
+    let at = begin(&mut sessions, core);
+    operation(&mut sessions[at].state)
+}
+
+impl<M: Medium + 'static> Heap<M> {
+    /// Gives back what the calling thread holds of the heap: its lane, and the free blocks at hand.
+    ///
+    /// A thread that exits does so by itself. This is for one that stays and has no use for the heap for some time; its
+    /// next call takes anew what it needs.
+    pub fn release_thread(&self) {
+        // A thread that is about to end and has no sessions any more has nothing to give back.
+        let released = SESSIONS.try_with(|sessions| {
+            let sessions = &mut *sessions.borrow_mut();
+            let own = |session: &ThreadSession| session.heap_id == self.core().id;
+            sessions.iter().position(own).map(|at| sessions.swap_remove(at))
+        });
+        drop(released);
     }
 }
 
