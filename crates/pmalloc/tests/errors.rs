@@ -244,13 +244,14 @@ fn a_heap_that_lost_power_is_refused_until_it_is_known_to_be_whole() {
 fn options_out_of_range_are_refused() {
     let dir = directory();
     let path = dir.path().join("heap");
-    let bad: [(HeapOptions, &str); 8] = [
+    let bad: [(HeapOptions, &str); 9] = [
         (Heap::options().stripes(0), "1 to 15"),
         (Heap::options().stripes(16), "1 to 15"),
         (Heap::options().arenas(0), "1 to 64"),
         (Heap::options().arenas(65), "1 to 64"),
         (Heap::options().capacity_bytes(1 << 44), "at most about 15 TiB"),
         (Heap::options().capacity_bytes(u64::MAX), "at most about 15 TiB"),
+        (Heap::options().capacity_bytes(1 << 20).initial_bytes(1 << 21), "at most the capacity"),
         (Heap::options().layout("x".repeat(64)), "at most 63 bytes"),
         (Heap::options().layout("a\0b"), "no NUL"),
     ];

@@ -94,6 +94,29 @@ fn a_heap_in_a_file_keeps_its_blocks_over_reopens() {
 }
 
 #[test]
+fn memory_from_the_start_is_the_files_and_counts_as_not_yet_grown() {
+    const INITIAL: u64 = 4 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("heap");
+    let heap = Heap::options().initial_bytes(INITIAL).create(&path).expect("created");
+    let at_first = heap.stats().expect("readable");
+    assert!(at_first.heap_bytes > INITIAL && at_first.free_bytes == 0, "{at_first:?}");
+    heap.close().expect("closed");
+
+    let heap = Heap::open(&path).expect("opened");
+    let slots = heap.slots("slots", 500).expect("room");
+    let (mut model, mut rng) = (vec![None; 500], fastrand::Rng::with_seed(2));
+    churn(&heap, slots, &mut model, &mut rng, 300);
+    heap.trim().expect("free pages go back");
+    let used = heap.stats().expect("readable");
+    assert!(used.heap_bytes + used.free_bytes > INITIAL, "what was never used stays: {used:?}");
+    verify(&heap, slots, &model);
+    check_clean(&heap);
+    drop(heap);
+    assert_eq!(pmalloc::check_file(&path).expect("a heap").problems, []);
+}
+
+#[test]
 fn threads_share_a_heap_and_free_each_others_blocks() {
     const THREADS: usize = 4;
     let heap = Heap::options().capacity_bytes(1 << 30).create_on(Arc::new(Anon::new(1 << 31)));

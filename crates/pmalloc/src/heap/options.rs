@@ -51,6 +51,7 @@ pub struct HeapOptions {
     layout: Option<String>,
     durability: DurabilityChoice,
     forced: bool,
+    initial_bytes: u64,
     geometry: Geometry,
 }
 
@@ -60,6 +61,7 @@ impl HeapOptions {
             layout: None,
             durability: DurabilityChoice::Auto,
             forced: false,
+            initial_bytes: 0,
             geometry: Geometry {
                 capacity_bytes: CAPACITY_DEFAULT_BYTES,
                 slab_bytes: SLAB_BYTES,
@@ -79,6 +81,13 @@ impl HeapOptions {
     pub fn capacity_bytes(mut self, bytes: u64) -> Self {
         self.geometry.capacity_bytes =
             bytes.max(1).checked_next_multiple_of(SLAB_BYTES).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Bytes of data that the file has memory for from the start, at most the capacity: until they are used, allocating
+    /// can't fail for want of room in the file system. Create only; default none.
+    pub fn initial_bytes(mut self, bytes: u64) -> Self {
+        self.initial_bytes = bytes;
         self
     }
 
@@ -159,7 +168,7 @@ impl HeapOptions {
         let file = MediaFile::create(path.as_ref())?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
-        format::format(&mapped, &header)?;
+        self.format(&mapped, &header)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         mapped.publish()?;
         serve(wrap(mapped), header, &owner, Instant::now())
@@ -214,7 +223,7 @@ impl HeapOptions {
             let why = format!("{len} bytes; a heap with these options needs {needed}");
             return Err(Error::Invalid { what: "medium", why });
         }
-        format::format(&medium, &header)?;
+        self.format(&medium, &header)?;
         let owner = owner_on(&medium)?;
         serve(medium, header, &owner, Instant::now())
     }
@@ -270,6 +279,14 @@ impl HeapOptions {
         Ok(self.header()?.geometry.heap_bytes())
     }
 
+    /// Writes an empty heap, with the memory that it is to have from the start.
+    fn format<M: Medium>(&self, m: &M, header: &Header) -> Result<()> {
+        // Before the heap is there: who finds it finds all of its memory. The heap does not count it as grown.
+        let start = header.geometry.data_span().start;
+        m.back(Span::new(start, self.initial_bytes)).map_err(Error::io("backing a new heap"))?;
+        format::format(m, header)
+    }
+
     fn header(&self) -> Result<Header> {
         let invalid = |what, why: String| Error::Invalid { what, why };
         let layout_name = self.layout.clone().unwrap_or_default();
@@ -287,6 +304,10 @@ impl HeapOptions {
         if !geometry.is_valid() {
             let why = format!("{} bytes; at most about 15 TiB", geometry.capacity_bytes);
             return Err(invalid("capacity", why));
+        }
+        if self.initial_bytes > geometry.capacity_bytes {
+            let why = format!("{}; at most the capacity", self.initial_bytes);
+            return Err(invalid("initial bytes", why));
         }
         let mut uuid = [0; 16];
         getrandom::fill(&mut uuid).map_err(|error| Error::Io {
