@@ -293,6 +293,7 @@ fn slots_of_other_heaps_and_damaged_slots_are_refused() {
     let foreign = &other.slots("first", 24).expect("there is room")[0];
     assert_error!(heap.alloc_to(foreign, layout(16)), Error::SlotForeign, "`Heap::slots`");
     assert_error!(heap.free_from(foreign), Error::SlotForeign, "`Heap::slots`");
+    assert_error!(heap.block_of(foreign), Error::SlotForeign, "`Heap::slots`");
     let gone: &Slot = foreign;
     assert!(gone.is_empty(&other.pin()), "nothing happened to it");
 
@@ -311,9 +312,12 @@ fn slots_of_other_heaps_and_damaged_slots_are_refused() {
         medium.store(word(&slots[1]), place);
         assert_error!(heap.free_from(&slots[1]), Error::NotLive { .. }, "`pmalloc check`");
         assert_eq!(slots[1].get(&heap.pin()), None);
+        assert_error!(heap.block_of(&slots[1]), Error::NotLive { .. }, "`pmalloc check`");
+        assert_error!(heap.block_at(place * 16), Error::NotLive { .. }, "`pmalloc check`");
     }
     // The block in which the slots themselves lie.
     medium.store(word(&slots[1]), array / 16);
+    assert_error!(heap.block_of(&slots[1]), Error::Corrupted { .. }, "block of a root");
     assert_error!(heap.free_from(&slots[1]), Error::Corrupted { .. }, "block of a root");
     assert_eq!(slots[1].get(&heap.pin()), None);
     assert_eq!(heap.blocks(), before);

@@ -45,6 +45,8 @@ fn is_refused(heap: &Heap, slots: &[Slot]) -> bool {
         && refused(heap.slots("new", 8).map(drop))
         && refused(heap.trim().map(drop))
         && refused(heap.sync())
+        && refused(heap.block_at(0).map(drop))
+        && refused(heap.block_of(&slots[0]).map(drop))
 }
 
 #[test]

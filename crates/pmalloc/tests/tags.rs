@@ -43,6 +43,9 @@ fn allocate<M: Medium>(heap: &Heap<M>, slot: &Slot, wanted: BlockLayout, way: u3
 /// What is live, by offset; no two tags in one page.
 fn live<M: Medium>(heap: &Heap<M>) -> BTreeMap<u64, Block> {
     let blocks = heap.blocks();
+    for block in &blocks {
+        assert_eq!(heap.block_at(block.offset).expect("it is live"), *block);
+    }
     let mut pages = BTreeMap::new();
     for block in &blocks {
         for page in block.offset / 4096..(block.offset + block.usable_bytes).div_ceil(4096) {

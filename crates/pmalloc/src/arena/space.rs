@@ -57,6 +57,8 @@ pub(crate) enum Target {
         range: PageRange,
         /// The log that holds it.
         log: LogId,
+        /// The tag of its block.
+        tag: u8,
     },
 }
 
@@ -102,6 +104,7 @@ impl<M: Medium> Space<M> {
             Use::LargeStart(large) if offset.is_multiple_of(PAGE_BYTES) => Ok(Target::Large {
                 range: PageRange::new(page, large.pages),
                 log: LogId(u32::from(large.log)),
+                tag: large.tag,
             }),
             _ => Err(not_live()),
         }

@@ -1,11 +1,13 @@
-//! Every live block, one after the other, without a lock and without a list. Volatile.
+//! Live blocks: the one at a place, and all, one after the other, without a lock and without a list. Volatile.
 
 use std::fmt;
 
-use pmalloc_persist::{Mapped, Medium};
+use pmalloc_persist::{Mapped, Medium, Span};
 
-use super::core::Core;
+use super::{Heap, Slot, core::Core};
 use crate::{
+    arena::Target,
+    error::{Error, Result},
     layout::geometry::{Page, PageRange},
     page_map::{SlabUse, Use},
     slab::Descriptor,
@@ -20,6 +22,75 @@ pub struct Block {
     pub usable_bytes: u64,
     /// The tag it was allocated with.
     pub tag: u8,
+}
+
+impl Block {
+    /// Its bytes.
+    pub(super) fn span(&self) -> Span {
+        Span::new(self.offset, self.usable_bytes)
+    }
+}
+
+impl<M: Medium + 'static> Heap<M> {
+    /// The live block that starts at byte `offset`, which another thread may free meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLive`] if none does, [`Error::Forked`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let heap = pmalloc::Heap::create(dir.path().join("heap"))?;
+    /// let slots = heap.slots("slots", 1)?;
+    /// heap.alloc_to(&slots[0], std::alloc::Layout::new::<[u8; 100]>())?;
+    /// let block = heap.block_of(&slots[0])?.expect("the slot is full");
+    /// assert!(block.usable_bytes >= 100);
+    /// assert_eq!(heap.block_at(block.offset)?, block);
+    /// heap.free_from(&slots[0])?;
+    /// assert!(heap.block_at(block.offset).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn block_at(&self, offset: u64) -> Result<Block> {
+        self.core().check_process()?;
+        self.core().block_at(offset)
+    }
+
+    /// The block that `slot` owns, or `None` if it is empty; another thread may change that meanwhile.
+    ///
+    /// It says where the block is and asks for no guard, as it lends nothing: [`Slot::get`] lends the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SlotForeign`]; [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is damaged;
+    /// [`Error::Forked`].
+    pub fn block_of<T: ?Sized>(&self, slot: &Slot<T>) -> Result<Option<Block>> {
+        let core = self.core();
+        core.check_process()?;
+        let place = core.place_of(slot)?;
+        match slot.cell().read(core.medium()).place() {
+            None => Ok(None),
+            Some(block) if core.root_blocks.contains(block) => {
+                Err(Error::corrupted(place, "a slot owns the block of a root"))
+            }
+            Some(block) => core.block_at(block).map(Some),
+        }
+    }
+}
+
+impl<M: Medium> Core<M> {
+    /// The live block that starts at byte `place`.
+    #[inline]
+    pub(super) fn block_at(&self, place: u64) -> Result<Block> {
+        let (usable_bytes, tag) = match self.space.target(place)? {
+            Target::Small { slab, .. } => (slab.class().block_bytes(), slab.kind().tag),
+            Target::Large { range, tag, .. } => (self.space.geometry.span_of(range).len, tag),
+        };
+        Ok(Block { offset: place, usable_bytes, tag })
+    }
 }
 
 /// The live blocks of a heap in address order, made by [`Heap::iter`](super::Heap::iter).

@@ -132,10 +132,14 @@ impl<M: Medium> Core<M> {
     /// [`Error::Forked`] in a child process, [`Error::Io`] if a sync's promise can't be taken back.
     #[inline]
     pub(super) fn enter(&self) -> Result<Option<Entered<'_>>> {
-        if self.medium().forked() {
-            return Err(Error::Forked);
-        }
+        self.check_process()?;
         self.gate.enter(self.medium())
+    }
+
+    /// Refuses a forked child.
+    #[inline]
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.medium().forked() { Err(Error::Forked) } else { Ok(()) }
     }
 
     /// Makes sure that `state` has a lane.
@@ -158,9 +162,7 @@ impl<M: Medium> Core<M> {
 
     /// Writes everything to stable storage and, where that matters, says so on the state page.
     pub(super) fn sync(&self) -> Result<()> {
-        if self.medium().forked() {
-            return Err(Error::Forked);
-        }
+        self.check_process()?;
         self.gate.sync(self.medium())
     }
 

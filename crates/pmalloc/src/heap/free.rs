@@ -113,7 +113,7 @@ fn unlink_block<M: Medium>(
             let was_live = unlink_small(core, state, source, bit)?;
             Ok(if was_live { Unlinked::Small { slab, arena, block } } else { Unlinked::Lost })
         }
-        Target::Large { range, log } => unlink_large(core, state, source, range.start, log),
+        Target::Large { range, log, .. } => unlink_large(core, state, source, range.start, log),
     }
 }
 

@@ -208,7 +208,7 @@ impl<'a> Plan<'a> {
                 let kind = FreedKind::Small { slab, arena, block: index, bit };
                 (Op::FreeSmall, 0, Freed { span, kind })
             }
-            Target::Large { range, log } => {
+            Target::Large { range, log, .. } => {
                 let span = core.space.geometry.span_of(range);
                 (Op::FreeLarge, range.pages, Freed { span, kind: FreedKind::Large { range, log } })
             }

@@ -87,10 +87,7 @@ pub use self::{
     versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};
-use crate::{
-    arena::Target,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// A persistent heap.
 ///
@@ -488,10 +485,7 @@ impl<M: Medium> Core<M> {
     /// The usable bytes of the live block at byte `place`, or `None` if no live block starts there.
     #[inline]
     fn block_span(&self, place: u64) -> Option<Span> {
-        match self.space.target(place).ok()? {
-            Target::Small { slab, .. } => Some(Span::new(place, slab.class().block_bytes())),
-            Target::Large { range, .. } => Some(self.space.geometry.span_of(range)),
-        }
+        Some(self.block_at(place).ok()?.span())
     }
 }
 
