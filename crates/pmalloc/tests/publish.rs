@@ -112,6 +112,35 @@ fn a_new_block_takes_over_what_a_slot_owns() {
 }
 
 #[test]
+fn blocks_of_a_refused_publish_can_be_kept_and_published_elsewhere() {
+    let heap = heap(4);
+    let slots = heap.slots("slots", 4).expect("there");
+    heap.alloc_init(&slots[0], layout(16), fill(1)).expect("room");
+    let blocks = [block(&heap, 16, 2), block(&heap, 20_000, 3)];
+    let places = blocks.each_ref().map(pmalloc::Reservation::offset);
+    let mut publish = heap.publish();
+    for (slot, block) in [&slots[1], &slots[0]].into_iter().zip(blocks) {
+        publish.alloc(slot, block);
+    }
+    assert!(matches!(publish.commit(), Err(Error::SlotFull { .. })));
+    let kept = publish.into_reservations();
+    assert!(kept.iter().map(pmalloc::Reservation::offset).eq(places));
+    assert!(places.iter().all(|place| heap.block_at(*place).is_err()), "nothing is live");
+
+    let mut publish = heap.publish();
+    for (slot, block) in slots[2..].iter().zip(kept) {
+        publish.alloc(slot, block);
+    }
+    publish.commit().expect("both are empty");
+    assert!(publish.into_reservations().is_empty(), "what was published is the slots'");
+    let bytes = [0, 1, 2, 3].map(|at| first_byte(&heap, &slots[at]));
+    assert_eq!(bytes, [Some(byte_of(1)), None, Some(byte_of(2)), Some(byte_of(3))]);
+    let owned = slots[2..].iter().map(|slot| heap.block_of(slot).expect("whole").expect("full"));
+    assert!(owned.map(|block| block.offset).eq(places));
+    assert_eq!(heap.check().expect("readable").problems, []);
+}
+
+#[test]
 fn what_is_refused_changes_nothing_and_stays_in_the_publish() {
     let heap = heap(8);
     let slots = heap.slots("slots", 8).expect("there");

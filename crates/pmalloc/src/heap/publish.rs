@@ -249,6 +249,15 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self.commit_with(&mut session.access())
     }
 
+    /// The blocks that were added and are not published, in the order in which they were added.
+    ///
+    /// After an error of [`commit`](Self::commit) they would go back with the publish; who keeps them can publish them
+    /// later, or elsewhere. What was written to them is still there.
+    #[must_use]
+    pub fn into_reservations(self) -> Vec<Reservation<'h, M>> {
+        self.blocks.into_iter().map(|(_, block)| Reservation::of_pending(block)).collect()
+    }
+
     pub(super) fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
         if self.actions.len() > PUBLISH_MAX {
             let limit = PUBLISH_MAX as u64;

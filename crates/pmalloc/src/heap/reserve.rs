@@ -154,7 +154,12 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
         access: &mut impl Access<M>,
         layout: BlockLayout,
     ) -> Result<Self> {
-        Ok(Self { pending: Pending::new(core, access, layout)?, holds: PhantomData })
+        Ok(Self::of_pending(Pending::new(core, access, layout)?))
+    }
+
+    /// A block that is seen as bytes, whatever it was to hold.
+    pub(super) fn of_pending(pending: Pending<'h, M>) -> Self {
+        Self { pending, holds: PhantomData }
     }
 
     /// Lets `init` write the bytes that were asked for; they hold what they held before.
