@@ -7,7 +7,7 @@
 mod common;
 
 use common::{fill, layout, options};
-use pmalloc::{Error, Heap, Slot};
+use pmalloc::{Error, Heap, Slot, persist::Span};
 
 unsafe extern "C" {
     fn fork() -> i32;
@@ -47,6 +47,7 @@ fn is_refused(heap: &Heap, slots: &[Slot]) -> bool {
         && refused(heap.sync())
         && refused(heap.block_at(0).map(drop))
         && refused(heap.block_of(&slots[0]).map(drop))
+        && refused(heap.flush(Span::new(0, 8)))
 }
 
 #[test]

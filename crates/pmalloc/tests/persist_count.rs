@@ -241,6 +241,9 @@ fn typed_rows(heap: &Traceable, table: &mut Table<'_>) {
     });
     let guard = heap.pin();
     let cell = &owners[0].slot.get(&guard).expect("full").count;
+    table.row("flush of 64 B", SERIES, |at| {
+        heap.flush(Span::new(array.offset + at as u64 * 64, 64)).expect("inside the heap");
+    });
     table.row("PCell::store", SERIES, |at| cell.store(heap, at as u64).expect("live"));
     table.row("PCell::fetch_add", SERIES, |_| drop(cell.fetch_add(heap, 1)));
     drop(guard);

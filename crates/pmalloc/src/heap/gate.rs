@@ -167,6 +167,21 @@ mod tests {
         assert_eq!(flag(&heap), Clean::Synced);
         heap.alloc_to(&slots[0], Layout::new::<u64>()).unwrap();
         assert_eq!(flag(&heap), Clean::No);
+        heap.sync().unwrap();
+        // The program says that it has written something itself.
+        let block = heap.block_of(&slots[0]).unwrap().unwrap();
+        heap.flush(block.span()).unwrap();
+        assert_eq!(flag(&heap), Clean::No);
+    }
+
+    #[test]
+    fn bytes_outside_the_heap_are_not_flushed() {
+        let heap = heap();
+        let len = heap.medium().len();
+        for span in [Span::new(len - 8, 9), Span::new(len, 1), Span::new(u64::MAX, 1)] {
+            assert!(matches!(heap.flush(span), Err(Error::Invalid { .. })), "{span:?}");
+        }
+        heap.flush(Span::new(len - 8, 8)).unwrap();
     }
 
     /// A thread that exits while the heap is being closed still reaches it for a moment. It used to pass the gate

@@ -202,6 +202,28 @@ impl<M: Medium + 'static> Heap<M> {
         self.core().medium()
     }
 
+    /// Starts writing back what the program wrote to `span` by pointers of its own; the medium's
+    /// [`fence`](Medium::fence) waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for bytes outside the heap, [`Error::Forked`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// What was written is durable after the fence, and may be before, in any order.
+    pub fn flush(&self, span: Span) -> Result<()> {
+        let m = self.medium();
+        let _entered = self.core().enter()?;
+        if span.end() > m.len() {
+            let why = format!("{span:?}; the heap has {} bytes", m.len());
+            return Err(Error::Invalid { what: "span", why });
+        }
+        m.stored(span);
+        m.flush(span);
+        Ok(())
+    }
+
     /// Allocates an uninitialised block into the empty `slot`.
     ///
     /// The block has at least `layout.size()` bytes, with whatever they held before, and is aligned to at
