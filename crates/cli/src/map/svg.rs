@@ -147,7 +147,9 @@ impl Picture {
             let (dark, tint) = SLABS[group_of(group.block_bytes_max)];
             let full = 100.0 * ratio(group.live, group.blocks);
             let name = format!("to {}: {}", bytes(group.block_bytes_max), bytes(group.total.bytes));
-            self.row(&mut y, (dark, tint), &name, &format!("{}   {full:>3.0} %", group.live));
+            // Spaces as wide as digits keep the columns.
+            let figures = format!("{} {full:>5.0} %", group.live).replace(' ', "\u{2007}");
+            self.row(&mut y, (dark, tint), &name, &figures);
         }
         self.head(&mut y, "Extents", "number");
         let rows = [
