@@ -267,6 +267,50 @@ fn a_sync_makes_everything_durable() {
 }
 
 #[test]
+fn the_fence_of_the_next_process_does_not_help() {
+    let sim = page(Domain::Line64);
+    put(&sim, 0, 1);
+    flush(&sim, 0);
+    sim.kill();
+    let next = sim.new_process();
+    assert_eq!(get(&next, 0), 1);
+    next.fence();
+    assert_eq!(images(&sim, &[0]), set([[0], [1]]));
+    flush(&next, 0);
+    next.fence();
+    assert_eq!(images(&sim, &[0]), set([[1]]));
+}
+
+#[test]
+fn a_process_is_killed_at_the_chosen_call() {
+    let work = |sim: &Sim| {
+        put(sim, 0, 1);
+        flush(sim, 0);
+        sim.fence();
+        put(sim, 0, 2);
+    };
+    let killed_at = |nth| {
+        let sim = page(Domain::Line64);
+        let is_done = sim.kill_in(nth, || work(&sim)).is_some();
+        assert_eq!(sim.forked(), !is_done);
+        (get(&sim.new_process(), 0), images(&sim, &[0]))
+    };
+    assert_eq!(killed_at(0), (0, set([[0]])));
+    assert_eq!(killed_at(1), (1, set([[0], [1]])));
+    assert_eq!(killed_at(2), (1, set([[0], [1]])));
+    assert_eq!(killed_at(3), (1, set([[1]])));
+    assert_eq!(killed_at(4), (2, set([[1], [2]])));
+}
+
+#[test]
+#[should_panic(expected = "a killed process changes the medium")]
+fn the_dead_change_nothing() {
+    let sim = page(Domain::Line64);
+    sim.kill();
+    put(&sim, 0, 1);
+}
+
+#[test]
 fn mutations_leave_out_what_they_name() {
     let persist = |sim: &Sim| {
         put(sim, 0, 1);

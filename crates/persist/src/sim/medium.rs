@@ -1,6 +1,6 @@
 //! The simulator as a [`Medium`]: what each access means in the model.
 
-use core::{panic::Location, sync::atomic::Ordering};
+use core::panic::Location;
 use std::io;
 
 use super::{
@@ -19,6 +19,10 @@ use crate::{
 
 fn current_thread() -> ThreadId {
     thread::current().id()
+}
+
+fn killed() -> io::Error {
+    io::Error::other("the process was killed")
 }
 
 impl Sim {
@@ -46,6 +50,9 @@ impl Sim {
 
     /// Replaces the content of `word` by what `change` makes of it, as one store.
     fn update(&self, word: &Word, site: Site, change: impl Fn(u64) -> Option<u64>) -> u64 {
+        if !self.goes_on(site) {
+            return word.get();
+        }
         let at = self.access(word, "an update", site);
         let (old, is_changed) = {
             let mut state = self.lock();
@@ -130,6 +137,9 @@ impl Medium for Sim {
     #[track_caller]
     fn store(&self, word: &Word, value: u64) {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return;
+        }
         let at = self.place_of(word);
         self.step(site);
         self.touch_word(at, "a store", site);
@@ -156,6 +166,9 @@ impl Medium for Sim {
     #[track_caller]
     fn flush(&self, span: Span) {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return;
+        }
         self.step(site);
         self.touch(span, "a flush", site);
         let mut state = self.lock();
@@ -173,6 +186,9 @@ impl Medium for Sim {
     #[track_caller]
     fn fence(&self) {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return;
+        }
         self.step(site);
         let thread = current_thread();
         let is_effective = {
@@ -217,6 +233,9 @@ impl Medium for Sim {
     #[track_caller]
     fn back(&self, span: Span) -> io::Result<()> {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return Err(killed());
+        }
         self.step(site);
         self.lock().backs.next()?;
         if span.end() > self.region().len() {
@@ -233,6 +252,9 @@ impl Medium for Sim {
     #[track_caller]
     fn punch(&self, span: Span) -> io::Result<()> {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return Err(killed());
+        }
         self.step(site);
         let pages = self.inner.pages.backed_inside(span);
         if !pages.is_empty() {
@@ -247,6 +269,9 @@ impl Medium for Sim {
     #[track_caller]
     fn sync(&self) -> io::Result<()> {
         let site = Location::caller();
+        if !self.goes_on(site) {
+            return Err(killed());
+        }
         self.step(site);
         if !self.lock().pending.is_empty() {
             self.reach(PointKind::Sync, site);
@@ -260,7 +285,7 @@ impl Medium for Sim {
     }
 
     fn forked(&self) -> bool {
-        self.process.killed.load(Ordering::Relaxed)
+        self.process.is_killed()
     }
 
     fn process(&self) -> io::Result<ProcessId> {

@@ -61,6 +61,7 @@ mod mix;
 mod model;
 mod mutate;
 mod pages;
+mod process;
 mod quiet;
 mod report;
 mod state;
@@ -88,6 +89,7 @@ use self::{
     memory::{Memory, WordAt, to_index},
     model::Site,
     pages::Pages,
+    process::Process,
     state::State,
 };
 use crate::{Anon, Medium, PAGE_BYTES, Span};
@@ -108,14 +110,6 @@ pub struct SimOptions {
 pub struct Sim {
     inner: Arc<Inner>,
     process: Arc<Process>,
-}
-
-/// A simulated process that uses the medium.
-#[derive(Debug, Default)]
-struct Process {
-    /// Told apart from the process that made it; one after a crash has number zero.
-    number: u32,
-    killed: AtomicBool,
 }
 
 struct Inner {
@@ -140,38 +134,6 @@ impl Sim {
     #[must_use]
     pub fn new(options: SimOptions) -> Self {
         Self::with_kind(options, false)
-    }
-
-    /// A handle of another process to the same medium.
-    #[must_use]
-    pub fn new_process(&self) -> Self {
-        let process = Process { number: self.process.number + 1, ..Process::default() };
-        Self { inner: Arc::clone(&self.inner), process: Arc::new(process) }
-    }
-
-    /// Kills the process of this handle: what it stored stays, durable or not, and what still holds one of its handles must
-    /// not touch the medium, as after a [fork](Medium::forked).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use pmalloc_persist::{Medium, Offset, Word, sim::{Domain, Sim, SimOptions}};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let first = Sim::new(SimOptions { len_bytes: 4096, domain: Domain::Line64 });
-    /// first.back(pmalloc_persist::Span::new(0, 4096))?;
-    /// first.store(first.at(Offset::<Word>::new(0))?, 7);
-    /// first.kill();
-    /// let second = first.new_process();
-    /// assert!(first.forked() && !second.forked());
-    /// // Never flushed, but no power was lost.
-    /// assert_eq!(second.load(second.at(Offset::<Word>::new(0))?), 7);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn kill(&self) {
-        // Relaxed: whoever kills joins the threads of the process, or is one.
-        self.process.killed.store(true, Ordering::Relaxed);
     }
 
     /// The domain that the medium simulates.
@@ -272,7 +234,7 @@ impl Sim {
         let image = Image::new(options.domain, unit_count, hot.clone());
         let state = State::new(options.domain, memory, image, unit_count);
         Self {
-            process: Arc::default(),
+            process: Arc::new(Process::new(0)),
             inner: Arc::new(Inner {
                 live,
                 domain: options.domain,

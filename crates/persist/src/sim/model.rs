@@ -140,6 +140,11 @@ impl Pending {
         self.captured.entry(thread).or_default().push(Capture { unit, seq });
     }
 
+    /// Nobody fences any more what was flushed.
+    pub(super) fn forget_flushes(&mut self) {
+        self.captured.clear();
+    }
+
     /// Whether a fence of `thread` would make any store durable that is not yet.
     pub(super) fn is_fence_effective(&self, thread: ThreadId) -> bool {
         let Some(captures) = self.captured.get(&thread) else { return false };
