@@ -10,7 +10,7 @@ use pmalloc::{
 use crate::{
     alphabet::{Start, Step},
     model::{Model, Shared},
-    oracle::Oracle,
+    oracle::{self, Oracle},
     world::{self, World},
 };
 
@@ -23,6 +23,9 @@ pub enum Scene {
     FullDisk(Start, Vec<Step>),
     /// The last step finds the file system full, from its n-th call for memory on.
     NoRoom(Start, Vec<Step>, u64),
+    /// A step from a start state, in which the process is killed at the n-th call that changes the medium: power is not lost.
+    /// Another process opens the heap, which is explored, and so is the step that follows.
+    Killed(Start, Step, u64, Step),
     /// Creating a heap, and its first root array.
     Create,
     /// Closing a heap in a start state.
@@ -53,6 +56,9 @@ impl fmt::Display for Case {
             Scene::NoRoom(start, steps, nth) => {
                 write!(f, "NoRoom {nth} ")?;
                 write_steps(f, *start, steps)?;
+            }
+            Scene::Killed(start, step, nth, then) => {
+                write!(f, "{start:?} {step} killed at {nth}, then {then}")?;
             }
             Scene::Create => write!(f, "Create")?,
             Scene::Close(start) => write!(f, "Close {start:?}")?,
@@ -130,6 +136,11 @@ impl Case {
             Scene::NoRoom(start, steps, nth) => {
                 self.steps(&sim, &expected, (*start, steps, BackFault::From(*nth)), conditions)
             }
+            Scene::Killed(start, step, nth, then) => {
+                let mut world = World::new(sim.clone());
+                start.build(&mut world);
+                self.killed(world, &expected, (*step, *nth, *then), conditions)
+            }
             Scene::Create => self.create(&sim, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
             Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
@@ -189,11 +200,44 @@ impl Case {
         report
     }
 
+    /// What recovery finds of the step stays, whatever happens then: its words may be in caches only.
+    fn killed(
+        &self,
+        mut world: World,
+        expected: &Shared,
+        (step, nth, then): (Step, u64, Step),
+        conditions: &Conditions,
+    ) -> Report {
+        let sim = world.sim.clone();
+        let plan = step.plan(&world);
+        let after = plan.after(&world.model);
+        assert!(world.kill_in(nth, |world| plan.perform(world)), "{step} makes so many calls");
+        let explorer = self.watch(&sim, expected, conditions);
+        explorer.set_oracle(1);
+        expected.either(&told(&world.model, conditions.lie), &told(&after, conditions.lie));
+        world.reopen();
+        if oracle::matches(world.heap(), &world.model).is_err() {
+            world.model = after;
+        }
+        expected.only(&told(&world.model, conditions.lie));
+        explorer.set_oracle(2);
+        explorer.crash_point("opened");
+        explorer.set_oracle(3);
+        perform(&mut world, then, |before, after| {
+            expected.either(&told(before, conditions.lie), &told(after, conditions.lie));
+        });
+        expected.only(&told(&world.model, conditions.lie));
+        explorer.set_oracle(4);
+        explorer.crash_point("returned");
+        let report = explorer.finish();
+        drop(world);
+        report
+    }
+
     /// A heap in the making is absent or opens empty.
     fn create(&self, sim: &Sim, conditions: &Conditions) -> Report {
-        let explorer = Explorer::watch(sim, self.options(conditions), |sim: &Sim| {
-            crate::oracle::check_creation(sim)
-        });
+        let explorer =
+            Explorer::watch(sim, self.options(conditions), |sim: &Sim| oracle::check_creation(sim));
         let heap = world::options().create_on(sim.clone()).expect("a fresh medium has room");
         explorer.crash_point("created");
         let report = explorer.finish();

@@ -143,7 +143,11 @@ fn judge(heap: &Heap<Sim>, expected: &Expected) -> Result<Found, String> {
 }
 
 /// Whether the heap is in the state `model`.
-fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
+///
+/// # Errors
+///
+/// How it differs.
+pub fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
     let slots = heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
     let guard = heap.pin();
     let mut owned = BTreeMap::new();

@@ -2,7 +2,7 @@
 //!
 //! A fault is a flush or a fence that is left out, or a store that persists only after the next one. What finds one fault
 //! mostly finds its neighbours: the cases that killed earlier mutants come first, those of the same file before others.
-//! All cases are run briefly before they are run in full.
+//! All cases are run briefly before those that have more images are run in full.
 
 use std::{
     fmt, io,
@@ -133,28 +133,36 @@ impl Judge {
         let started = Instant::now();
         let deadline = started + self.patience;
         let place = site.place.clone();
-        let brief = self.try_all(site, Effort::Brief, deadline);
+        let all = self.order(&place.file);
+        let (brief, sampled) = self.try_all(site, all, Effort::Brief, deadline);
         let verdict = match brief {
-            Verdict::Survived => self.try_all(site, Effort::Full, deadline),
+            Verdict::Survived => self.try_all(site, sampled, Effort::Full, deadline).0,
             decided => decided,
         };
         Mutant { place, verdict, elapsed_s: started.elapsed().as_secs_f64() }
     }
 
-    fn try_all(&mut self, site: &Site, effort: Effort, deadline: Instant) -> Verdict {
-        let file = &site.place.file;
-        let set = Set { name: "mutant", cases: self.order(file) };
+    /// The verdict of `cases`, and those of them of which not every image was tried.
+    fn try_all(
+        &mut self,
+        site: &Site,
+        cases: Vec<Case>,
+        effort: Effort,
+        deadline: Instant,
+    ) -> (Verdict, Vec<Case>) {
+        let set = Set { name: "mutant", cases };
         let conditions = Conditions { fault: Some(site.count), effort, ..Conditions::default() };
         let outcome = sets::run_until(&set, &conditions, self.threads, Some(deadline));
-        match outcome.failure {
+        let verdict = match outcome.failure {
             Some((case, _)) => {
                 let name = case.to_string();
-                self.killers.push((file.clone(), case));
+                self.killers.push((site.place.file.clone(), case));
                 Verdict::Killed(name)
             }
             None if outcome.cases == set.cases.len() => Verdict::Survived,
             None => Verdict::Undecided(outcome.cases),
-        }
+        };
+        (verdict, outcome.sampled)
     }
 
     /// The cases, those first that killed before.

@@ -12,7 +12,8 @@ use pmalloc::persist::sim::{Domain, Report, SiteCount};
 
 use crate::{
     alphabet::{Op, Start, Step},
-    explore::{Case, Conditions, Scene},
+    explore::{Case, Conditions, Scene, perform},
+    world::{self, World},
 };
 
 /// Every domain.
@@ -37,6 +38,7 @@ impl Set {
             Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
             Self { name: "1 operation, recovery on a full disk, nesting 1", cases: full_disk(1) },
             Self { name: "1 operation on a full disk", cases: no_room(0) },
+            Self { name: "killed in 1 operation, then 1", cases: killed(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
         ]
     }
@@ -49,6 +51,7 @@ impl Set {
             Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
             Self { name: "1 operation, recovery on a full disk, nesting 2", cases: full_disk(2) },
             Self { name: "1 operation on a full disk, nesting 1", cases: no_room(1) },
+            Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
         ]
@@ -62,6 +65,7 @@ impl Set {
         cases.extend(life(1).into_iter().step_by(3));
         cases.extend(full_disk(1).into_iter().step_by(7));
         cases.extend(no_room(0).into_iter().step_by(11));
+        cases.extend(killed(1).into_iter().step_by(397));
         Self { name: "smoke", cases }
     }
 
@@ -132,6 +136,43 @@ fn no_room(nesting: u32) -> Vec<Case> {
     cases
 }
 
+/// Every operation, killed at every call that changes the medium, and `count` operations of those that then work on what it
+/// left; the next ones after the next call. Where every store is durable at once, a kill is a crash like others.
+fn killed(count: usize) -> Vec<Case> {
+    let ops = [Op::AllocSmallest, Op::AllocPages, Op::FreeFewPerSlab, Op::PublishBlocks];
+    let then: Vec<Step> =
+        [0, 1].into_iter().flat_map(|lane| ops.map(|op| Step { op, lane })).collect();
+    let mut cases = Vec::new();
+    for start in Start::ALL {
+        for step in Step::all() {
+            for (nth, first) in (0..calls(start, step)).zip((0..then.len()).cycle()) {
+                for then in then.iter().cycle().skip(first).take(count) {
+                    let scene = Scene::Killed(start, step, nth, *then);
+                    for domain in [Domain::Line64, Domain::Word8] {
+                        cases.push(Case { scene: scene.clone(), domain, nesting: 0 });
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// How many calls of `step` from `start` change the medium: at each, the process can be killed.
+///
+/// # Panics
+///
+/// If the step fails for another reason than want of room.
+#[must_use]
+pub fn calls(start: Start, step: Step) -> u64 {
+    let mut world = World::new(world::medium(Domain::Eadr));
+    start.build(&mut world);
+    let process = world.process().clone();
+    let before = process.persist_calls();
+    perform(&mut world, step, |_, _| {});
+    process.persist_calls() - before
+}
+
 fn life(nesting: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     for domain in DOMAINS {
@@ -156,6 +197,8 @@ pub struct Outcome {
     pub report: Report,
     /// The first case with a violation, and its report.
     pub failure: Option<(Case, String)>,
+    /// The cases of which not every image was tried.
+    pub sampled: Vec<Case>,
     /// Places that stored, flushed or fenced.
     pub sites: Vec<SiteCount>,
     /// Seconds of wall time.
@@ -200,6 +243,7 @@ pub fn run_until(
         cases: total.cases,
         report: total.report,
         failure: total.failure,
+        sampled: total.sampled,
         sites: total.sites,
         elapsed_s: started.elapsed().as_secs_f64(),
     }
@@ -222,6 +266,7 @@ struct Total {
     cases: usize,
     report: Report,
     failure: Option<(Case, String)>,
+    sampled: Vec<Case>,
     sites: Vec<SiteCount>,
 }
 
@@ -241,6 +286,9 @@ impl Total {
             Err(panic) => Some(panic.clone()),
         };
         if let Ok(report) = report {
+            if !report.is_exhaustive() {
+                self.sampled.push(case.clone());
+            }
             self.report.merge(report);
         }
         if let Some(failure) = failure {

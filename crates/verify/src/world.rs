@@ -55,6 +55,8 @@ pub struct World {
     pub sim: Sim,
     /// What it must hold.
     pub model: Model,
+    /// The process that has the heap open.
+    process: Sim,
     /// `None` only while it is opened again.
     heap: Option<Heap<Sim>>,
     /// Two, after [`World::open`].
@@ -70,13 +72,20 @@ impl World {
     /// If the heap can't be created, which no simulated fault prevents here.
     #[must_use]
     pub fn new(sim: Sim) -> Self {
-        let heap = options().create_on(sim.new_process()).expect("a fresh medium has room");
+        let process = sim.new_process();
+        let heap = options().create_on(process.clone()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         // Of the class of the first array: the cells need no slab of their own.
         cell(&heap, 0).expect("a fresh heap has room");
         let sessions = vec![heap.session(), heap.session()];
         let model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
-        Self { sim, model, heap: Some(heap), sessions, next_id: 1 }
+        Self { sim, model, process, heap: Some(heap), sessions, next_id: 1 }
+    }
+
+    /// The process that has the heap open, also when it is dead.
+    #[must_use]
+    pub const fn process(&self) -> &Sim {
+        &self.process
     }
 
     /// The heap.
@@ -218,21 +227,28 @@ impl World {
     ///
     /// If the heap does not open.
     pub fn kill(&mut self) {
-        self.heap().medium().kill();
+        self.process.kill();
         self.reopen();
     }
 
-    /// Closes the heap, and opens it in another process.
+    /// Performs `work`, unless the process is killed at the `nth` call that changes the medium; whether it came to that. Then
+    /// only [`World::reopen`] makes sense.
+    pub fn kill_in<T>(&mut self, nth: u64, work: impl FnOnce(&mut Self) -> T) -> bool {
+        let process = self.process.clone();
+        process.kill_in(nth, || work(self)).is_none()
+    }
+
+    /// Closes the heap, unless its process was killed, and opens it in another process.
     ///
     /// # Panics
     ///
     /// If the heap does not open.
     pub fn reopen(&mut self) {
-        let process = self.heap().medium().new_process();
+        self.process = self.process.new_process();
         self.sessions.clear();
         // Dropping the last handle closes the heap, unless its process was killed.
         self.heap = None;
-        let heap = options().open_on(process).expect("it was whole");
+        let heap = options().open_on(self.process.clone()).expect("it was whole");
         self.sessions = vec![heap.session(), heap.session()];
         self.heap = Some(heap);
     }

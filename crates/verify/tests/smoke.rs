@@ -1,13 +1,15 @@
 //! Goal: the exploration works, on a sample of its cases, in seconds; and it finds what is planted.
 //!
 //! Method: the smoke set must be clean. A dropped flush, a dropped fence and a delayed store in an allocation must be
-//! found by the single operations from a fragmented heap, and so must an oracle that is told a wrong state. A slab and an
+//! found by the single operations from a fragmented heap, and so must an oracle that is told a wrong state. A recovery that
+//! does not flush what it read must be found where the process was killed in an operation. A slab and an
 //! extent that no slot owns any more, and that do not come back, must be found as well.
 
 use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
 use pmalloc_verify::{
     alphabet::{Op, Start, Step},
     explore::{Case, Conditions, Lie, Scene},
+    place::Place,
     sets::{self, Set},
 };
 
@@ -75,6 +77,36 @@ fn a_wrong_model_is_found() {
         let outcome = sets::run(&single_operations(), &conditions, THREADS);
         assert!(outcome.failure.is_some(), "{lie:?}");
     }
+}
+
+/// Whether a recovery that leaves out what `write_back` in `file` flushes is found: that of a heap whose process was killed in
+/// a step that changes the bookkeeping log and a lane, and that works on.
+fn is_write_back_found(file: &str) -> bool {
+    let step = Step { op: Op::AllocPages, lane: 0 };
+    let case = |nth| {
+        let scene = Scene::Killed(Start::FastGcPending, step, nth, step);
+        Case { scene, domain: Domain::Word8, nesting: 0 }
+    };
+    let cases = (0..sets::calls(Start::FastGcPending, step)).map(case).collect();
+    let set = Set { name: "killed", cases };
+    let clean = sets::run(&set, &Conditions::default(), THREADS);
+    assert_eq!(clean.failure, None);
+    let is_wanted = |site: &SiteCount| {
+        let place = Place::of(site).expect("the sources are there");
+        site.kind == SiteKind::Flush
+            && place.is_some_and(|place| place.file == file && place.function == "write_back")
+    };
+    let mut sites = clean.sites.into_iter().filter(is_wanted);
+    sites.any(|site| {
+        let conditions = Conditions { fault: Some(site), ..Conditions::default() };
+        sets::run(&set, &conditions, THREADS).failure.is_some()
+    })
+}
+
+#[test]
+fn a_recovery_that_leaves_what_it_read_in_the_caches_is_found() {
+    assert!(is_write_back_found("book/replay.rs"));
+    assert!(is_write_back_found("lane/replay.rs"));
 }
 
 /// What the exploration says of one step from a fresh heap, if memory that the oracle frees waits for a guard.
