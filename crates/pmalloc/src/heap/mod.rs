@@ -197,6 +197,9 @@ impl<M: Medium + 'static> Heap<M> {
     }
 
     /// The medium that the heap lies on.
+    ///
+    /// It hands out words and slots anywhere in the heap. A program stores only into roots of bytes and blocks of its own, and
+    /// not where a `&T` or a `&[u8]` shows them: what it does to the heap's metadata is damage, as by a stray pointer.
     #[must_use]
     pub fn medium(&self) -> &M {
         self.core().medium()
