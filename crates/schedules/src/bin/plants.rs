@@ -23,29 +23,48 @@ struct Plant {
     changes: &'static [Change],
 }
 
+impl Plant {
+    fn file_in(&self, workspace: &Path) -> PathBuf {
+        workspace.join("crates/pmalloc/src").join(self.file)
+    }
+
+    /// The file in `workspace` with the bug in it.
+    fn planted(&self, workspace: &Path) -> Result<String, String> {
+        let mut source =
+            fs::read_to_string(self.file_in(workspace)).map_err(|error| error.to_string())?;
+        for (from, to) in self.changes {
+            if source.matches(from).count() != 1 {
+                return Err(format!("{from:?} does not occur exactly once"));
+            }
+            source = source.replace(from, to);
+        }
+        Ok(source)
+    }
+}
+
 const PLANTS: &[Plant] = &[
     Plant {
         name: "an allocation does not keep its slot",
         file: "heap/alloc.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock(place);",
-            "drop(core.slot_locks.lock(place));",
+            "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
+            "drop(core.slot_locks.lock(place));\n    // Under the lock",
         )],
     },
     Plant {
         name: "a free does not keep its slot",
         file: "heap/free.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock(place);",
-            "drop(core.slot_locks.lock(place));",
+            "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
+            "drop(core.slot_locks.lock(place));\n    // Under the lock",
         )],
     },
     Plant {
         name: "a publish does not keep its slots",
         file: "heap/group.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets));",
-            "drop(core.slot_locks.lock_all(steps.iter().flat_map(Step::offsets)));",
+            "let _owned = core.slot_locks.lock_all(places.chain(children.iter().copied()));",
+            "drop(core.slot_locks.lock_all(places.chain(children.iter().copied())));",
         )],
     },
     Plant {
@@ -61,8 +80,8 @@ const PLANTS: &[Plant] = &[
         name: "a root is looked up without the lock under which it is made",
         file: "heap/roots.rs",
         changes: &[(
-            "let _roots = lock(&core.roots);\n    match find",
-            "drop(lock(&core.roots));\n    match find",
+            "    let _roots = lock(&core.roots);\n    let Found",
+            "    drop(lock(&core.roots));\n    let Found",
         )],
     },
     Plant {
@@ -91,14 +110,15 @@ const PLANTS: &[Plant] = &[
         file: "heap/free.rs",
         changes: &[
             (
-                "        lane.retire(m);\n        // CRASH: the mark is durable before the pages",
-                "        let early = core.guards.quiescent();\n        \
-                 if early { core.recycle(Freed::Large(extent.range)); }\n        \
-                 lane.retire(m);\n        // CRASH: the mark is durable before the pages",
+                "space.page_map.clear(extent.range);\n        // CRASH",
+                "space.page_map.clear(extent.range);\n        \
+                 let range = extent.range;\n        \
+                 let early = core.guards.quiescent();\n        \
+                 if early { core.recycle(Freed::Large { range, log }); }\n        // CRASH",
             ),
             (
-                "Ok(Unlinked::Large(extent.range))",
-                "Ok(if early { Unlinked::Lost } else { Unlinked::Large(extent.range) })",
+                "Ok(Unlinked::Large { range: extent.range, log })",
+                "Ok(if early { Unlinked::Lost } else { Unlinked::Large { range, log } })",
             ),
         ],
     },
@@ -125,7 +145,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a chunk is dropped while an entry is written to it",
-        file: "book/log.rs",
+        file: "book/chain.rs",
         changes: &[(
             "self.live == 0 && self.needed == 0 && self.in_flight == 0",
             "self.live == 0 && self.needed == 0",
@@ -157,15 +177,8 @@ fn try_grow(plant: &Plant) -> Result<String, String> {
     let copy = field.join("src");
     let text = |error: io::Error| error.to_string();
     copy_tree(&workspace(), &copy).map_err(text)?;
-    let file = copy.join("crates/pmalloc/src").join(plant.file);
-    let mut source = fs::read_to_string(&file).map_err(text)?;
-    for (from, to) in plant.changes {
-        if source.matches(from).count() != 1 {
-            return Err(format!("{from:?} does not occur exactly once"));
-        }
-        source = source.replace(from, to);
-    }
-    fs::write(&file, source).map_err(text)?;
+    let source = plant.planted(&copy)?;
+    fs::write(plant.file_in(&copy), source).map_err(text)?;
     let built = cargo(&copy, &field)
         .args(["build", "-p", "pmalloc-schedules"])
         .stderr(Stdio::piped())
@@ -238,4 +251,16 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_place_for_every_plant() {
+        for plant in PLANTS {
+            plant.planted(&workspace()).unwrap_or_else(|error| panic!("{}: {error}", plant.name));
+        }
+    }
 }
