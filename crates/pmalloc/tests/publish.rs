@@ -95,19 +95,11 @@ fn a_new_block_takes_over_what_a_slot_owns() {
             bytes.fill(0);
             bytes[8] = byte_of(id);
         });
-        let is_first = head.is_empty(&heap.pin());
-        let mut publish = heap.publish();
-        if is_first {
-            publish.alloc(head, node);
-        } else {
-            // The head is emptied into the node that is about to be its block.
-            let spare = heap.slots("spare", 1).expect("room");
-            let new = publish.alloc(&spare[0], node);
-            publish.move_to(head, new.slot(0)).move_to(&spare[0], head);
-        }
-        publish.commit().expect("room");
+        // The head, if it is full, is emptied into the node that is about to be its block.
+        let next = node.new_block().slot(0);
+        heap.publish().swap(head, next).alloc(head, node).commit().expect("room");
     }
-    assert_eq!(heap.blocks().len(), 2 + 3, "three nodes and two arrays");
+    assert_eq!(heap.blocks().len(), 1 + 3, "three nodes and an array");
     assert_eq!(heap.check().expect("readable").problems, []);
 }
 
@@ -174,15 +166,21 @@ fn what_is_refused_changes_nothing_and_stays_in_the_publish() {
     }));
     assert!(matches!(swapped, Error::SlotForeign));
     let bare: Build<'_> = Box::new(|p| {
-        let new = p.alloc(&slots[2], heap.reserve(layout(16)).expect("room"));
-        p.move_to(&slots[0], new.slot(0));
+        let new = heap.reserve(layout(16)).expect("room");
+        let inside = new.new_block().slot(0);
+        p.alloc(&slots[2], new).move_to(&slots[0], inside);
     });
     assert!(matches!(refused(bare), Error::Invalid { .. }));
+    let elsewhere: Build<'_> = Box::new(|p| {
+        p.move_to(&slots[0], block(&heap, 16, 7).new_block().slot(0));
+    });
+    assert!(matches!(refused(elsewhere), Error::Invalid { .. }));
     for at_byte in [4, 16, usize::MAX - 7] {
         let heap = &heap;
         let outside: Build<'_> = Box::new(move |p| {
-            let new = p.alloc(&slots[2], block(heap, 16, 7));
-            p.move_to(&slots[0], new.slot(at_byte));
+            let new = block(heap, 16, 7);
+            let inside = new.new_block().slot(at_byte);
+            p.alloc(&slots[2], new).move_to(&slots[0], inside);
         });
         assert!(matches!(refused(outside), Error::Invalid { .. }), "{at_byte}");
     }
@@ -349,10 +347,12 @@ fn slots_in_new_blocks_own_blocks_at_once() {
     let slots = heap.slots("slots", 4).expect("there");
     let mut parent = heap.reserve(layout(20_000)).expect("room");
     parent.write(|bytes| bytes.fill(0));
+    let inside = [8, 19_992].map(|at_byte| parent.new_block().slot(at_byte));
     let mut publish = heap.publish();
-    let parent = publish.alloc(&slots[0], parent);
-    publish.alloc(parent.slot(8), block(&heap, 16, 1));
-    publish.alloc(parent.slot(19_992), block(&heap, 20_000, 2));
+    // Whether the block that a slot lies in is added before the slot is used or after it.
+    publish.alloc(inside[0], block(&heap, 16, 1));
+    publish.alloc(&slots[0], parent);
+    publish.alloc(inside[1], block(&heap, 20_000, 2));
     publish.commit().expect("room");
     assert_eq!(heap.blocks().len(), 4);
     let guard = heap.pin();

@@ -86,18 +86,9 @@ fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
 /// Pushes `values` in front of the list.
 fn push(heap: &Heap<Memory>, head: &Slot<Node>, values: impl IntoIterator<Item = u64>) {
     for value in values {
-        let mut publish = heap.publish();
-        let block = heap.reserve_value(Node::of(value)).expect("room");
-        if head.is_empty(&heap.pin()) {
-            publish.alloc(head, block);
-        } else {
-            let spare = &heap.root("root", root).expect("it exists").pairs[2].0;
-            publish.move_to(head, spare);
-            let new = publish.alloc(head, block);
-            let next = publish.slot_of(new, |node| &node.next);
-            publish.move_to(spare, next);
-        }
-        publish.commit().expect("room");
+        let node = heap.reserve_value(Node::of(value)).expect("room");
+        let next = node.slot(|node| &node.next);
+        heap.publish().swap(head, next).alloc(head, node).commit().expect("room");
     }
 }
 
@@ -122,14 +113,9 @@ fn a_list_is_built_found_again_and_taken_apart() {
     while !root.head.is_empty(&heap.pin()) {
         let guard = heap.pin();
         let next = &root.head.get(&guard).expect("full").next;
-        let spare = &root.pairs[0].0;
-        if next.is_empty(&guard) {
-            heap.free_from(&root.head).expect("it has no child");
-        } else {
-            let mut publish = heap.publish();
-            publish.move_to(next, spare).free(&root.head).move_to(spare, &root.head);
-            publish.commit().expect("the child moved out before");
-        }
+        let mut publish = heap.publish();
+        publish.free(&root.head).swap(next, &root.head);
+        publish.commit().expect("the child, if there is one, has moved out at the end");
     }
     let report = heap.check().expect("readable");
     assert_eq!((report.problems, report.blocks), (vec![], 1));
@@ -341,15 +327,18 @@ fn a_slot_is_not_read_with_a_guard_of_another_heap() {
 fn a_new_block_is_not_taken_for_that_of_another_publish() {
     let heap = heap();
     let root = heap.root("root", root).expect("room");
-    let mut publish = heap.publish();
-    let new = publish.alloc(&root.head, heap.reserve_value(Node::of(1)).expect("room"));
-    let other = heap.publish();
-    let foreign = || other.slot_of(new, |node| &node.next);
-    std::panic::catch_unwind(AssertUnwindSafe(foreign)).expect_err("not in this one");
+    heap.alloc_value(&root.pairs[0].0, Node::of(1)).expect("room");
+    let node = heap.reserve_value(Node::of(2)).expect("room");
+    let next = node.slot(|node| &node.next);
     static LOOSE: Slot<Node> = Slot::new();
-    let elsewhere = || publish.slot_of(new, |_| &LOOSE);
+    let elsewhere = || node.slot(|_| &LOOSE);
     std::panic::catch_unwind(AssertUnwindSafe(elsewhere)).expect_err("not in the block");
-    publish.commit().expect("room");
+    let mut publish = heap.publish();
+    publish.alloc(&root.head, node);
+    let foreign = heap.publish().move_to(&root.pairs[0].0, next).commit();
+    assert!(matches!(foreign, Err(Error::Invalid { .. })), "{foreign:?}");
+    publish.move_to(&root.pairs[0].0, next).commit().expect("the block is this one's");
+    assert_eq!(values(&heap, &root.head), [2, 1]);
 }
 
 /// One thread frees a node while the other fills its slot. Looked at without the locks of the node's slots, the child that

@@ -1,20 +1,16 @@
 //! `publish`: many changes of slots and cells, atomic as a whole; and the four that have names of their own.
 
-use std::{fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
+use std::{fmt, marker::PhantomData};
 
-use pmalloc_persist::{
-    Mapped, Medium, Offset,
-    sync::{Arc, Ordering},
-};
+use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
 
 use super::{
-    Content, Persistent,
+    Content,
     block_layout::BlockLayout,
     core::Core,
     free,
     group::{self, CellPlace, Home, Inside, Place, Step},
-    raw,
-    reserve::{Pending, Reservation},
+    reserve::{NewBlock, Pending, Reservation},
     session::{Access, Implicit, Session},
     slot::{Slot, SlotCell},
     versioned_cell::VersionedCell,
@@ -30,7 +26,9 @@ pub const PUBLISH_MAX: usize = 64;
 /// Actions that take effect together: all of them or, after an error or a crash, none.
 ///
 /// They take effect in the order in which they were added, as if each was an operation of its own: a slot that an earlier
-/// action empties can be filled by a later one. Up to [`PUBLISH_MAX`].
+/// action empties can be filled by a later one. Only what is new or freed is so for all of them: slots in a block that the
+/// publish allocates can be named by earlier actions, and those in a block that it frees by later ones. Up to
+/// [`PUBLISH_MAX`].
 ///
 /// # Examples
 ///
@@ -59,36 +57,24 @@ pub const PUBLISH_MAX: usize = 64;
 pub struct Publish<'h, M: Medium + 'static = Mapped> {
     core: &'h Arc<Core<M>>,
     actions: Vec<Action<'h>>,
-    /// The blocks, each with the number of its [`NewBlock`].
-    blocks: Vec<(u64, Pending<'h, M>)>,
+    blocks: Vec<Pending<'h, M>>,
 }
 
-/// A slot that an action names: one in a live block, or one in a block of the same publish.
+/// A slot that an action names: one in a live block, or one in a block of the same publish, as
+/// [`Reservation::slot`] and [`NewBlock::slot`] give it.
 pub struct SlotRef<'h, T: ?Sized = [u8]>(Target<'h>, PhantomData<fn() -> Box<T>>);
 
 /// A [`SlotRef`] without the type of what the slot owns.
 #[derive(Debug, Clone, Copy)]
 enum Target<'h> {
     Live(&'h SlotCell),
-    New { block: u64, at_byte: usize },
+    New { block: NewBlock, at_byte: usize },
 }
 
-/// A block that was added to a publish and is not live yet.
-pub struct NewBlock<T: ?Sized = [u8]> {
-    /// Of its own in the process: one publish's block is never taken for another's.
-    id: u64,
-    holds: PhantomData<fn() -> Box<T>>,
-}
-
-/// Numbers of new blocks.
-static NEXT_BLOCK: ProcessCounter = ProcessCounter::new(0);
-
-impl NewBlock {
-    /// The slot at byte `at_byte` of the block, a multiple of 8; the block's contents must have initialised it, zero for
-    /// an empty one.
-    #[must_use]
-    pub const fn slot<'h>(self, at_byte: usize) -> SlotRef<'h> {
-        SlotRef(Target::New { block: self.id, at_byte }, PhantomData)
+impl<T: ?Sized> SlotRef<'_, T> {
+    /// The slot at byte `at_byte` of a block that is not live yet.
+    pub(super) const fn in_new(block: NewBlock, at_byte: usize) -> Self {
+        Self(Target::New { block, at_byte }, PhantomData)
     }
 }
 
@@ -107,24 +93,6 @@ impl<T: ?Sized> Copy for SlotRef<'_, T> {}
 impl<T: ?Sized> fmt::Debug for SlotRef<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SlotRef").field(&self.0).finish()
-    }
-}
-
-impl<T: ?Sized> Clone for NewBlock<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: ?Sized> Copy for NewBlock<T> {}
-impl<T: ?Sized> PartialEq for NewBlock<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-impl<T: ?Sized> Eq for NewBlock<T> {}
-impl<T: ?Sized> fmt::Debug for NewBlock<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NewBlock").field(&self.id).finish()
     }
 }
 
@@ -148,32 +116,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         &mut self,
         slot: impl Into<SlotRef<'h, T>>,
         block: Reservation<'h, M, T>,
-    ) -> NewBlock<T> {
-        // Relaxed: only uniqueness counts.
-        let id = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed);
-        self.actions.push(Action::Alloc(slot.into().0, self.blocks.len()));
-        self.blocks.push((id, block.into_pending()));
-        NewBlock { id, holds: PhantomData }
-    }
-
-    /// The slot that `field` chooses in the value of a block that was added to this publish.
-    ///
-    /// # Panics
-    ///
-    /// If the block was added to another publish, or `field` returns a slot that does not lie in it.
-    #[must_use]
-    pub fn slot_of<T: Persistent, U: ?Sized>(
-        &self,
-        block: NewBlock<T>,
-        field: impl FnOnce(&T) -> &Slot<U>,
-    ) -> SlotRef<'h, U> {
-        let pending = self.pending(block.id).expect("the block was added to this publish");
-        let at_byte = raw::with_reserved(self.core, pending.span(), |value: &T| {
-            let (base, slot) = (std::ptr::from_ref(value).addr(), field(value).cell());
-            std::ptr::from_ref(slot).addr().checked_sub(base).filter(|at| *at < size_of::<T>())
-        });
-        let at_byte = at_byte.flatten().expect("the slot lies in the block");
-        SlotRef(Target::New { block: block.id, at_byte }, PhantomData)
+    ) -> &mut Self {
+        let at = self.blocks.len();
+        self.blocks.push(block.into_pending());
+        self.add(Action::Alloc(slot.into().0, at))
     }
 
     /// Frees the block that `slot` owns. The slots of a typed block must be empty when the publish is done.
@@ -226,8 +172,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// Those of the actions as operations of their own: [`Error::SlotFull`], [`Error::SlotEmpty`],
     /// [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`]; [`Error::ChildrenAlive`] for a slot that would be
     /// left full in a block that is freed, if it is named here or known by the type of the block;
-    /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a block of this publish
-    /// whose contents were not written, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
+    /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a new block that was not
+    /// added to this publish, or whose contents were not written, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
     /// large blocks. Nothing changed then, and the actions are still here.
     ///
     /// # Crash consistency
@@ -255,7 +201,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// later, or elsewhere. What was written to them is still there.
     #[must_use]
     pub fn into_reservations(self) -> Vec<Reservation<'h, M>> {
-        self.blocks.into_iter().map(|(_, block)| Reservation::of_pending(block)).collect()
+        self.blocks.into_iter().map(Reservation::of_pending).collect()
     }
 
     pub(super) fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
@@ -273,7 +219,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
             Ok::<(), Error>(())
         })?;
         self.actions.clear();
-        self.blocks.drain(..).for_each(|(_, block)| block.published());
+        self.blocks.drain(..).for_each(Pending::published);
         Ok(())
     }
 
@@ -288,7 +234,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     fn persist_contents(&self) {
         let m = self.core.medium();
         let mut any = false;
-        for contents in self.blocks.iter().filter_map(|(_, block)| block.contents()) {
+        for contents in self.blocks.iter().filter_map(Pending::contents) {
             m.flush(contents);
             any = true;
         }
@@ -301,9 +247,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     fn steps(&self) -> Result<Vec<Step<'h>>> {
         let step = |action: &Action<'h>| {
             Ok(match *action {
-                Action::Alloc(slot, at) => {
-                    Step::Alloc(self.place(slot)?, self.blocks[at].1.block())
-                }
+                Action::Alloc(slot, at) => Step::Alloc(self.place(slot)?, self.blocks[at].block()),
                 Action::Free(slot, inside) => Step::Free(self.place(slot)?, inside),
                 Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
                 Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
@@ -325,14 +269,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         }
     }
 
-    fn pending(&self, block: u64) -> Option<&Pending<'h, M>> {
-        self.blocks.iter().find(|(id, _)| *id == block).map(|(_, pending)| pending)
-    }
-
     /// A slot in a block of this publish, whose contents have made it durable.
-    fn new_place(&self, block: u64, at_byte: usize) -> Result<Place<'h>> {
+    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<Place<'h>> {
         let invalid = |why: &str| Error::Invalid { what: "slot in a new block", why: why.into() };
-        let block = self.pending(block);
+        let block = self.blocks.iter().find(|pending| pending.id() == block);
         let block = block.ok_or_else(|| invalid("the block was not added to this publish"))?;
         let contents = block.contents();
         let contents =

@@ -2,12 +2,15 @@
 //!
 //! A reserved block has no live bit and no log entry, and is in no cache: a crash gives it back.
 
-use std::{alloc::Layout, fmt, marker::PhantomData};
+use std::{alloc::Layout, fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
 
-use pmalloc_persist::{Medium, PAGE_BYTES, Span, sync::Arc};
+use pmalloc_persist::{
+    Medium, PAGE_BYTES, Span,
+    sync::{Arc, Ordering},
+};
 
 use super::{
-    Persistent,
+    Persistent, Slot, SlotRef,
     block_layout::BlockLayout,
     core::Core,
     guard::Freed,
@@ -169,6 +172,12 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
         self.pending.write_with(|core, span| raw::initialise(core, span, init));
     }
+
+    /// The block, for those who name slots in it by place.
+    #[must_use]
+    pub fn new_block(&self) -> NewBlock {
+        self.pending.id
+    }
 }
 
 impl<'h, M: Medium + 'static, T: Persistent> Reservation<'h, M, T> {
@@ -183,6 +192,52 @@ impl<'h, M: Medium + 'static, T: Persistent> Reservation<'h, M, T> {
         let value = init();
         pending.write_with(|core, span| raw::write(core, span, value));
         Ok(Self { pending, holds: PhantomData })
+    }
+
+    /// The slot that `field` chooses in the value, for the publish that the block is given to.
+    ///
+    /// # Panics
+    ///
+    /// If `field` returns a slot that does not lie in the value.
+    ///
+    /// # Examples
+    ///
+    /// What the slot `first` owns becomes the second element of a list:
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use pmalloc::{Heap, Persistent, Slot};
+    ///
+    /// #[derive(Persistent)]
+    /// #[repr(C)]
+    /// struct Node {
+    ///     value: u64,
+    ///     next: Slot<Node>,
+    /// }
+    ///
+    /// let heap = Heap::create(dir.path().join("heap"))?;
+    /// let first: &Slot<Node> = heap.root("list", Slot::new)?;
+    /// heap.alloc_value(first, Node { value: 2, next: Slot::new() })?;
+    ///
+    /// let node = heap.reserve_value(Node { value: 1, next: Slot::new() })?;
+    /// let next = node.slot(|node| &node.next);
+    /// heap.publish().move_to(first, next).alloc(first, node).commit()?;
+    ///
+    /// let guard = heap.pin();
+    /// let node = first.get(&guard).expect("full");
+    /// assert_eq!((node.value, node.next.get(&guard).expect("full").value), (1, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn slot<U: ?Sized>(&self, field: impl FnOnce(&T) -> &Slot<U>) -> SlotRef<'h, U> {
+        let at_byte = raw::with_reserved(self.pending.core, self.pending.span(), |value: &T| {
+            let (base, slot) = (std::ptr::from_ref(value).addr(), field(value).cell());
+            std::ptr::from_ref(slot).addr().checked_sub(base).filter(|at| *at < size_of::<T>())
+        });
+        let at_byte = at_byte.flatten().expect("the slot lies in the value");
+        SlotRef::in_new(self.pending.id, at_byte)
     }
 }
 
@@ -205,9 +260,33 @@ impl<M: Medium + 'static, T: ?Sized> fmt::Debug for Reservation<'_, M, T> {
     }
 }
 
+/// A block that is not live yet, also when a publish has it already: names the slots in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBlock(
+    /// Of its own in the process: one publish's block is never taken for another's.
+    u64,
+);
+
+impl NewBlock {
+    /// One that was not given out before.
+    fn next() -> Self {
+        static NEXT: ProcessCounter = ProcessCounter::new(0);
+        // Relaxed: only uniqueness counts.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The slot at byte `at_byte` of the block, a multiple of 8, for the publish that the block is given to; the block's
+    /// contents must have initialised it, zero for an empty one.
+    #[must_use]
+    pub const fn slot<'h>(self, at_byte: usize) -> SlotRef<'h> {
+        SlotRef::in_new(self, at_byte)
+    }
+}
+
 /// A block that is reserved, whatever it is to hold; it goes back when it is dropped unpublished.
 pub(super) struct Pending<'h, M: Medium + 'static> {
     core: &'h Arc<Core<M>>,
+    id: NewBlock,
     /// `None` once it was published.
     reserved: Option<Reserved>,
     size_bytes: u64,
@@ -225,7 +304,8 @@ impl<'h, M: Medium + 'static> Pending<'h, M> {
             reserve(core, state, layout)
         })?;
         let size_bytes = layout.layout().size() as u64;
-        Ok(Self { core, reserved: Some(reserved), size_bytes, written: false })
+        let id = NewBlock::next();
+        Ok(Self { core, id, reserved: Some(reserved), size_bytes, written: false })
     }
 
     fn write_with(&mut self, write: impl FnOnce(&Core<M>, Span)) {
@@ -237,6 +317,11 @@ impl<'h, M: Medium + 'static> Pending<'h, M> {
     /// The contents to flush before the block is published, if there are any.
     pub(super) fn contents(&self) -> Option<Span> {
         self.written.then(|| self.span())
+    }
+
+    /// Which one it is.
+    pub(super) fn id(&self) -> NewBlock {
+        self.id
     }
 
     /// The block.
