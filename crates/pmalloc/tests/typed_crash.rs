@@ -4,7 +4,8 @@
 //! Method: each operation runs alone on the simulator. Every image of every crash point is opened by the real recovery,
 //! crashes in which are explored in turn, and compared with what was there before the operation and what is there after it.
 //! Then each flush and fence by which the operations make cells, and values of roots, durable is left out, and the
-//! exploration has to notice.
+//! exploration has to notice. A check that allocates sees that the heap can be used while the operation that crashed is in
+//! the midst of a call.
 
 mod common;
 
@@ -16,7 +17,7 @@ use std::{
 
 use common::options;
 use pmalloc::{
-    Heap, PCell, PPtr, Persistent,
+    Heap, PCell, PPtr, Persistent, Slot,
     persist::sim::{
         Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions, SiteCount, SiteKind,
     },
@@ -113,6 +114,9 @@ fn judge<S: PartialEq + Hash + Debug>(
     if !report.problems.is_empty() || !accepted.contains(&found) {
         return Err(format!("{found:?}, not one of {accepted:?}; {:?}", report.problems));
     }
+    // The heap is of use; the operation that crashed holds this thread's sessions.
+    let spare = heap.root("spare", Slot::<u64>::new).map_err(|error| format!("{error}"))?;
+    heap.alloc_value(spare, 1).and_then(|()| heap.free_from(spare)).map_err(|e| format!("{e}"))?;
     Ok(Digest::of(&found))
 }
 

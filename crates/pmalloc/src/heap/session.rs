@@ -214,22 +214,22 @@ impl<M: Medium + 'static> Access<M> for Implicit<'_, M> {
         let mut operation = Some(operation);
         let mut run = |state: &mut SessionState| (operation.take().expect("run once"))(state);
         let done = SESSIONS.try_with(|sessions| {
-            let sessions = &mut *sessions.borrow_mut();
+            let sessions = &mut *sessions.try_borrow_mut().ok()?;
             let at = match sessions.iter().position(|session| session.heap_id == self.0.id) {
                 Some(at) => at,
                 None => begin(sessions, self.0),
             };
-            run(&mut sessions[at].state)
+            Some(run(&mut sessions[at].state))
         });
         match done {
-            Ok(result) => result,
-            Err(_) => in_passing(self.0, run),
+            Ok(Some(result)) => result,
+            Ok(None) | Err(_) => in_passing(self.0, run),
         }
     }
 }
 
-/// Runs an operation of a thread that is about to end, called by a destructor that runs when the thread's sessions have
-/// ended already.
+/// Runs an operation of a thread whose sessions can't be had: they have ended, and a destructor runs at the thread's very
+/// end; or an operation uses them, and its medium calls another heap, as the simulator does to judge a recovered one.
 #[cold]
 fn in_passing<M: Medium + 'static, T>(
     core: &Arc<Core<M>>,
@@ -246,9 +246,9 @@ impl<M: Medium + 'static> Heap<M> {
     /// A thread that exits does so by itself. This is for one that stays and has no use for the heap for some time; its
     /// next call takes anew what it needs.
     pub fn release_thread(&self) {
-        // A thread that is about to end and has no sessions any more has nothing to give back.
+        // Who has no sessions at this moment (see `in_passing`) has nothing to give back.
         let released = SESSIONS.try_with(|sessions| {
-            let sessions = &mut *sessions.borrow_mut();
+            let mut sessions = sessions.try_borrow_mut().ok()?;
             let own = |session: &ThreadSession| session.heap_id == self.core().id;
             sessions.iter().position(own).map(|at| sessions.swap_remove(at))
         });
