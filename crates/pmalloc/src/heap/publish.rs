@@ -30,6 +30,9 @@ pub const PUBLISH_MAX: usize = 64;
 /// publish allocates can be named by earlier actions, and those in a block that it frees by later ones. Up to
 /// [`PUBLISH_MAX`].
 ///
+/// They are one step to a crash and to other operations. A thread that only reads takes no lock: it may find some of the
+/// slots changed and others not yet.
+///
 /// # Examples
 ///
 /// ```
