@@ -47,7 +47,6 @@ struct Root {
 }
 
 fn root() -> Root {
-    // All zero is a value of every persistent type; this one is written down, as programs do.
     Root {
         head: Slot::new(),
         pairs: [const { Pair(Slot::new(), Slot::new()) }; 3],
@@ -259,6 +258,18 @@ fn a_typed_root_is_removed_as_what_it_is() {
     let heap = reopen(heap);
     heap.root_remove_typed::<Root>("root").expect("it owns nothing, and nobody has it");
     assert_eq!(heap.check().expect("readable").blocks, 0);
+}
+
+#[test]
+fn a_value_can_be_all_zero() {
+    let heap = heap();
+    let root: &Root = heap.root("root", Root::zeroed).expect("room");
+    let guard = heap.pin();
+    assert!(root.head.is_empty(&guard) && root.pairs[2].1.is_empty(&guard));
+    assert_eq!((root.total.load(&heap), root.last, root.bytes), (0, PPtr::NULL, [0; 8]));
+    heap.alloc_value(&root.head, Node::zeroed()).expect("room");
+    assert_eq!(root.head.get(&guard).map(|node| node.count.load(&heap)), Some(0));
+    assert_eq!(<[f64; 2]>::zeroed(), [0.0; 2]);
 }
 
 #[test]

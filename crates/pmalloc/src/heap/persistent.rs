@@ -79,6 +79,34 @@ pub unsafe trait Persistent: Sized + Send + Sync + 'static {
     fn reach(graph: &mut TypeGraph) {
         let _ = graph;
     }
+
+    /// The value of which all bytes are zero: numbers and cells are zero, slots are empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use pmalloc::{Heap, Persistent, Slot, VersionedCell};
+    ///
+    /// #[derive(Persistent)]
+    /// #[repr(C)]
+    /// struct Shelf {
+    ///     books: VersionedCell,
+    ///     places: [Slot; 100],
+    /// }
+    ///
+    /// let heap = Heap::create(dir.path().join("heap"))?;
+    /// let shelf = heap.root("shelf", Shelf::zeroed)?;
+    /// assert!(shelf.books.load(&heap) == 0 && shelf.places[99].is_empty(&heap.pin()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    fn zeroed() -> Self {
+        // SAFETY: any bytes are a value of the type (1.).
+        unsafe { std::mem::zeroed() }
+    }
 }
 
 /// A hash of what a type's bytes mean: size, alignment, and of each field name, offset and type.
