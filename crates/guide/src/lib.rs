@@ -17,3 +17,8 @@ pub mod explore;
 pub mod list;
 pub mod queue;
 pub mod table;
+
+/// Compiles and runs the program in the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct GuideExample;

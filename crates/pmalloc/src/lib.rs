@@ -79,7 +79,8 @@
 //!
 //! # More
 //!
-//! The repository's `ARCHITECTURE.md` shows how the heap is built, `docs/walkthrough.md` follows one block through
+//! The repository's `docs/guide.md` shows how to write structures that are whole after every crash, and how to explore
+//! their crashes. `ARCHITECTURE.md` shows how the heap is built, `docs/walkthrough.md` follows one block through
 //! it, and `docs/crash-consistency.md` gives the order of every store, flush and fence. The layer below is usable
 //! by itself: [`persist`].
 
