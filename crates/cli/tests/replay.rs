@@ -19,7 +19,7 @@ use common::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 24] = [
     "trace",
     "events",
     "threads",
@@ -36,9 +36,11 @@ const KEYS: [&str; 22] = [
     "heap_ratio",
     "dram_bytes",
     "verified_blocks",
+    "operations",
     "kills",
     "kills_in_flight",
     "kills_in_recovery",
+    "in_flight",
     "recovery_ms",
     "violations",
     "schema",
@@ -77,6 +79,10 @@ fn a_tiny_trace_gives_its_own_figures_in_both_orders() {
         assert_eq!(report["violations"], 0);
         // Before each of the two frees, and the block that stays after the reopening.
         assert_eq!(report["verified_blocks"], 3);
+        assert_eq!(
+            (&report["operations"]["alloc"], &report["operations"]["free"]),
+            (&3.into(), &2.into())
+        );
         assert_eq!(report["reflushes_per_op"].as_array().map(Vec::len), Some(9));
         let live = report["peak_live_bytes"].as_u64().expect("a count");
         let heap = report["peak_heap_bytes"].as_u64().expect("a count");

@@ -7,6 +7,7 @@ use pmalloc_persist::{Medium, sync::Ordering, sync::thread};
 
 use super::{
     content::Pattern,
+    deed::{Act, Deed, Kind},
     engine::Engine,
     journal::Entry,
     medium::Watched,
@@ -58,75 +59,105 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         self.position
     }
 
-    /// Does the next step; whether there was one.
+    /// Does what comes next in the program; whether there was anything, and the threads go on.
     pub(super) fn step(&mut self) -> Result<bool, Failure> {
         let program = &self.engine.plan.programs[usize::from(self.thread)];
         let next = usize::try_from(self.position).expect("a program fits memory");
         let Some(&step) = program.get(next) else { return Ok(false) };
-        self.perform(step)?;
-        if self.engine.is_stopped() {
-            return Ok(false);
-        }
-        self.position += 1;
-        self.engine.journal.set_position(self.thread, self.position);
-        self.engine.count_step();
-        if self.position.is_multiple_of(SAMPLE_STEPS) {
-            self.engine.heap.medium().probe().sample();
-        }
-        Ok(true)
+        let Some(act) = self.act_of(step)? else { return Ok(false) };
+        let kind = match step.operation() {
+            Operation::Alloc => Kind::Alloc,
+            Operation::Free => Kind::Free,
+        };
+        self.perform(Deed { kind, acts: &[act], position: self.position + 1 })?;
+        Ok(!self.engine.is_stopped())
     }
 
-    /// Does `step`, unless the journal says that a killed worker did it.
-    fn perform(&mut self, step: Step) -> Result<(), Failure> {
+    /// What `step` comes to, as soon as it can be done; `None` if all threads stop instead.
+    fn act_of(&mut self, step: Step) -> Result<Option<Act>, Failure> {
         let block = step.block();
-        match (step.operation(), self.engine.journal.entry(block)) {
-            (Operation::Alloc, Entry::Untouched) => self.alloc(block),
-            (Operation::Alloc, _) | (Operation::Free, Entry::Freed) => Ok(()),
-            (Operation::Free, _) => match self.await_live(block) {
-                Some(slot) => self.free(block, slot),
-                None => Ok(()),
-            },
-        }
+        Ok(match step.operation() {
+            Operation::Alloc => Some(Act::Alloc { block, to: self.take_slot()? }),
+            Operation::Free => self.await_live(block).map(|from| Act::Free { block, from }),
+        })
     }
 
-    fn alloc(&mut self, block: BlockId) -> Result<(), Failure> {
-        let size_bytes = self.engine.plan.sizes[block.index()];
-        let layout = layout_of(size_bytes)?;
-        let slot = self.take_slot()?;
-        let place = self.slot(slot);
-        let journal = self.engine.journal;
-        let waiter = journal.set_entry(block, Entry::Allocating(slot));
-        debug_assert!(waiter.is_none_or(|thread| thread != self.thread), "it waits for itself");
-        self.session
-            .alloc_init(place, layout, |bytes| Pattern::of(block).fill(bytes))
-            .map_err(|error| self.failed(block, error))?;
-        self.engine.gauge.add(size_bytes);
-        self.engine.wake(journal.set_entry(block, Entry::Live(slot)));
+    /// Does `deed`, and notes it in the journal before and after.
+    fn perform(&mut self, deed: Deed<'_>) -> Result<(), Failure> {
+        let engine = self.engine;
+        if engine.verification == Verification::Full {
+            self.verify_freed(deed.acts);
+        }
+        engine.journal.begin(self.thread, &deed);
+        self.call(&deed)?;
+        self.weigh(deed.acts);
+        engine.journal.complete(self.thread, |waiter| {
+            debug_assert!(waiter != self.thread, "it waits for itself");
+            engine.wake(waiter);
+        });
+        self.put_back_slots(deed.acts);
+        engine.count_steps(deed.position - self.position);
+        if deed.position / SAMPLE_STEPS != self.position / SAMPLE_STEPS {
+            engine.heap.medium().probe().sample();
+        }
+        self.position = deed.position;
         Ok(())
     }
 
-    fn free(&mut self, block: BlockId, slot: SlotId) -> Result<(), Failure> {
-        let size_bytes = self.engine.plan.sizes[block.index()];
-        let place = self.slot(slot);
-        if self.engine.verification == Verification::Full {
-            self.verify(block, place, size_bytes);
+    /// Makes the call of the heap that `deed` is.
+    fn call(&mut self, deed: &Deed<'_>) -> Result<(), Failure> {
+        for act in deed.acts {
+            match *act {
+                Act::Alloc { block, to } => {
+                    let layout = layout_of(self.engine.plan.size_of(block))?;
+                    let slot = self.slot(to);
+                    let fill = |bytes: &mut [u8]| Pattern::of(block).fill(bytes);
+                    self.session.alloc_init(slot, layout, fill)
+                }
+                Act::Free { from, .. } => {
+                    let slot = self.slot(from);
+                    self.session.free_from(slot)
+                }
+            }
+            .map_err(|error| self.failed(deed, error))?;
         }
-        self.engine.journal.set_entry(block, Entry::Freeing(slot));
-        self.session.free_from(place).map_err(|error| self.failed(block, error))?;
-        self.engine.gauge.remove(size_bytes);
-        self.engine.journal.set_entry(block, Entry::Freed);
-        self.purse.put(slot);
-        if self.purse.is_over_full() {
+        Ok(())
+    }
+
+    /// Compares the contents of the blocks that are about to be freed.
+    fn verify_freed(&mut self, acts: &[Act]) {
+        for act in acts {
+            let Act::Free { block, from } = *act else { continue };
+            let slot = self.slot(from);
+            let size_bytes = self.engine.plan.size_of(block);
+            let guard = self.engine.heap.pin();
+            match Pattern::whole(block, slot.get(&guard), size_bytes) {
+                Ok(()) => drop(self.engine.verified.fetch_add(1, Ordering::Relaxed)),
+                Err(what) => self.engine.violation(&format!("before its free, {what}")),
+            }
+        }
+    }
+
+    /// Brings the gauge up to date, before another thread can learn of the blocks and free them.
+    fn weigh(&self, acts: &[Act]) {
+        let (gauge, plan) = (&self.engine.gauge, self.engine.plan);
+        for act in acts {
+            match *act {
+                Act::Alloc { block, .. } => gauge.add(plan.size_of(block)),
+                Act::Free { block, .. } => gauge.remove(plan.size_of(block)),
+            }
+        }
+    }
+
+    /// Puts emptied slots into the purse, as soon as the journal names them no more.
+    fn put_back_slots(&mut self, acts: &[Act]) {
+        for act in acts {
+            if let Act::Free { from, .. } = *act {
+                self.purse.put(from);
+            }
+        }
+        while self.purse.is_over_full() {
             self.engine.relieve(&mut self.purse);
-        }
-        Ok(())
-    }
-
-    fn verify(&self, block: BlockId, place: &Slot, size_bytes: u64) {
-        let guard = self.engine.heap.pin();
-        match whole_content(block, place.get(&guard), size_bytes) {
-            Ok(()) => drop(self.engine.verified.fetch_add(1, Ordering::Relaxed)),
-            Err(what) => self.engine.violation(&format!("before its free, {what}")),
         }
     }
 
@@ -164,32 +195,17 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         &self.arrays[array][index]
     }
 
-    /// The failure of an operation on `block`. That a slot isn't as it was left is the heap's fault.
-    fn failed(&self, block: BlockId, error: Error) -> Failure {
+    /// The failure of `deed`. That a slot isn't as it was left is the heap's fault.
+    fn failed(&self, deed: &Deed<'_>, error: Error) -> Failure {
         match error {
             Error::SlotFull { .. } | Error::SlotEmpty { .. } | Error::NotLive { .. } => {
-                self.engine.violation(&format!("{block}: {error}"));
-                Failure::Inconsistent(format!("{block}: {error}"))
+                let what = format!("{deed}: {error}");
+                self.engine.violation(&what);
+                Failure::Inconsistent(what)
             }
             other => Failure::heap(self.engine.heap.medium().path())(other),
         }
     }
-}
-
-/// Compares the whole content of `block`, of which `bytes` were found, with what was put there.
-pub(super) fn whole_content(
-    block: BlockId,
-    bytes: Option<&[u8]>,
-    size_bytes: u64,
-) -> Result<(), String> {
-    let Some(bytes) = bytes else { return Err(format!("{block} is gone: its slot is empty")) };
-    let size = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-    let Some(content) = bytes.get(..size) else {
-        return Err(format!("{block} has {} of its {size_bytes} bytes", bytes.len()));
-    };
-    Pattern::of(block).verify(content).map_err(|mismatch| {
-        format!("byte {} of the {size_bytes} of {block} is not what was put there", mismatch.at)
-    })
 }
 
 fn layout_of(size_bytes: u64) -> Result<Layout, Failure> {

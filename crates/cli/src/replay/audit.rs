@@ -1,17 +1,19 @@
 //! Compares a heap with the journal of what was done to it.
 //!
 //! Each operation that had returned must be there whole, each one in flight whole or not at all; no block
-//! may exist that no slot owns, and no two blocks may overlap. In-flight entries are then resolved in
-//! the journal, so that the next worker goes on from what the heap really holds. Volatile.
+//! may exist that no slot owns, and no two blocks may overlap. What was in flight is settled in the journal first,
+//! so that the next worker goes on from what the heap really holds. Volatile.
 
 use pmalloc::{Guard, Heap, Slot};
 use pmalloc_persist::Medium;
 
 use super::{
-    actor::whole_content,
+    content::Pattern,
+    deed::Kind,
     journal::{Entry, Journal, Tally},
     medium::Watched,
     plan::Plan,
+    settle::{View, settle},
     slots::{SlotId, array_first, array_len, array_name},
     trace::BlockId,
 };
@@ -32,15 +34,17 @@ pub(super) enum Stage {
 /// What an audit found; it is also added to the journal's tallies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Operations that had begun and not returned.
-    pub(super) in_flight: u32,
+    /// Operations that had begun and not returned, by kind.
+    pub(super) in_flight: [u32; Kind::COUNT],
+    /// Slot arrays whose creation had begun and not returned.
+    pub(super) arrays_in_flight: u32,
     /// Blocks whose whole content was compared.
     pub(super) verified: u64,
     /// Contradictions.
     pub(super) violations: u64,
 }
 
-/// Compares `heap` with `journal`, and resolves the journal's in-flight entries.
+/// Settles what `journal` has in flight, and compares `heap` with it.
 pub(super) fn audit<M: Watched, J: Medium>(
     heap: &Heap<M>,
     journal: &Journal<J>,
@@ -59,6 +63,7 @@ pub(super) fn audit<M: Watched, J: Medium>(
     };
     auditor.find_arrays()?;
     let guard = heap.pin();
+    auditor.settle(plan, &guard);
     for (block, size_bytes) in plan.blocks() {
         auditor.look_at(block, size_bytes, &guard);
     }
@@ -87,13 +92,13 @@ struct Auditor<'h, M: Watched, J> {
     findings: Findings,
 }
 
-impl<M: Watched, J: Medium> Auditor<'_, M, J> {
+impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
     /// Finds the slot arrays. One whose creation was cut off is made now: if only half of it existed, its
     /// other half turns up as a block that nobody owns.
     fn find_arrays(&mut self) -> Result<(), Failure> {
         let begun = self.journal.tally(Tally::ArraysBegun);
         if begun > self.journal.tally(Tally::ArraysMade) {
-            self.findings.in_flight += 1;
+            self.findings.arrays_in_flight += 1;
         }
         for index in (0..).take_while(|&index| u64::from(index) < begun) {
             let len = array_len(index);
@@ -107,21 +112,16 @@ impl<M: Watched, J: Medium> Auditor<'_, M, J> {
         Ok(())
     }
 
+    /// Finds out what became of the operations in flight.
+    fn settle(&mut self, plan: &Plan, guard: &Guard<'_, M>) {
+        let settled = settle(self.journal, &View { plan, arrays: &self.arrays, guard });
+        self.findings.in_flight = settled.in_flight;
+        settled.violations.iter().for_each(|what| self.violation(what));
+    }
+
     fn look_at(&mut self, block: BlockId, size_bytes: u64, guard: &Guard<'_, M>) {
-        let entry = self.journal.entry(block);
-        let Some(slot) = entry.slot() else { return };
-        if entry.is_in_flight() {
-            self.findings.in_flight += 1;
-        }
-        let found = self.slot(slot).get(guard);
-        let resolved = match (entry, found) {
-            (Entry::Allocating(_), None) => Entry::Untouched,
-            (Entry::Freeing(_), None) => Entry::Freed,
-            _ => Entry::Live(slot),
-        };
-        self.journal.resolve(block, resolved);
-        if resolved == Entry::Live(slot) {
-            self.expect_live(block, slot, found, size_bytes);
+        if let Entry::Live(slot) = self.journal.entry(block) {
+            self.expect_live(block, slot, self.slot(slot).get(guard), size_bytes);
         }
     }
 
@@ -137,7 +137,7 @@ impl<M: Watched, J: Medium> Auditor<'_, M, J> {
             }
             return;
         }
-        match whole_content(block, found, size_bytes) {
+        match Pattern::whole(block, found, size_bytes) {
             Ok(()) => self.findings.verified += 1,
             Err(what) => self.violation(&what),
         }
@@ -199,8 +199,8 @@ impl<M: Watched, J: Medium> Auditor<'_, M, J> {
             let is_live = match self.journal.entry(block) {
                 Entry::Live(_) => true,
                 Entry::Freed => false,
-                other => {
-                    self.violation(&format!("{block} is {other:?} at the end of the trace"));
+                Entry::Untouched => {
+                    self.violation(&format!("{block} was never allocated"));
                     continue;
                 }
             };
@@ -212,7 +212,7 @@ impl<M: Watched, J: Medium> Auditor<'_, M, J> {
         }
     }
 
-    fn slot(&self, slot: SlotId) -> &Slot {
+    fn slot(&self, slot: SlotId) -> &'h Slot {
         let (array, index) = slot.place();
         &self.arrays[array][index]
     }

@@ -58,6 +58,24 @@ impl Pattern {
         Err(self.first_mismatch(bytes))
     }
 
+    /// Compares the whole content of `block`, of which `bytes` were found, with what was put there.
+    pub(crate) fn whole(
+        block: BlockId,
+        bytes: Option<&[u8]>,
+        size_bytes: u64,
+    ) -> Result<(), String> {
+        let Some(bytes) = bytes else {
+            return Err(format!("{block} is gone: its slot is empty"));
+        };
+        let size = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+        let Some(content) = bytes.get(..size) else {
+            return Err(format!("{block} has {} of its {size_bytes} bytes", bytes.len()));
+        };
+        Self::of(block).verify(content).map_err(|mismatch| {
+            format!("byte {} of the {size_bytes} of {block} is not what was put there", mismatch.at)
+        })
+    }
+
     #[cold]
     fn first_mismatch(self, bytes: &[u8]) -> Mismatch {
         let mut expected = vec![0; bytes.len()];

@@ -199,13 +199,14 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
     fn in_trace_order(&self) -> Result<(), Failure> {
         let mut actors: Vec<_> =
             (0..self.plan.threads()).map(|thread| Actor::new(self, thread)).collect();
-        let mut skip: Vec<_> = actors.iter().map(Actor::position).collect();
+        // Of each thread, how many steps are due; it may have done them before the last kill, or together with others.
+        let mut due = vec![0; actors.len()];
         for &thread in &self.plan.order {
             let thread = usize::from(thread);
-            match &mut skip[thread] {
-                0 => drop(actors[thread].step()?),
-                behind => *behind -= 1,
+            if actors[thread].position() <= due[thread] {
+                actors[thread].step()?;
             }
+            due[thread] += 1;
             if self.is_stopped() {
                 break;
             }
@@ -279,19 +280,20 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
         arrays.extend_from_slice(&slots.arrays[arrays.len()..]);
     }
 
-    /// Notes that one more step is done, and arms the kill switch when it is time.
-    pub(super) fn count_step(&self) {
+    /// Notes that so many more steps are done, and arms the kill switch when it is time.
+    pub(super) fn count_steps(&self, steps: u64) {
         if let Some(trigger) = self.trigger {
             // Relaxed: only the count matters.
-            if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == trigger.arm_at {
+            let before = self.steps.fetch_add(steps, Ordering::Relaxed);
+            if (before + 1..=before + steps).contains(&trigger.arm_at) {
                 self.heap.medium().probe().arm(trigger.countdown);
             }
         }
     }
 
-    /// Wakes the thread that waits for a block.
-    pub(super) fn wake(&self, waiter: Option<u16>) {
-        let seat = waiter.and_then(|thread| self.seats.get(usize::from(thread)));
+    /// Wakes `thread`, which waits for a block.
+    pub(super) fn wake(&self, thread: u16) {
+        let seat = self.seats.get(usize::from(thread));
         if let Some(thread) = seat.and_then(|seat| lock(seat).clone()) {
             thread.unpark();
         }
@@ -317,7 +319,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
         }
         // Pairs with the Acquire in `is_stopped`.
         self.stopped.store(true, Ordering::Release);
-        (0..self.plan.threads()).for_each(|thread| self.wake(Some(thread)));
+        (0..self.plan.threads()).for_each(|thread| self.wake(thread));
     }
 }
 

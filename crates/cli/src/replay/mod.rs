@@ -8,16 +8,18 @@
 //! |---|---|
 //! | [`trace`], [`plan`] | read a trace, arrange it by threads |
 //! | [`content`] | what each block contains |
+//! | [`deed`] | one operation |
 //! | [`journal`], [`slots`] | what was done so far, which slot owns what |
 //! | [`engine`], [`actor`], [`gauge`] | do it, one actor per thread of the trace |
 //! | [`probe`], [`medium`], [`mod@heap`] | the watched heaps that it is done on |
-//! | [`mod@audit`] | compares heap and journal |
+//! | [`mod@audit`], [`settle`] | compare heap and journal, tell what became of operations in flight |
 //! | [`supervisor`], [`worker`] | kills, and the process that is killed |
 //! | [`scratch`], [`progress`], [`report`] | temporary files, bar, figures |
 
 mod actor;
 mod audit;
 mod content;
+mod deed;
 mod engine;
 mod gauge;
 mod heap;
@@ -28,6 +30,7 @@ mod probe;
 mod progress;
 mod report;
 mod scratch;
+mod settle;
 mod slots;
 mod supervisor;
 mod trace;

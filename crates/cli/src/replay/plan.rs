@@ -76,6 +76,11 @@ impl Plan {
         (0..).map(BlockId::new).zip(self.sizes.iter().copied())
     }
 
+    /// Requested size of `block` in bytes.
+    pub(crate) fn size_of(&self, block: BlockId) -> u64 {
+        self.sizes[block.index()]
+    }
+
     /// Whether `block` is live when the whole trace was replayed.
     pub(crate) fn is_live_at_end(&self, block: BlockId) -> bool {
         !self.freed[block.index()]

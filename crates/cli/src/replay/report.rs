@@ -1,9 +1,12 @@
 //! The figures of a replay, as JSON and for people. Volatile.
 
+use std::fmt;
+
 use pmalloc_persist::{Counts, Medium};
 use serde::{Serialize, Serializer};
 
 use super::{
+    deed::Kind,
     journal::{Journal, Tally},
     plan::Plan,
 };
@@ -36,6 +39,8 @@ pub(crate) struct Report {
     heap_ratio: f64,
     dram_bytes: u64,
     verified_blocks: u64,
+    /// Operations that had returned, by kind; those of all rounds.
+    operations: ByKind<u64>,
     #[serde(flatten)]
     pub(super) campaign: Campaign,
     pub(crate) violations: u64,
@@ -52,12 +57,42 @@ pub(super) struct Campaign {
     pub(super) kills_in_recovery: u32,
     /// Kills by the number of operations in flight, those in recovery left out.
     pub(super) in_flight_histogram: Vec<u32>,
+    /// Operations in flight at kills, by kind.
+    pub(super) in_flight: ByKind<u32>,
     /// Time to reopen after a kill.
     pub(super) recovery_ms: Recovery,
     /// Seed of the moments.
     pub(super) seed: Option<u64>,
     /// Times the trace was begun, each on a fresh heap.
     pub(super) rounds: u32,
+}
+
+/// A figure of each kind of operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ByKind<T>([T; Kind::COUNT]);
+
+impl<T: Copy> ByKind<T> {
+    /// The figures that `figure` tells.
+    fn of(figure: impl FnMut(Kind) -> T) -> Self {
+        Self(Kind::ALL.map(figure))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, T)> {
+        Kind::ALL.into_iter().map(Kind::name).zip(self.0)
+    }
+}
+
+impl<T: Copy + Serialize> Serialize for ByKind<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<T: Copy + fmt::Display> fmt::Display for ByKind<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.iter().map(|(name, figure)| format!("{name} {figure}")).collect();
+        f.write_str(&texts.join(", "))
+    }
 }
 
 /// Time to reopen a heap after a kill, in milliseconds; nothing where there was no kill.
@@ -80,8 +115,10 @@ impl Recovery {
 }
 
 impl Campaign {
-    /// Notes a kill that found `in_flight` operations begun and not returned.
-    pub(super) fn add_kill(&mut self, in_flight: u32) {
+    /// Notes a kill that found these operations, and so many others, begun and not returned.
+    pub(super) fn add_kill(&mut self, by_kind: &[u32; Kind::COUNT], others: u32) {
+        self.in_flight = ByKind::of(|kind| self.in_flight.0[kind.index()] + by_kind[kind.index()]);
+        let in_flight = by_kind.iter().sum::<u32>() + others;
         self.kills += 1;
         self.kills_in_flight += u32::from(in_flight > 0);
         let bin = in_flight as usize;
@@ -124,6 +161,7 @@ impl Report {
             heap_ratio: ratio(peak_heap_bytes, peak_live_bytes),
             dram_bytes: journal.tally(Tally::DramBytes),
             verified_blocks: journal.tally(Tally::VerifiedBlocks),
+            operations: ByKind::of(|kind| journal.count(kind)),
             campaign: Campaign { rounds: 1, ..Campaign::default() },
             violations: journal.tally(Tally::Violations),
         }
@@ -166,6 +204,7 @@ impl Report {
             ("peak heap", peak_heap),
             ("volatile", bytes(self.dram_bytes)),
             ("verified", format!("{} blocks", self.verified_blocks)),
+            ("operations", self.operations.to_string()),
         ]
     }
 
@@ -179,7 +218,7 @@ impl Report {
 }
 
 impl Campaign {
-    fn rows(&self) -> [(&'static str, String); 3] {
+    fn rows(&self) -> [(&'static str, String); 4] {
         let figure = |value: Option<f64>| value.map_or_else(String::new, |ms| format!("{ms:.2}"));
         let (median, max) = (figure(self.recovery_ms.median), figure(self.recovery_ms.max));
         let kills = format!(
@@ -191,6 +230,7 @@ impl Campaign {
         );
         [
             ("kills", kills),
+            ("in flight", self.in_flight.to_string()),
             ("killed in recovery", self.kills_in_recovery.to_string()),
             ("recovery", format!("{median} ms median, {max} ms at most")),
         ]
@@ -234,12 +274,13 @@ mod tests {
     #[test]
     fn a_kill_counts_in_its_bin() {
         let mut campaign = Campaign::default();
-        for in_flight in [0, 3, 3] {
-            campaign.add_kill(in_flight);
+        for (by_kind, others) in [([0, 0], 0), ([2, 1], 0), ([2, 0], 1)] {
+            campaign.add_kill(&by_kind, others);
         }
         campaign.add_kill_in_recovery();
         assert_eq!((campaign.kills, campaign.kills_in_flight), (4, 2));
         assert_eq!(campaign.kills_in_recovery, 1);
         assert_eq!(campaign.in_flight_histogram, [1, 0, 0, 2]);
+        assert_eq!(campaign.in_flight.to_string(), "alloc 4, free 1");
     }
 }

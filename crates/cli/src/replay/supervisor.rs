@@ -309,7 +309,7 @@ impl<'s> Supervisor<'s> {
         if end == End::Killed {
             self.fruitless_rounds = 0;
             self.recoveries_ns.push(recovery_ns);
-            self.campaign.add_kill(findings.in_flight);
+            self.campaign.add_kill(&findings.in_flight, findings.arrays_in_flight);
         }
         self.progress.note(format!("{}/{} kills", self.campaign.kills, self.kills));
         Ok(if findings.violations > 0 { End::Broken } else { end })
