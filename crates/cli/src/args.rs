@@ -153,13 +153,28 @@ pub(crate) struct ReplayArgs {
     /// Don't compare the contents of blocks
     #[arg(long)]
     pub(crate) no_verify: bool,
-    /// Seed of the moments at which the process is killed [default: random, shown]
+    /// So many in a hundred operations publish, replace, move, exchange or set a cell [default: 25 with kills,
+    /// else 0]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) publish: Option<u8>,
+    /// Seed of the moments at which the process is killed, and of what is published [default: random, shown]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
     #[command(flatten)]
     pub(crate) heap_flags: HeapFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
+}
+
+/// Share of operations of the publish family if there are kills: enough of each kind is in flight then.
+const PUBLISH_PERCENT: u8 = 25;
+
+impl ReplayArgs {
+    /// So many in a hundred operations are of the publish family. A replay without kills is for figures, which stay
+    /// those of allocations and frees.
+    pub(crate) fn publish_percent(&self) -> u8 {
+        self.publish.unwrap_or(if self.kills > 0 { PUBLISH_PERCENT } else { 0 })
+    }
 }
 
 /// The supervisor's orders to a worker.
@@ -175,6 +190,10 @@ pub(crate) struct WorkerArgs {
     pub(crate) order: Order,
     #[arg(long, value_enum)]
     pub(crate) verification: Verification,
+    #[arg(long)]
+    pub(crate) publish: u8,
+    #[arg(long)]
+    pub(crate) seed: u64,
     /// Step after which the kill switch is armed.
     #[arg(long)]
     pub(crate) arm_at: Option<u64>,

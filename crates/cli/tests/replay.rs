@@ -18,8 +18,9 @@ use common::{
     Place, expect_keys, run, spawn, str, trace,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "trace",
     "events",
     "threads",
@@ -36,6 +37,7 @@ const KEYS: [&str; 24] = [
     "heap_ratio",
     "dram_bytes",
     "verified_blocks",
+    "publish_percent",
     "operations",
     "kills",
     "kills_in_flight",
@@ -185,12 +187,67 @@ fn kills_lose_nothing_and_are_all_made() {
         expect_keys(&report["recovery_ms"], &["median", "max"]);
         assert!(report["recovery_ms"]["max"].as_f64() > Some(0.0));
         let bins = report["in_flight_histogram"].as_array().expect("a histogram");
-        let kills: u64 = bins.iter().filter_map(serde_json::Value::as_u64).sum();
+        let kills: u64 = bins.iter().filter_map(Value::as_u64).sum();
         assert_eq!(report["kills_in_recovery"], 1, "the second one");
         assert_eq!(kills, 5, "each of the others is in one bin");
         let in_flight = report["kills_in_flight"].as_u64().expect("a count");
         assert!(in_flight >= 3, "{in_flight}: those at persist calls are in an operation");
     }
+}
+
+/// Numbers of operations of the kinds that take steps of the trace; how often the others are done depends on kills.
+fn steps_taken(report: &Value) -> Vec<&Value> {
+    ["alloc", "free", "replace", "publish"].map(|kind| &report["operations"][kind]).to_vec()
+}
+
+#[test]
+fn what_is_published_is_the_seed_s_choice_in_both_orders() {
+    let place = Place::new();
+    let path = place.file("exchange.mtr", &exchange(3000));
+    let replay = |seed, order| {
+        let args = ["replay", str(&path), "--publish", "60", "--seed", seed, "--order", order];
+        run(&[&args[..], &["--json"]].concat()).expect_code(0).json()
+    };
+    let report = replay("7", "threads");
+    assert_eq!((&report["publish_percent"], &report["seed"]), (&60.into(), &7.into()));
+    // Before each free, and the four blocks that stay.
+    assert_eq!((&report["verified_blocks"], &report["violations"]), (&9001.into(), &0.into()));
+    let operations = report["operations"].as_object().expect("by kind");
+    assert!(operations.values().all(|count| count.as_u64() > Some(0)), "{operations:?}");
+    assert_eq!(replay("7", "trace")["operations"], report["operations"]);
+    assert_ne!(replay("8", "threads")["operations"], report["operations"]);
+    let plain = run(&["replay", str(&path), "--json"]).json();
+    assert_eq!(steps_taken(&plain), [9001, 8997, 0, 0]);
+}
+
+#[test]
+fn kills_lose_nothing_of_what_is_published() {
+    let place = Place::new();
+    let path = place.file("exchange.mtr", &exchange(6000));
+    for order in ["threads", "trace"] {
+        let args = ["replay", str(&path), "--publish", "100", "--seed", "3", "--order", order];
+        let unkilled = run(&[&args[..], &["--json"]].concat()).expect_code(0).json();
+        let killed = run(&[&args[..], &["--kills", "8", "--json"]].concat()).expect_code(0).json();
+        assert_eq!((&killed["kills"], &killed["violations"]), (&8.into(), &0.into()));
+        assert_eq!(killed["rounds"], 1);
+        assert_eq!(steps_taken(&killed), steps_taken(&unkilled), "each is done once");
+        let in_flight = killed["in_flight"].as_object().expect("by kind");
+        let family = in_flight.values().filter_map(Value::as_u64).sum::<u64>();
+        assert!(family > 0, "{in_flight:?}");
+    }
+}
+
+#[test]
+fn kills_publish_unless_told_otherwise() {
+    let place = Place::new();
+    let path = place.file("exchange.mtr", &exchange(500));
+    for (percent, is_published) in [(None, true), (Some("0"), false)] {
+        let mut args = vec!["replay", str(&path), "--kills", "1", "--json"];
+        args.extend(percent.into_iter().flat_map(|percent| ["--publish", percent]));
+        let report = run(&args).expect_code(0).json();
+        assert_eq!(report["operations"]["publish"].as_u64() > Some(0), is_published);
+    }
+    run(&["replay", str(&path), "--publish", "101"]).expect_code(2);
 }
 
 #[test]

@@ -1,24 +1,20 @@
-//! One thread of a trace: does its steps in order, with a session of its own. Volatile.
+//! One thread of a trace: does its steps in order, alone or as parts of larger operations. Volatile.
 
-use std::alloc::Layout;
+use std::mem;
 
-use pmalloc::{Error, Session, Slot};
-use pmalloc_persist::{Medium, sync::Ordering, sync::thread};
+use pmalloc_persist::{Medium, sync::thread};
 
 use super::{
-    content::Pattern,
+    compose::{Composer, Part},
     deed::{Act, Deed, Kind},
     engine::Engine,
+    hand::Hand,
     journal::Entry,
     medium::Watched,
-    plan::Step,
     slots::{Purse, SlotId},
     trace::{BlockId, Operation},
 };
 use crate::{args::Verification, exit::Failure};
-
-/// Alignment of every block: that of `malloc`.
-const ALIGN_BYTES: usize = 16;
 
 /// Looks at an entry before a thread goes to sleep: there are mostly more threads than processors, so that
 /// spinning only delays the one that is waited for.
@@ -36,9 +32,12 @@ pub(super) struct Actor<'e, 'h, M: Watched, J> {
     engine: &'e Engine<'h, M, J>,
     thread: u16,
     position: u64,
-    session: Session<M>,
+    hand: Hand<'e, 'h, M, J>,
     purse: Purse,
-    arrays: Vec<&'h [Slot]>,
+    /// What the operation in hand does; empty between operations, like the next.
+    acts: Vec<Act>,
+    /// Slots that it empties and does not fill.
+    vacated: Vec<SlotId>,
 }
 
 impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
@@ -48,9 +47,10 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
             engine,
             thread,
             position: engine.journal.position(thread),
-            session: engine.heap.session(),
+            hand: Hand::new(engine, thread),
             purse: Purse::default(),
-            arrays: Vec::new(),
+            acts: Vec::new(),
+            vacated: Vec::new(),
         }
     }
 
@@ -59,83 +59,84 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         self.position
     }
 
-    /// Does what comes next in the program; whether there was anything, and the threads go on.
+    /// Does what comes next in the program, at least one step; whether there was any, and the threads go on.
     pub(super) fn step(&mut self) -> Result<bool, Failure> {
-        let program = &self.engine.plan.programs[usize::from(self.thread)];
+        let (plan, thread) = (&self.engine.plan, self.thread);
         let next = usize::try_from(self.position).expect("a program fits memory");
-        let Some(&step) = program.get(next) else { return Ok(false) };
-        let Some(act) = self.act_of(step)? else { return Ok(false) };
+        let Some(&step) = plan.programs[usize::from(thread)].get(next) else { return Ok(false) };
+        if let Some(dice) = self.engine.manner.mix.dice(thread, self.position) {
+            let composer = Composer { plan, thread, next, dice };
+            let is_live = |block| matches!(self.engine.journal.entry(block), Entry::Live(_));
+            let next = composer.compose(is_live);
+            let goes_on = self.perform(next.kind, &next.parts, next.steps)?;
+            if !goes_on || next.steps > 0 {
+                return Ok(goes_on);
+            }
+        }
         let kind = match step.operation() {
             Operation::Alloc => Kind::Alloc,
             Operation::Free => Kind::Free,
         };
-        self.perform(Deed { kind, acts: &[act], position: self.position + 1 })?;
+        self.perform(kind, &[Part::Step(step)], 1)
+    }
+
+    /// Does an operation of so many steps, as soon as it can be done; whether the threads go on.
+    fn perform(&mut self, kind: Kind, parts: &[Part], steps: usize) -> Result<bool, Failure> {
+        let mut acts = mem::take(&mut self.acts);
+        for &part in parts {
+            let Some(act) = self.act_of(part, kind)? else { return Ok(false) };
+            acts.push(act);
+        }
+        let position = self.position + steps as u64;
+        self.carry_out(&Deed { kind, acts: &acts, position })?;
+        acts.clear();
+        self.acts = acts;
         Ok(!self.engine.is_stopped())
     }
 
-    /// What `step` comes to, as soon as it can be done; `None` if all threads stop instead.
-    fn act_of(&mut self, step: Step) -> Result<Option<Act>, Failure> {
-        let block = step.block();
-        Ok(match step.operation() {
-            Operation::Alloc => Some(Act::Alloc { block, to: self.take_slot()? }),
-            Operation::Free => self.await_live(block).map(|from| Act::Free { block, from }),
-        })
+    /// What `part` of an operation comes to; `None` if all threads stop before it can be done.
+    fn act_of(&mut self, part: Part, kind: Kind) -> Result<Option<Act>, Failure> {
+        Ok(Some(match part {
+            Part::Step(step) if step.operation() == Operation::Alloc => {
+                Act::Alloc { block: step.block(), to: self.find_slot(step.block(), kind)? }
+            }
+            Part::Step(step) => {
+                let Some(from) = self.await_live(step.block()) else { return Ok(None) };
+                self.vacated.push(from);
+                Act::Free { block: step.block(), from }
+            }
+            Part::Move(block) => {
+                let (from, to) = (self.slot_of(block), self.find_slot(block, kind)?);
+                self.vacated.push(from);
+                Act::Move { block, from, to }
+            }
+            Part::Swap(one, other) => {
+                Act::Swap { one: (one, self.slot_of(one)), other: (other, self.slot_of(other)) }
+            }
+            Part::Set(value) => Act::Set { value },
+        }))
     }
 
-    /// Does `deed`, and notes it in the journal before and after.
-    fn perform(&mut self, deed: Deed<'_>) -> Result<(), Failure> {
+    /// Does `deed`, and notes before and after in the journal how far it is.
+    fn carry_out(&mut self, deed: &Deed<'_>) -> Result<(), Failure> {
         let engine = self.engine;
-        if engine.verification == Verification::Full {
-            self.verify_freed(deed.acts);
+        if engine.manner.verification == Verification::Full {
+            self.hand.verify_freed(deed.acts);
         }
-        engine.journal.begin(self.thread, &deed);
-        self.call(&deed)?;
+        engine.journal.begin(self.thread, deed);
+        self.hand.perform(deed)?;
         self.weigh(deed.acts);
         engine.journal.complete(self.thread, |waiter| {
             debug_assert!(waiter != self.thread, "it waits for itself");
             engine.wake(waiter);
         });
-        self.put_back_slots(deed.acts);
+        self.put_back_slots();
         engine.count_steps(deed.position - self.position);
         if deed.position / SAMPLE_STEPS != self.position / SAMPLE_STEPS {
             engine.heap.medium().probe().sample();
         }
         self.position = deed.position;
         Ok(())
-    }
-
-    /// Makes the call of the heap that `deed` is.
-    fn call(&mut self, deed: &Deed<'_>) -> Result<(), Failure> {
-        for act in deed.acts {
-            match *act {
-                Act::Alloc { block, to } => {
-                    let layout = layout_of(self.engine.plan.size_of(block))?;
-                    let slot = self.slot(to);
-                    let fill = |bytes: &mut [u8]| Pattern::of(block).fill(bytes);
-                    self.session.alloc_init(slot, layout, fill)
-                }
-                Act::Free { from, .. } => {
-                    let slot = self.slot(from);
-                    self.session.free_from(slot)
-                }
-            }
-            .map_err(|error| self.failed(deed, error))?;
-        }
-        Ok(())
-    }
-
-    /// Compares the contents of the blocks that are about to be freed.
-    fn verify_freed(&mut self, acts: &[Act]) {
-        for act in acts {
-            let Act::Free { block, from } = *act else { continue };
-            let slot = self.slot(from);
-            let size_bytes = self.engine.plan.size_of(block);
-            let guard = self.engine.heap.pin();
-            match Pattern::whole(block, slot.get(&guard), size_bytes) {
-                Ok(()) => drop(self.engine.verified.fetch_add(1, Ordering::Relaxed)),
-                Err(what) => self.engine.violation(&format!("before its free, {what}")),
-            }
-        }
     }
 
     /// Brings the gauge up to date, before another thread can learn of the blocks and free them.
@@ -145,17 +146,14 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
             match *act {
                 Act::Alloc { block, .. } => gauge.add(plan.size_of(block)),
                 Act::Free { block, .. } => gauge.remove(plan.size_of(block)),
+                Act::Move { .. } | Act::Swap { .. } | Act::Set { .. } => {}
             }
         }
     }
 
     /// Puts emptied slots into the purse, as soon as the journal names them no more.
-    fn put_back_slots(&mut self, acts: &[Act]) {
-        for act in acts {
-            if let Act::Free { from, .. } = *act {
-                self.purse.put(from);
-            }
-        }
+    fn put_back_slots(&mut self) {
+        self.vacated.drain(..).for_each(|slot| self.purse.put(slot));
         while self.purse.is_over_full() {
             self.engine.relieve(&mut self.purse);
         }
@@ -179,37 +177,23 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         None
     }
 
-    fn take_slot(&mut self) -> Result<SlotId, Failure> {
-        if let Some(slot) = self.purse.take() {
+    /// The slot of a block that no other thread touches.
+    fn slot_of(&self, block: BlockId) -> SlotId {
+        self.engine.journal.entry(block).slot().expect("it was found live")
+    }
+
+    /// An empty slot for `block`: that of the block which it replaces, in a publish every other time one that the same
+    /// publish empties, if it does.
+    fn find_slot(&mut self, block: BlockId, kind: Kind) -> Result<SlotId, Failure> {
+        let emptied = match kind {
+            Kind::Replace => self.vacated.pop(),
+            Kind::Publish if block.get().is_multiple_of(2) => self.vacated.pop(),
+            _ => None,
+        };
+        if let Some(slot) = emptied.or_else(|| self.purse.take()) {
             return Ok(slot);
         }
-        self.engine.refill(&mut self.purse, &mut self.arrays)?;
+        self.engine.refill(&mut self.purse)?;
         Ok(self.purse.take().expect("a refill brings slots"))
     }
-
-    fn slot(&mut self, slot: SlotId) -> &'h Slot {
-        let (array, index) = slot.place();
-        if array >= self.arrays.len() {
-            self.engine.all_arrays(&mut self.arrays);
-        }
-        &self.arrays[array][index]
-    }
-
-    /// The failure of `deed`. That a slot isn't as it was left is the heap's fault.
-    fn failed(&self, deed: &Deed<'_>, error: Error) -> Failure {
-        match error {
-            Error::SlotFull { .. } | Error::SlotEmpty { .. } | Error::NotLive { .. } => {
-                let what = format!("{deed}: {error}");
-                self.engine.violation(&what);
-                Failure::Inconsistent(what)
-            }
-            other => Failure::heap(self.engine.heap.medium().path())(other),
-        }
-    }
-}
-
-fn layout_of(size_bytes: u64) -> Result<Layout, Failure> {
-    let size = usize::try_from(size_bytes).ok();
-    size.and_then(|size| Layout::from_size_align(size, ALIGN_BYTES).ok())
-        .ok_or_else(|| Failure::Usage(format!("no block can have {size_bytes} bytes")))
 }

@@ -8,12 +8,14 @@ use pmalloc::{Guard, Heap, Slot};
 use pmalloc_persist::Medium;
 
 use super::{
+    cells::Cells,
     content::Pattern,
     deed::Kind,
+    engine::Manner,
     journal::{Entry, Journal, Tally},
     medium::Watched,
     plan::Plan,
-    settle::{View, settle},
+    settle::{Settled, View, settle},
     slots::{SlotId, array_first, array_len, array_name},
     trace::BlockId,
 };
@@ -49,14 +51,15 @@ pub(super) fn audit<M: Watched, J: Medium>(
     heap: &Heap<M>,
     journal: &Journal<J>,
     plan: &Plan,
-    verification: Verification,
+    manner: Manner,
     stage: Stage,
 ) -> Result<Findings, Failure> {
     let mut auditor = Auditor {
         heap,
         journal,
-        verification,
+        verification: manner.verification,
         arrays: Vec::new(),
+        cells: Cells::open(heap, plan.threads(), manner.mix)?,
         owners: Vec::new(),
         owned: Vec::new(),
         findings: Findings::default(),
@@ -85,6 +88,7 @@ struct Auditor<'h, M: Watched, J> {
     journal: &'h Journal<J>,
     verification: Verification,
     arrays: Vec<&'h [Slot]>,
+    cells: Cells<'h>,
     /// Whether a block was found to own the slot, by slot.
     owners: Vec<bool>,
     /// Offsets of the blocks that must exist, and no others.
@@ -112,11 +116,17 @@ impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
         Ok(())
     }
 
-    /// Finds out what became of the operations in flight.
+    /// Finds out what became of the operations in flight, and looks at the cells.
     fn settle(&mut self, plan: &Plan, guard: &Guard<'_, M>) {
-        let settled = settle(self.journal, &View { plan, arrays: &self.arrays, guard });
-        self.findings.in_flight = settled.in_flight;
-        settled.violations.iter().for_each(|what| self.violation(what));
+        let (heap, arrays, cells) = (self.heap, &self.arrays, &self.cells);
+        let view = View { heap, plan, arrays, cells, guard };
+        let Settled { in_flight, mut violations } = settle(self.journal, &view);
+        let expected = self.journal.threads().map(|thread| (thread, self.journal.cell(thread)));
+        let found = expected.map(|(thread, value)| view.holds(thread, Some(value)));
+        violations.extend(found.filter_map(Result::err));
+        self.owned.extend(self.cells.block());
+        self.findings.in_flight = in_flight;
+        violations.iter().for_each(|what| self.violation(what));
     }
 
     fn look_at(&mut self, block: BlockId, size_bytes: u64, guard: &Guard<'_, M>) {
@@ -231,12 +241,4 @@ fn missing_from<'a>(some: &'a [u64], all: &'a [u64]) -> impl Iterator<Item = u64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_found_at_both_ends() {
-        assert_eq!(missing_from(&[2, 3], &[1, 2, 3, 4]).collect::<Vec<_>>(), [1, 4]);
-        assert_eq!(missing_from(&[1, 2], &[]).count(), 0);
-    }
-}
+mod tests;

@@ -12,11 +12,22 @@ pub(crate) enum Kind {
     Alloc,
     /// Frees one.
     Free,
+    /// Puts a new block into the slot of another one, which it frees.
+    Replace,
+    /// Moves a block to an empty slot.
+    Move,
+    /// Exchanges two blocks.
+    Swap,
+    /// Sets the thread's cell.
+    Set,
+    /// All of that and as much of it as fits, as one.
+    Publish,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 2] = [Self::Alloc, Self::Free];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Alloc, Self::Free, Self::Replace, Self::Move, Self::Swap, Self::Set, Self::Publish];
 
     /// Number of kinds.
     pub(crate) const COUNT: usize = Self::ALL.len();
@@ -31,6 +42,11 @@ impl Kind {
         match self {
             Self::Alloc => "alloc",
             Self::Free => "free",
+            Self::Replace => "replace",
+            Self::Move => "move",
+            Self::Swap => "swap",
+            Self::Set => "set",
+            Self::Publish => "publish",
         }
     }
 }
@@ -42,6 +58,12 @@ pub(crate) enum Act {
     Alloc { block: BlockId, to: SlotId },
     /// Frees `block`, which the slot `from` owns.
     Free { block: BlockId, from: SlotId },
+    /// Moves `block` to the empty slot `to`.
+    Move { block: BlockId, from: SlotId, to: SlotId },
+    /// Exchanges two blocks, each given with the slot that owns it.
+    Swap { one: (BlockId, SlotId), other: (BlockId, SlotId) },
+    /// Sets the thread's cell.
+    Set { value: u64 },
 }
 
 /// What becomes of a block by an operation.
@@ -56,11 +78,14 @@ pub(crate) struct Change {
 impl Act {
     /// What becomes of the blocks.
     pub(crate) fn changes(self) -> impl Iterator<Item = Change> {
-        let change = match self {
-            Self::Alloc { block, to } => Change { block, after: Entry::Live(to) },
-            Self::Free { block, .. } => Change { block, after: Entry::Freed },
+        let live = |block, slot| Some(Change { block, after: Entry::Live(slot) });
+        let (first, second) = match self {
+            Self::Alloc { block, to } | Self::Move { block, to, .. } => (live(block, to), None),
+            Self::Free { block, .. } => (Some(Change { block, after: Entry::Freed }), None),
+            Self::Swap { one, other } => (live(one.0, other.1), live(other.0, one.1)),
+            Self::Set { .. } => (None, None),
         };
-        std::iter::once(change)
+        [first, second].into_iter().flatten()
     }
 }
 
@@ -79,6 +104,14 @@ impl Deed<'_> {
     /// What becomes of the blocks.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change> {
         self.acts.iter().copied().flat_map(Act::changes)
+    }
+
+    /// The value that the thread's cell gets, if any.
+    pub(crate) fn cell(&self) -> Option<u64> {
+        self.acts.iter().rev().find_map(|act| match act {
+            Act::Set { value } => Some(*value),
+            _ => None,
+        })
     }
 }
 

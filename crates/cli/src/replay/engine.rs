@@ -20,9 +20,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     actor::Actor,
+    cells::Cells,
     gauge::Gauge,
     journal::{Journal, Tally},
     medium::Watched,
+    mix::Mix,
     plan::Plan,
     slots::{Pool, Purse, SlotId, array_first, array_len, array_name},
 };
@@ -59,13 +61,23 @@ pub(crate) enum Verdict {
     Stop,
 }
 
+/// How a replay is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Whether contents are compared.
+    pub(crate) verification: Verification,
+    /// Which operations are of the publish family.
+    pub(crate) mix: Mix,
+}
+
 /// A replay on one heap.
 #[derive(Debug)]
 pub(crate) struct Engine<'h, M: Watched, J> {
     pub(super) heap: &'h Heap<M>,
     pub(super) journal: &'h Journal<J>,
     pub(super) plan: &'h Plan,
-    pub(super) verification: Verification,
+    pub(super) manner: Manner,
+    pub(super) cells: Cells<'h>,
     pub(super) gauge: Gauge,
     pub(super) verified: AtomicU64,
     slots: Mutex<Slots<'h>>,
@@ -103,13 +115,14 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
         heap: &'h Heap<M>,
         journal: &'h Journal<J>,
         plan: &'h Plan,
-        verification: Verification,
+        manner: Manner,
     ) -> Result<Self, Failure> {
         let engine = Self {
             heap,
             journal,
             plan,
-            verification,
+            manner,
+            cells: Cells::open(heap, plan.threads(), manner.mix)?,
             gauge: Gauge::default(),
             verified: AtomicU64::new(0),
             slots: Mutex::default(),
@@ -243,13 +256,9 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
         }
     }
 
-    /// Fills `purse` with free slots and `arrays` with all arrays, making a new one if need be.
+    /// Fills `purse` with free slots, of a new array if need be.
     #[cold]
-    pub(super) fn refill(
-        &self,
-        purse: &mut Purse,
-        arrays: &mut Vec<&'h [Slot]>,
-    ) -> Result<(), Failure> {
+    pub(super) fn refill(&self, purse: &mut Purse) -> Result<(), Failure> {
         let slots = &mut *lock(&self.slots);
         if !slots.pool.refill(purse) {
             let index = count_of(slots.arrays.len() as u64);
@@ -260,7 +269,6 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
             slots.pool.add_array(index);
             slots.pool.refill(purse);
         }
-        self.arrays_into(slots, arrays);
         Ok(())
     }
 
@@ -273,11 +281,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
     /// Fills `arrays` with all arrays.
     #[cold]
     pub(super) fn all_arrays(&self, arrays: &mut Vec<&'h [Slot]>) {
-        self.arrays_into(&lock(&self.slots), arrays);
-    }
-
-    fn arrays_into(&self, slots: &Slots<'h>, arrays: &mut Vec<&'h [Slot]>) {
-        arrays.extend_from_slice(&slots.arrays[arrays.len()..]);
+        arrays.extend_from_slice(&lock(&self.slots).arrays[arrays.len()..]);
     }
 
     /// Notes that so many more steps are done, and arms the kill switch when it is time.

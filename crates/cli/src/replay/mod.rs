@@ -9,8 +9,9 @@
 //! | [`trace`], [`plan`] | read a trace, arrange it by threads |
 //! | [`content`] | what each block contains |
 //! | [`deed`] | one operation |
-//! | [`journal`], [`slots`] | what was done so far, which slot owns what |
-//! | [`engine`], [`actor`], [`gauge`] | do it, one actor per thread of the trace |
+//! | [`mix`], [`compose`] | which operations are of the publish family, and what they do |
+//! | [`journal`], [`slots`], [`cells`] | what was done so far, which slot owns what, each thread's cell |
+//! | [`engine`], [`actor`], [`hand`], [`gauge`] | do it, one actor per thread of the trace |
 //! | [`probe`], [`medium`], [`mod@heap`] | the watched heaps that it is done on |
 //! | [`mod@audit`], [`settle`] | compare heap and journal, tell what became of operations in flight |
 //! | [`supervisor`], [`worker`] | kills, and the process that is killed |
@@ -18,13 +19,17 @@
 
 mod actor;
 mod audit;
+mod cells;
+mod compose;
 mod content;
 mod deed;
 mod engine;
 mod gauge;
+mod hand;
 mod heap;
 mod journal;
 mod medium;
+mod mix;
 mod plan;
 mod probe;
 mod progress;
@@ -46,8 +51,9 @@ use pmalloc_persist::{Anon, Counts};
 
 use self::{
     audit::{Stage, audit},
-    engine::Engine,
+    engine::{Engine, Manner},
     journal::{Journal, Shape, Tally},
+    mix::Mix,
     plan::Plan,
     progress::Progress,
     scratch::{Need, Scratch},
@@ -69,7 +75,7 @@ const BUNDLED: &[u8] = include_bytes!("../../traces/node-threads.mtr.zst");
 struct Setup {
     plan: Plan,
     order: Order,
-    verification: Verification,
+    manner: Manner,
     flags: HeapFlags,
     scratch: Scratch,
 }
@@ -96,9 +102,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Report, Failure> {
     let counts = count(&setup, &interrupt)?;
     let mut report = match args.kills {
         0 => replay(&setup, &counts, &interrupt)?,
-        kills => campaign(&setup, &counts, &interrupt, kills, args.seed)?,
+        kills => campaign(&setup, &counts, &interrupt, kills)?,
     };
     (report.trace, report.order) = (name, args.order);
+    report.tell(setup.manner.mix);
     finish(args, setup, &report)?;
     Ok(report)
 }
@@ -130,7 +137,13 @@ fn prepare(args: &ReplayArgs, trace: Trace) -> Result<Setup, Failure> {
         scratch: Scratch::new(args.heap.as_deref(), need)?,
         plan,
         order: args.order,
-        verification: if args.no_verify { Verification::Off } else { Verification::Full },
+        manner: Manner {
+            verification: if args.no_verify { Verification::Off } else { Verification::Full },
+            mix: Mix {
+                percent: args.publish_percent(),
+                seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+            },
+        },
         flags: args.heap_flags,
     };
     if args.kills > 0 {
@@ -150,7 +163,8 @@ fn count(setup: &Setup, interrupt: &Interrupt) -> Result<Counts, Failure> {
     warn_if_forced(heap.medium().inner().inner());
     let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
     let before = heap.medium().counts();
-    Engine::new(&heap, &journal, &setup.plan, Verification::Off)?
+    let manner = Manner { verification: Verification::Off, ..setup.manner };
+    Engine::new(&heap, &journal, &setup.plan, manner)?
         .run(setup.order, &mut Progress::new("counting", setup.plan.events(), interrupt))?;
     let counts = heap.medium().counts() - before;
     heap.close().map_err(Failure::heap(&path))?;
@@ -165,8 +179,8 @@ fn replay(setup: &Setup, counts: &Counts, interrupt: &Interrupt) -> Result<Repor
     let durability = heap::durability(&heap);
     let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
     let mut progress = Progress::new("replaying", setup.plan.events(), interrupt);
-    let run = Engine::new(&heap, &journal, &setup.plan, setup.verification)?
-        .run(setup.order, &mut progress);
+    let run =
+        Engine::new(&heap, &journal, &setup.plan, setup.manner)?.run(setup.order, &mut progress);
     drop(progress);
     heap.close().map_err(Failure::heap(path))?;
     match run {
@@ -176,7 +190,7 @@ fn replay(setup: &Setup, counts: &Counts, interrupt: &Interrupt) -> Result<Repor
     }
     if journal.tally(Tally::Violations) == 0 {
         let heap = heap::open(path, setup.flags)?;
-        audit(&heap, &journal, &setup.plan, setup.verification, Stage::AtEnd)?;
+        audit(&heap, &journal, &setup.plan, setup.manner, Stage::AtEnd)?;
         heap.close().map_err(Failure::heap(path))?;
     }
     let mut report = Report::new(&setup.plan, &journal, counts);
@@ -190,11 +204,9 @@ fn campaign(
     counts: &Counts,
     interrupt: &Interrupt,
     kills: u32,
-    seed: Option<u64>,
 ) -> Result<Report, Failure> {
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     let progress = Progress::new("killing", setup.plan.events(), interrupt);
-    let (durability, campaign) = Supervisor::new(setup, progress, kills, seed).run()?;
+    let (durability, campaign) = Supervisor::new(setup, progress, kills).run()?;
     let journal = worker::open_journal(&setup.journal_path(), setup.shape())?;
     let mut report = Report::new(&setup.plan, &journal, counts);
     (report.durability, report.campaign) = (durability, campaign);

@@ -2,6 +2,9 @@
 
 use super::trace::{BlockId, Operation, Trace};
 
+/// No thread's number.
+const NOBODY: u16 = u16::MAX;
+
 /// One thing a thread does: an operation on a block, packed because millions are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step(u32);
@@ -31,8 +34,10 @@ pub(crate) struct Plan {
     pub(crate) order: Vec<u16>,
     /// Requested size in bytes of each block, by id.
     pub(crate) sizes: Vec<u64>,
-    /// Whether the trace frees the block, by id.
-    freed: Vec<bool>,
+    /// The thread that allocates the block, by id.
+    allocators: Vec<u16>,
+    /// The thread that frees the block or [`NOBODY`], by id.
+    freers: Vec<u16>,
 }
 
 impl Plan {
@@ -40,15 +45,18 @@ impl Plan {
     pub(crate) fn of(trace: Trace) -> Self {
         let mut programs = vec![Vec::new(); usize::from(trace.threads)];
         let mut order = Vec::with_capacity(trace.events.len());
-        let mut freed = vec![false; trace.sizes.len()];
+        let mut allocators = vec![NOBODY; trace.sizes.len()];
+        let mut freers = allocators.clone();
         for event in &trace.events {
             programs[usize::from(event.thread)].push(Step::new(event.block, event.operation));
             order.push(event.thread);
-            if event.operation == Operation::Free {
-                freed[event.block.index()] = true;
-            }
+            let threads = match event.operation {
+                Operation::Alloc => &mut allocators,
+                Operation::Free => &mut freers,
+            };
+            threads[event.block.index()] = event.thread;
         }
-        Self { programs, order, sizes: trace.sizes, freed }
+        Self { programs, order, sizes: trace.sizes, allocators, freers }
     }
 
     /// Number of threads.
@@ -83,7 +91,17 @@ impl Plan {
 
     /// Whether `block` is live when the whole trace was replayed.
     pub(crate) fn is_live_at_end(&self, block: BlockId) -> bool {
-        !self.freed[block.index()]
+        self.freers[block.index()] == NOBODY
+    }
+
+    /// Whether `thread` is the one that allocates `block`.
+    pub(crate) fn is_allocated_by(&self, thread: u16, block: BlockId) -> bool {
+        self.allocators[block.index()] == thread
+    }
+
+    /// Whether only the thread that allocates `block` ever does anything to it.
+    pub(crate) fn is_of_one_thread(&self, block: BlockId) -> bool {
+        self.is_live_at_end(block) || self.is_allocated_by(self.freers[block.index()], block)
     }
 
     /// Sum of all requested sizes in bytes: no order of the threads can have more live at once.

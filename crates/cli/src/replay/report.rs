@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{
     deed::Kind,
     journal::{Journal, Tally},
+    mix::Mix,
     plan::Plan,
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     heap_ratio: f64,
     dram_bytes: u64,
     verified_blocks: u64,
+    /// So many in a hundred operations were of the publish family.
+    publish_percent: u8,
     /// Operations that had returned, by kind; those of all rounds.
     operations: ByKind<u64>,
     #[serde(flatten)]
@@ -61,7 +64,7 @@ pub(super) struct Campaign {
     pub(super) in_flight: ByKind<u32>,
     /// Time to reopen after a kill.
     pub(super) recovery_ms: Recovery,
-    /// Seed of the moments.
+    /// Seed of the moments, and of what was published.
     pub(super) seed: Option<u64>,
     /// Times the trace was begun, each on a fresh heap.
     pub(super) rounds: u32,
@@ -161,9 +164,18 @@ impl Report {
             heap_ratio: ratio(peak_heap_bytes, peak_live_bytes),
             dram_bytes: journal.tally(Tally::DramBytes),
             verified_blocks: journal.tally(Tally::VerifiedBlocks),
+            publish_percent: 0,
             operations: ByKind::of(|kind| journal.count(kind)),
             campaign: Campaign { rounds: 1, ..Campaign::default() },
             violations: journal.tally(Tally::Violations),
+        }
+    }
+
+    /// Tells which operations were of the publish family.
+    pub(super) fn tell(&mut self, mix: Mix) {
+        self.publish_percent = mix.percent;
+        if !mix.is_off() || self.campaign.kills > 0 {
+            self.campaign.seed = Some(mix.seed);
         }
     }
 
@@ -193,6 +205,10 @@ impl Report {
         );
         let peak_heap =
             format!("{}, {:.3} x peak live", bytes(self.peak_heap_bytes), self.heap_ratio);
+        let published = match (self.publish_percent, self.campaign.seed) {
+            (0, _) | (_, None) => String::new(),
+            (percent, Some(seed)) => format!("; {percent} % of the publish family, seed {seed}"),
+        };
         vec![
             ("trace", self.trace.clone()),
             ("events", events),
@@ -204,7 +220,7 @@ impl Report {
             ("peak heap", peak_heap),
             ("volatile", bytes(self.dram_bytes)),
             ("verified", format!("{} blocks", self.verified_blocks)),
-            ("operations", self.operations.to_string()),
+            ("operations", format!("{}{published}", self.operations)),
         ]
     }
 
@@ -274,13 +290,16 @@ mod tests {
     #[test]
     fn a_kill_counts_in_its_bin() {
         let mut campaign = Campaign::default();
-        for (by_kind, others) in [([0, 0], 0), ([2, 1], 0), ([2, 0], 1)] {
-            campaign.add_kill(&by_kind, others);
+        for (allocs, publishes, others) in [(0, 0, 0), (2, 1, 0), (2, 0, 1)] {
+            campaign.add_kill(&[allocs, 0, 0, 0, 0, 0, publishes], others);
         }
         campaign.add_kill_in_recovery();
         assert_eq!((campaign.kills, campaign.kills_in_flight), (4, 2));
         assert_eq!(campaign.kills_in_recovery, 1);
         assert_eq!(campaign.in_flight_histogram, [1, 0, 0, 2]);
-        assert_eq!(campaign.in_flight.to_string(), "alloc 4, free 1");
+        assert_eq!(
+            campaign.in_flight.to_string(),
+            "alloc 4, free 0, replace 0, move 0, swap 0, set 0, publish 1"
+        );
     }
 }

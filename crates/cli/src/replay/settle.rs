@@ -1,14 +1,16 @@
 //! Finds out what became of the operations that a kill cut off.
 //!
 //! One that had returned is noted to the end. One that had begun must be there wholly or not at all: every slot that it
-//! names owns what it did before, or every one what it does afterwards. Volatile.
+//! names owns what it did before, or every one what it does afterwards, and the thread's cell holds the value of the same
+//! time. Volatile.
 
 use std::collections::BTreeMap;
 
-use pmalloc::{Guard, Slot};
+use pmalloc::{Guard, Heap, Slot};
 use pmalloc_persist::Medium;
 
 use super::{
+    cells::Cells,
     content::Pattern,
     deed::Kind,
     journal::{Entry, Journal, Pending, Stage},
@@ -19,8 +21,10 @@ use super::{
 
 /// A recovered heap, as far as operations in flight can have changed it.
 pub(super) struct View<'v, M: Medium + 'static> {
+    pub(super) heap: &'v Heap<M>,
     pub(super) plan: &'v Plan,
     pub(super) arrays: &'v [&'v [Slot]],
+    pub(super) cells: &'v Cells<'v>,
     pub(super) guard: &'v Guard<'v, M>,
 }
 
@@ -53,8 +57,13 @@ pub(super) fn settle<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_,
     for (thread, pending) in begun {
         settled.in_flight[pending.kind.index()] += 1;
         let owners = owners(journal, &pending);
-        let before = view.owns(owners.iter().map(|(slot, owners)| (*slot, owners.before)));
-        let after = view.owns(owners.iter().map(|(slot, owners)| (*slot, owners.after)));
+        let cells = pending.cell.map(|after| (journal.cell(thread), after)).unzip();
+        let before = view
+            .owns(owners.iter().map(|(slot, owners)| (*slot, owners.before)))
+            .and_then(|()| view.holds(thread, cells.0));
+        let after = view
+            .owns(owners.iter().map(|(slot, owners)| (*slot, owners.after)))
+            .and_then(|()| view.holds(thread, cells.1));
         match (before, after) {
             (_, Ok(())) => complete(journal, thread),
             (Ok(()), _) => journal.withdraw(thread),
@@ -105,5 +114,14 @@ impl<M: Medium> View<'_, M> {
                 None => Err(format!("slot {} owns a block", slot.get())),
             }
         })
+    }
+
+    /// Whether the cell of `thread` holds `value`, if any is expected.
+    pub(super) fn holds(&self, thread: u16, value: Option<u64>) -> Result<(), String> {
+        let (Some(cell), Some(value)) = (self.cells.of(thread), value) else { return Ok(()) };
+        match cell.load(self.heap) {
+            found if found == value => Ok(()),
+            found => Err(format!("the cell of thread {thread} holds {found} and not {value}")),
+        }
     }
 }

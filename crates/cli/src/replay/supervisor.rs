@@ -112,14 +112,14 @@ pub(super) struct Supervisor<'s> {
 }
 
 impl<'s> Supervisor<'s> {
-    /// A campaign of `kills` kills at moments that `seed` determines, as far as a scheduler can be.
-    pub(super) fn new(setup: &'s Setup, progress: Progress, kills: u32, seed: u64) -> Self {
+    /// A campaign of `kills` kills at moments that the seed determines, as far as a scheduler can be.
+    pub(super) fn new(setup: &'s Setup, progress: Progress, kills: u32) -> Self {
         Self {
             setup,
             progress,
-            rng: fastrand::Rng::with_seed(seed),
+            rng: fastrand::Rng::with_seed(setup.manner.mix.seed),
             kills,
-            campaign: Campaign { seed: Some(seed), ..Campaign::default() },
+            campaign: Campaign::default(),
             recoveries_ns: Vec::new(),
             durability: String::new(),
             fruitless_rounds: 0,
@@ -251,7 +251,9 @@ impl<'s> Supervisor<'s> {
         command.arg("--journal").arg(setup.journal_path());
         command.arg("--trace").arg(setup.trace_path());
         command.arg("--order").arg(name_of(&setup.order));
-        command.arg("--verification").arg(name_of(&setup.verification));
+        command.arg("--verification").arg(name_of(&setup.manner.verification));
+        command.arg("--publish").arg(setup.manner.mix.percent.to_string());
+        command.arg("--seed").arg(setup.manner.mix.seed.to_string());
         match fate {
             Fate::KillsItself(trigger) => {
                 command.arg("--arm-at").arg(trigger.arm_at.to_string());
@@ -303,7 +305,7 @@ impl<'s> Supervisor<'s> {
         let heap = heap::open(path, self.setup.flags)?;
         let recovery_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let stage = if end == End::Done { Stage::AtEnd } else { Stage::AfterKill };
-        let findings = audit(&heap, &journal, &self.setup.plan, self.setup.verification, stage)?;
+        let findings = audit(&heap, &journal, &self.setup.plan, self.setup.manner, stage)?;
         journal.raise_tally(Tally::PeakHeapBytes, heap.medium().peak_bytes());
         heap.close().map_err(Failure::heap(path))?;
         if end == End::Killed {

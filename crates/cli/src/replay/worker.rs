@@ -8,9 +8,10 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{
     Shape,
-    engine::{Engine, Spectator, Trigger, Verdict},
+    engine::{Engine, Manner, Spectator, Trigger, Verdict},
     heap,
     journal::{Journal, Tally},
+    mix::Mix,
     plan::Plan,
     trace::Trace,
 };
@@ -44,10 +45,10 @@ fn replay(args: &WorkerArgs, plan: &Plan) -> Result<(), Failure> {
     let journal = open_journal(&args.journal, Shape::of(plan))?;
     let heap = heap::open(&args.heap, args.heap_flags)?;
     let trigger = args.arm_at.map(|arm_at| Trigger { arm_at, countdown: args.countdown });
+    let mix = Mix { percent: args.publish, seed: args.seed };
+    let manner = Manner { verification: args.verification, mix };
     let before = journal.tally(Tally::Violations);
-    Engine::new(&heap, &journal, plan, args.verification)?
-        .armed(trigger)
-        .run(args.order, &mut Nobody)?;
+    Engine::new(&heap, &journal, plan, manner)?.armed(trigger).run(args.order, &mut Nobody)?;
     heap.close().map_err(Failure::heap(&args.heap))?;
     match journal.tally(Tally::Violations) - before {
         0 => Ok(()),

@@ -30,13 +30,18 @@ const LEN_SHIFT: u32 = 32;
 /// Stands for the slot of a block that is freed. No replay has so many slots.
 const NO_SLOT: u32 = u32::MAX;
 
+/// Stands for the value of a cell that is not set: larger than any.
+const NO_VALUE: u64 = u64::MAX;
+
 on_media! {
     /// How far a thread has come.
     pub(super) struct Bookmark: 64 {
         /// Persistent: steps of its program that are done.
         pub(super) position: Word,
+        /// Persistent: the value of its cell.
+        pub(super) cell: Word,
         /// Unused.
-        unused: [Word; 7],
+        unused: [Word; 6],
     }
 }
 
@@ -49,8 +54,10 @@ on_media! {
         position: Word,
         /// Persistent: operations of its kind, it included.
         count: Word,
+        /// Persistent: the value that the thread's cell gets, or [`NO_VALUE`].
+        cell: Word,
         /// Unused.
-        unused: [Word; 5],
+        unused: [Word; 4],
         /// Persistent: operations done, by kind.
         counts: [Word; COUNTS],
         /// Persistent: what becomes of each block.
@@ -77,6 +84,8 @@ pub(crate) struct Pending {
     pub(crate) kind: Kind,
     /// What becomes of each block.
     pub(crate) changes: Vec<Change>,
+    /// The value that the thread's cell gets, if any.
+    pub(crate) cell: Option<u64>,
 }
 
 impl Desk {
@@ -88,6 +97,7 @@ impl Desk {
             len += 1;
         }
         m.store(&self.position, deed.position);
+        m.store(&self.cell, deed.cell().unwrap_or(NO_VALUE));
         let count = m.load(&self.counts[deed.kind.index()]) + 1;
         m.store(&self.count, count);
         let state = state(Stage::Begun, deed.kind, len);
@@ -118,6 +128,12 @@ impl Desk {
         m.load(&self.position)
     }
 
+    /// The value that the thread's cell gets by the operation, if any.
+    pub(super) fn cell<M: Medium>(&self, m: &M) -> Option<u64> {
+        let value = m.load(&self.cell);
+        (value != NO_VALUE).then_some(value)
+    }
+
     /// Operations of `kind` done.
     pub(super) fn count<M: Medium>(&self, m: &M, kind: Kind) -> u64 {
         m.load(&self.counts[kind.index()])
@@ -134,7 +150,7 @@ impl Desk {
         let kind = self.kind(m)?;
         let is_returned = m.load(&self.state) & STAGE_MASK == Stage::Returned as u64;
         let stage = if is_returned { Stage::Returned } else { Stage::Begun };
-        Some(Pending { stage, kind, changes: self.changes(m).collect() })
+        Some(Pending { stage, kind, changes: self.changes(m).collect(), cell: self.cell(m) })
     }
 
     fn kind<M: Medium>(&self, m: &M) -> Option<Kind> {

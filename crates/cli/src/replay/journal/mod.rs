@@ -1,7 +1,7 @@
 //! What a replay has done so far, kept outside the heap so that it outlives the killed worker.
 //!
 //! One word per block ([`entry`]) says how far its life has come and which slot owns it; each thread has a line that says how
-//! far its program has come, and a page for the operation that it is doing ([`desk`]); a page of tallies holds the figures.
+//! far its program has come and what its cell holds, and a page for the operation that it is doing ([`desk`]); a page of tallies holds the figures.
 //! A worker lays down an operation before it begins and notes when it has returned, so after a kill the journal tells
 //! which operations had returned and which were in flight. The words of the blocks also let a free wait for its
 //! allocation.
@@ -183,7 +183,11 @@ impl<M: Medium> Journal<M> {
             }
         }
         desk.count_it(m);
-        m.store(&self.bookmark(thread).position, desk.position(m));
+        let bookmark = self.bookmark(thread);
+        if let Some(value) = desk.cell(m) {
+            m.store(&bookmark.cell, value);
+        }
+        m.store(&bookmark.position, desk.position(m));
         desk.clear(m);
     }
 
@@ -210,6 +214,11 @@ impl<M: Medium> Journal<M> {
     /// Number of steps of its program that `thread` has done.
     pub(crate) fn position(&self, thread: u16) -> u64 {
         self.medium.load(&self.bookmark(thread).position)
+    }
+
+    /// The value of the cell of `thread`.
+    pub(crate) fn cell(&self, thread: u16) -> u64 {
+        self.medium.load(&self.bookmark(thread).cell)
     }
 
     /// Number of steps that all threads have done.
@@ -241,6 +250,7 @@ impl<M: Medium> Journal<M> {
     pub(crate) fn restart(&self) {
         self.threads().for_each(|thread| {
             self.medium.store(&self.bookmark(thread).position, 0);
+            self.medium.store(&self.bookmark(thread).cell, 0);
             self.withdraw(thread);
         });
         (0..self.shape.blocks).for_each(|id| {
@@ -297,6 +307,9 @@ mod tests {
         let kind = match act {
             Act::Alloc { .. } => Kind::Alloc,
             Act::Free { .. } => Kind::Free,
+            Act::Set { .. } => Kind::Set,
+            Act::Move { .. } => Kind::Move,
+            Act::Swap { .. } => Kind::Swap,
         };
         let position = journal.position(thread) + 1;
         journal.begin(thread, &Deed { kind, acts: &[act], position });
