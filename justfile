@@ -45,6 +45,10 @@ schedules *ARGS:
 plants *ARGS:
     cargo run -p pmalloc-schedules --bin plants -- {{ARGS}}
 
+# A replay that is killed, half of it publishes and their like: `just kills 2000 --seed 1`.
+kills N="300" *ARGS:
+    cargo run --release -- replay --kills {{N}} --publish 50 {{ARGS}}
+
 # Undefined behaviour and data races in the media primitives and the heap.
 miri *ARGS:
     MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc-persist --lib {{ARGS}}
