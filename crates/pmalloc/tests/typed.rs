@@ -209,6 +209,9 @@ mod other {
         total: PCell<i64>,
         next: Slot<Self>,
     }
+    #[derive(Default, Persistent)]
+    #[repr(C)]
+    pub(super) struct Pair(Slot<[u8]>, Slot<super::Node>);
     #[derive(Persistent)]
     #[repr(C)]
     pub(super) struct Signed {
@@ -240,6 +243,8 @@ fn a_root_of_another_layout_is_refused_however_far_the_difference() {
     assert!(refused(heap.root("node", || 0_u64).map(|_| true)));
     assert!(refused(heap.slots("node", 1).map(|_| true)));
     assert!(refused(heap.root_bytes("node", 8, 0).map(|_| true)));
+    heap.root("pair", || Pair(Slot::new(), Slot::new())).expect("room");
+    assert!(refused(heap.root("pair", other::Pair::default).map(|_| true)));
     heap.root("node", Slot::<other::SameNode>::new).expect("a field was renamed, and says so");
     assert_eq!(heap.root_find("node").expect("whole").expect("it exists").kind, RootKind::Typed);
 }

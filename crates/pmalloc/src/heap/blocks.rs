@@ -71,12 +71,19 @@ impl<M: Medium + 'static> Heap<M> {
         let core = self.core();
         core.check_process()?;
         let place = core.place_of(slot)?;
-        match slot.cell().read(core.medium()).place() {
-            None => Ok(None),
-            Some(block) if core.root_blocks.contains(block) => {
-                Err(Error::corrupted(place, "a slot owns the block of a root"))
+        let owned = || slot.cell().read(core.medium()).place();
+        let Some(mut block) = owned() else { return Ok(None) };
+        loop {
+            if core.root_blocks.contains(block) {
+                return Err(Error::corrupted(place, "a slot owns the block of a root"));
             }
-            Some(block) => core.block_at(block).map(Some),
+            match (core.block_at(block), owned()) {
+                (Ok(found), _) => return Ok(Some(found)),
+                (Err(_), None) => return Ok(None),
+                (Err(error), Some(now)) if now == block => return Err(error),
+                // It was freed since the slot was read, which owns another block by now.
+                (Err(_), Some(now)) => block = now,
+            }
         }
     }
 }

@@ -254,6 +254,11 @@ impl TypeGraph {
         graph.hash.get()
     }
 
+    /// Adds bytes, which are no type: a slot that owns bytes is not one that owns nothing of interest.
+    fn visit_bytes(&mut self) {
+        self.hash = self.hash.number(u64::MAX);
+    }
+
     /// Adds `T` and what can be reached from it.
     pub fn visit<T: Persistent>(&mut self) {
         let id = TypeId::of::<T>();
@@ -288,7 +293,9 @@ pub(super) mod sealed {
     impl Content for [u8] {
         const SLOTS: SlotMap = SlotMap::None;
         const SIZE_BYTES: usize = 0;
-        fn reach(_graph: &mut TypeGraph) {}
+        fn reach(graph: &mut TypeGraph) {
+            graph.visit_bytes();
+        }
     }
 
     impl<T: Persistent> Content for T {

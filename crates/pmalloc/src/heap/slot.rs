@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use pmalloc_persist::{Medium, Span, Word, on_media};
 
-use super::{Persistent, core::Core, guard::Guard, raw};
+use super::{Persistent, guard::Guard, raw};
 use crate::layout::slot::SlotWord;
 
 /// A persistent cell that owns at most one block.
@@ -69,6 +69,27 @@ impl<T: ?Sized> Slot<T> {
         assert!(core.medium().region().offset_of(place).is_some(), "a slot of another heap");
         self.cell.read(core.medium()).place()
     }
+
+    /// The bytes of the block that the slot owns, if it may be read through a slot.
+    #[inline]
+    fn owned<M: Medium>(&self, guard: &Guard<'_, M>) -> Option<Span> {
+        let core = guard.core();
+        let mut place = self.offset(guard)?;
+        loop {
+            if core.root_blocks.contains(place) {
+                return None;
+            }
+            if let Some(span) = core.block_span(place) {
+                return Some(span);
+            }
+            // It was freed since the slot was read: the slot owns another block by now, or is being emptied.
+            let now = self.offset(guard)?;
+            if now == place {
+                return None;
+            }
+            place = now;
+        }
+    }
 }
 
 impl Slot {
@@ -83,7 +104,7 @@ impl Slot {
     #[must_use]
     pub fn get<'g, M: Medium>(&self, guard: &'g Guard<'_, M>) -> Option<&'g [u8]> {
         let core = guard.core();
-        let span = owned(core, self.offset(guard)?)?;
+        let span = self.owned(guard)?;
         core.medium().settle(span);
         raw::bytes(core, guard, span)
     }
@@ -101,15 +122,9 @@ impl<T: Persistent> Slot<T> {
     #[must_use]
     pub fn get<'g, M: Medium>(&self, guard: &'g Guard<'_, M>) -> Option<&'g T> {
         let core = guard.core();
-        let span = owned(core, self.offset(guard)?)?;
+        let span = self.owned(guard)?;
         raw::value(core, guard, span)
     }
-}
-
-/// The bytes of the block at byte `place`, if a slot may read it.
-#[inline]
-fn owned<M: Medium>(core: &Core<M>, place: u64) -> Option<Span> {
-    if core.root_blocks.contains(place) { None } else { core.block_span(place) }
 }
 
 impl<T: ?Sized> Default for Slot<T> {
