@@ -233,7 +233,7 @@ impl<'a, M: Medium> Replay<'a, M> {
 
     /// Stores the slot or cell again unless a newer version is there (rule 6).
     fn redo_slot(&self, record: &Record) -> Result<()> {
-        let word = self.slot(record)?;
+        let Some(word) = self.slot(record)? else { return Ok(()) };
         let is_newer = |bits| SlotWord::from_bits(bits).version().is_newer_than(record.version);
         if self.m.classify(word, is_newer) {
             return Ok(());
@@ -275,8 +275,9 @@ impl<'a, M: Medium> Replay<'a, M> {
         self.held.into_values().collect()
     }
 
-    fn slot(&self, record: &Record) -> Result<&'a Word> {
-        let damaged = Error::corrupted(record.slot, "a record names a slot that can't exist");
+    /// The slot or cell of a record, `None` if it lay in a large block that is free by now: another thread freed the block,
+    /// which does not wait for its cells, nor for slots that its type does not tell of.
+    fn slot(&self, record: &Record) -> Result<Option<&'a Word>> {
         let in_root_table = {
             let table = self.geometry.root_span();
             let entry = size_of::<RootEntry>() as u64;
@@ -290,7 +291,13 @@ impl<'a, M: Medium> Replay<'a, M> {
         let exists = in_root_table && !is_cell
             || self.held_around(record.slot).is_some()
             || self.is_in_flight(record.slot);
-        if exists { Ok(self.m.at(Offset::new(record.slot))?) } else { Err(damaged) }
+        if exists {
+            Ok(Some(self.m.at(Offset::new(record.slot))?))
+        } else if self.geometry.page_at(record.slot).is_some() && record.slot.is_multiple_of(8) {
+            Ok(None)
+        } else {
+            Err(Error::corrupted(record.slot, "a record names a slot that can't exist"))
+        }
     }
 
     /// Whether byte `offset` lies in an extent that a record in flight allocates or frees.
