@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use common::{fill, layout, options};
 use pmalloc::{
     Error, Heap, PUBLISH_MAX, Publish, Slot, TestGeometry, VersionedCell,
-    persist::{Anon, Medium, Offset},
+    persist::{Anon, Medium, Offset, Word},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -134,11 +134,10 @@ fn blocks_of_a_refused_publish_can_be_kept_and_published_elsewhere() {
 
 #[test]
 fn what_is_refused_changes_nothing_and_stays_in_the_publish() {
-    let heap = heap(8);
+    let (heap, other) = (heap(8), heap(1));
     let slots = heap.slots("slots", 8).expect("there");
     heap.alloc_init(&slots[0], layout(16), fill(1)).expect("room");
     heap.alloc_init(&slots[1], layout(20_000), fill(2)).expect("room");
-    let other = self::heap(1);
     let foreign = &other.slots("slots", 1).expect("there")[0];
     let refused = |build| refused(&heap, slots, build);
     let free = |at: usize| {
@@ -175,6 +174,10 @@ fn what_is_refused_changes_nothing_and_stays_in_the_publish() {
         p.move_to(&slots[0], block(&heap, 16, 7).new_block().slot(0));
     });
     assert!(matches!(refused(elsewhere), Error::Invalid { .. }));
+    let stranger: Build<'_> = Box::new(|p| {
+        p.alloc(&slots[2], block(&other, 16, 7));
+    });
+    assert!(matches!(refused(stranger), Error::Invalid { what: "block", .. }));
     for at_byte in [4, 16, usize::MAX - 7] {
         let heap = &heap;
         let outside: Build<'_> = Box::new(move |p| {
@@ -184,6 +187,44 @@ fn what_is_refused_changes_nothing_and_stays_in_the_publish() {
         });
         assert!(matches!(refused(outside), Error::Invalid { .. }), "{at_byte}");
     }
+    assert_eq!(heap.check().expect("readable").problems, []);
+}
+
+#[test]
+fn what_a_slot_does_not_own_it_does_not_hand_on() {
+    let heap = heap(8);
+    let slots = heap.slots("slots", 8).expect("there");
+    heap.alloc_init(&slots[0], layout(16), fill(1)).expect("room");
+    let victim = heap.block_of(&slots[0]).expect("whole").expect("full").offset;
+
+    // Contents that look like a slot that owns the block.
+    let mut forged = heap.reserve(layout(16)).expect("room");
+    forged.write(|bytes| bytes[..8].copy_from_slice(&(victim / 16).to_le_bytes()));
+    let inside = forged.new_block().slot(0);
+    let mut publish = heap.publish();
+    publish.alloc(&slots[1], forged).move_to(inside, &slots[2]);
+    let refused = publish.commit();
+    assert!(
+        matches!(refused, Err(Error::Invalid { what: "slot in a new block", .. })),
+        "{refused:?}"
+    );
+    drop(publish);
+
+    // A slot whose word is damaged: no block, a free one, that of a root, a place outside the heap.
+    let root = heap.root_find("slots").expect("readable").expect("there").offset;
+    for place in [victim + 16, victim + (1 << 20), root, 1 << 43] {
+        let word: &Word = heap
+            .medium()
+            .at(Offset::new(heap.medium().region().span_of(&slots[3]).start))
+            .expect("inside");
+        heap.medium().store(word, place / 16);
+        let moved = heap.move_to(&slots[3], &slots[4]);
+        assert!(matches!(moved, Err(Error::Corrupted { .. })), "{place:#x}: {moved:?}");
+        let swapped = heap.swap(&slots[0], &slots[3]);
+        assert!(matches!(swapped, Err(Error::Corrupted { .. })), "{place:#x}: {swapped:?}");
+        heap.medium().store(word, 0);
+    }
+    assert_eq!(first_byte(&heap, &slots[0]), Some(byte_of(1)));
     assert_eq!(heap.check().expect("readable").problems, []);
 }
 

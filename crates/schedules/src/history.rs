@@ -164,7 +164,8 @@ impl Contents {
                 }
                 Outcome::Done
             }
-            Op::Trim | Op::Sync | Op::Reserve(_) => Outcome::Done,
+            // What blocks hold that were allocated bare is not looked at.
+            Op::SetInside(..) | Op::Trim | Op::Sync | Op::Reserve(_) => Outcome::Done,
         }
     }
 

@@ -50,6 +50,8 @@ pub enum Op {
     Swap(Place, Place),
     /// Set a cell.
     Set(usize, u64),
+    /// Pin the heap, and set a cell at the start of the block that the slot owns, if it owns one that is not freed meanwhile.
+    SetInside(Place, u64),
     /// Do all of this at once.
     Publish(&'static [Act]),
     /// Reserve so many bytes, and give them back: unwritten, as each word that is never flushed is one more that a crash may
@@ -159,7 +161,10 @@ const E: Place = (SLOTS, 4);
 const P: Place = (BOX, 0);
 const Q: Place = (BOX, 1);
 
-use Op::{Alloc, Fill, Free, Move, Publish, Read, Replace, Reserve, Root, Set, Swap, Sync, Trim};
+use Op::{
+    Alloc, Fill, Free, Move, Publish, Read, Replace, Reserve, Root, Set, SetInside, Swap, Sync,
+    Trim,
+};
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -306,6 +311,20 @@ pub const SCENARIOS: &[Scenario] = &[
             &[Free(A), Fill(A, LARGE), Free(B)],
             &[Read(A, 5), Fill(C, MEDIUM)],
         ],
+    },
+    Scenario {
+        name: "read-of-what-is-replaced",
+        geometry: GROUPS,
+        lanes_made: 3,
+        setup: &[Fill(A, SMALL)],
+        threads: &[&[Read(A, 1), Read(A, 1)], &[Replace(A, SMALL), Replace(A, MEDIUM)]],
+    },
+    Scenario {
+        name: "cell-in-a-freed-block",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[Alloc(A, LARGE)],
+        threads: &[&[SetInside(A, 1)], &[Free(A), Alloc(B, LARGE)]],
     },
     Scenario {
         name: "large",

@@ -87,6 +87,7 @@ fn perform(
         Op::Move(from, to) => heap.move_to(slot(heap, from)?, slot(heap, to)?),
         Op::Swap(a, b) => heap.swap(slot(heap, a)?, slot(heap, b)?),
         Op::Set(at, value) => heap.set(cell(heap, at)?, value),
+        Op::SetInside(place, value) => set_inside(heap, place, value),
         Op::Publish(acts) => publish(heap, id, acts),
         Op::Reserve(bytes) => heap.reserve(layout(bytes)).map(drop),
         Op::Read(place, steps) => return read(heap, place, steps, record, scenario),
@@ -127,6 +128,16 @@ fn publish(heap: &Heap<Sim>, id: u64, acts: &[Act]) -> Result<(), Error> {
         }
     }
     publish.commit()
+}
+
+/// Sets the cell at the start of the block at `place`, unless the block is free by then.
+fn set_inside(heap: &Heap<Sim>, place: Place, value: u64) -> Result<(), Error> {
+    let guard = heap.pin();
+    let Some(block) = slot(heap, place)?.offset(&guard) else { return Ok(()) };
+    match heap.set(heap.medium().at(Offset::new(block))?, value) {
+        Err(Error::SlotForeign) => Ok(()),
+        result => result,
+    }
 }
 
 /// Reads a slot, and sees that the block does not change while the guard lives.

@@ -179,7 +179,7 @@ impl<'a> Plan<'a> {
         to: Place<'a>,
         reserved: Reserved,
     ) -> Result<()> {
-        if self.word(core, to).place().is_some() {
+        if self.word(core, to)?.place().is_some() {
             return Err(Error::SlotFull { slot: to.offset });
         }
         let (op, pages) = match reserved {
@@ -187,12 +187,11 @@ impl<'a> Plan<'a> {
             Reserved::Large { extent, .. } => (Op::AllocLarge(extent.tag), extent.range.pages),
         };
         self.allocated.push(reserved);
-        self.change(core, to, op, reserved.offset(), pages);
-        Ok(())
+        self.change(core, to, op, reserved.offset(), pages)
     }
 
     fn free<M: Medium>(&mut self, core: &Core<M>, from: Place<'a>, inside: Inside) -> Result<()> {
-        let Some(block) = self.word(core, from).place() else {
+        let Some(block) = self.word(core, from)?.place() else {
             return Err(Error::SlotEmpty { slot: from.offset });
         };
         if core.root_blocks.contains(block) {
@@ -224,8 +223,7 @@ impl<'a> Plan<'a> {
             false
         });
         self.freed.push(freed);
-        self.change(core, from, op, block, pages);
-        Ok(())
+        self.change(core, from, op, block, pages)
     }
 
     /// Exchanges what two slots own, if that is what is wanted.
@@ -236,7 +234,7 @@ impl<'a> Plan<'a> {
         b: Place<'a>,
         want: Want,
     ) -> Result<()> {
-        let (of_a, of_b) = (self.word(core, a).place(), self.word(core, b).place());
+        let (of_a, of_b) = (self.word(core, a)?.place(), self.word(core, b)?.place());
         if want == Want::Move && of_a.is_none() {
             return Err(Error::SlotEmpty { slot: a.offset });
         }
@@ -246,13 +244,30 @@ impl<'a> Plan<'a> {
         if of_a == of_b {
             return Ok(());
         }
+        for (place, block) in [(a, of_a), (b, of_b)] {
+            block.map_or(Ok(()), |block| self.check_owned(core, place, block))?;
+        }
         for (place, block) in [(a, of_b), (b, of_a)] {
             match block {
-                Some(block) => self.change(core, place, Op::Fill, block, 0),
-                None => self.change(core, place, Op::Empty, 0, 0),
+                Some(block) => self.change(core, place, Op::Fill, block, 0)?,
+                None => self.change(core, place, Op::Empty, 0, 0)?,
             }
         }
         Ok(())
+    }
+
+    /// What a slot hands on must be a block of a slot's: a damaged word must not spread, and no record may name what
+    /// recovery would not believe.
+    fn check_owned<M: Medium>(&self, core: &Core<M>, owner: Place<'a>, block: u64) -> Result<()> {
+        if core.root_blocks.contains(block) {
+            return Err(Error::corrupted(owner.offset, "a slot owns the block of a root"));
+        }
+        let is_new = self.allocated.iter().any(|reserved| reserved.offset() == block);
+        let is_freed = self.freed.iter().any(|freed| freed.span.start == block);
+        if is_new || core.space.target(block).is_ok() && !is_freed {
+            return Ok(());
+        }
+        Err(Error::corrupted(owner.offset, "a slot owns no live block"))
     }
 
     /// Gives the cell a value, and its next version (rule 6).
@@ -275,15 +290,17 @@ impl<'a> Plan<'a> {
     }
 
     /// What the slot at `place` holds after the steps so far.
-    fn word<M: Medium>(&mut self, core: &Core<M>, place: Place<'a>) -> SlotWord {
-        match self.slots.iter().find(|(known, _)| known.offset == place.offset) {
-            Some((_, word)) => *word,
-            None => {
-                let word = place.slot.read(core.medium());
-                self.slots.push((place, word));
-                word
-            }
+    fn word<M: Medium>(&mut self, core: &Core<M>, place: Place<'a>) -> Result<SlotWord> {
+        if let Some((_, word)) = self.slots.iter().find(|(known, _)| known.offset == place.offset) {
+            return Ok(*word);
         }
+        let word = place.slot.read(core.medium());
+        if place.home == Home::New && word.place().is_some() {
+            let why = "its block was written with something in it: a slot owns nothing before it is given a block";
+            return Err(Error::Invalid { what: "slot in a new block", why: why.into() });
+        }
+        self.slots.push((place, word));
+        Ok(word)
     }
 
     /// Adds a record, and gives the slot its next version (rule 6).
@@ -294,13 +311,14 @@ impl<'a> Plan<'a> {
         op: Op,
         block: u64,
         pages: u32,
-    ) {
-        let version: Version = self.word(core, place).version().next();
+    ) -> Result<()> {
+        let version: Version = self.word(core, place)?.version().next();
         let word =
             if op.fills() { SlotWord::owning(block, version) } else { SlotWord::empty(version) };
         let known = self.slots.iter_mut().find(|(known, _)| known.offset == place.offset);
         known.expect("the slot was just looked at").1 = word;
         self.drafts.push(Draft { op, block, pages, slot: place.offset, version });
+        Ok(())
     }
 
     /// A slot in a block that the group frees must not own anything when it is done.
@@ -358,7 +376,7 @@ fn commit<M: Medium>(
         // CRASH: the operation is decided by this fence.
         m.fence();
         appends.iter().for_each(|append| space.book.write(m, append));
-        apply_bits(m, plan, &mut lines, &mut unlinked);
+        set_bits(m, plan, &mut lines);
         for (place, word) in &plan.slots {
             place.slot.store(m, *word);
             lines.push(place.offset / LINE_BYTES);
@@ -367,6 +385,7 @@ fn commit<M: Medium>(
             place.cell.store(m, *word);
             lines.push(place.offset / LINE_BYTES);
         }
+        clear_bits(m, plan, &mut lines, &mut unlinked);
         flush_lines(m, &mut lines);
         // CRASH: the effects are durable before the mark that stops their being redone.
         m.fence();
@@ -412,13 +431,8 @@ fn reserve_appends<M: Medium>(core: &Core<M>, log: LogId, plan: &Plan<'_>) -> Re
     }
 }
 
-/// Stores the live bits of a group, notes their lines, and the memory that becomes free.
-fn apply_bits<M: Medium>(
-    m: &M,
-    plan: &Plan<'_>,
-    lines: &mut Vec<u64>,
-    unlinked: &mut Vec<Unlinked>,
-) {
+/// Sets the live bits of the blocks that a group allocates, and notes their lines.
+fn set_bits<M: Medium>(m: &M, plan: &Plan<'_>, lines: &mut Vec<u64>) {
     for reserved in &plan.allocated {
         if let Reserved::Small { slab, block, .. } = reserved {
             let bit = slab.live_bit(*block);
@@ -426,6 +440,18 @@ fn apply_bits<M: Medium>(
             lines.push(bit.place() / LINE_BYTES);
         }
     }
+}
+
+/// Clears the live bits of the blocks that a group frees, and notes their lines and the memory that becomes free.
+///
+/// After the slots were stored: who reads a slot and finds its block not live any more reads it again, and must not find
+/// the same block.
+fn clear_bits<M: Medium>(
+    m: &M,
+    plan: &Plan<'_>,
+    lines: &mut Vec<u64>,
+    unlinked: &mut Vec<Unlinked>,
+) {
     for freed in &plan.freed {
         unlinked.push(match freed.kind {
             FreedKind::Large { range, log } => Unlinked::Large { range, log },

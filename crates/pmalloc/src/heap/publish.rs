@@ -175,9 +175,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// Those of the actions as operations of their own: [`Error::SlotFull`], [`Error::SlotEmpty`],
     /// [`Error::SlotForeign`], [`Error::NotLive`], [`Error::Corrupted`]; [`Error::ChildrenAlive`] for a slot that would be
     /// left full in a block that is freed, if it is named here or known by the type of the block;
-    /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a slot in a new block that was not
-    /// added to this publish, or whose contents were not written, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log has no room for
-    /// large blocks. Nothing changed then, and the actions are still here.
+    /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a block that was reserved in another
+    /// heap, for a slot in a new block that was not added to this publish, whose contents were not written, or that was
+    /// not written as an empty one, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if
+    /// the bookkeeping log has no room for large blocks. Nothing changed then, and the actions are still here.
     ///
     /// # Crash consistency
     ///
@@ -211,6 +212,10 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         if self.actions.len() > PUBLISH_MAX {
             let limit = PUBLISH_MAX as u64;
             return Err(Error::Limit { what: "actions in one publish", limit });
+        }
+        if self.blocks.iter().any(|block| !block.is_of(self.core)) {
+            let why = "it was reserved in another heap".into();
+            return Err(Error::Invalid { what: "block", why });
         }
         let core: &Core<M> = self.core;
         access.with(|state| {

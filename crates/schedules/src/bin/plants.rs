@@ -77,6 +77,31 @@ const PLANTS: &[Plant] = &[
         )],
     },
     Plant {
+        name: "a slot is not read again",
+        file: "heap/slot.rs",
+        changes: &[("if now == place {", "if now == place || now != place {")],
+    },
+    Plant {
+        name: "a publish clears bits before it stores slots",
+        file: "heap/group.rs",
+        changes: &[
+            ("        clear_bits(m, plan, &mut lines, &mut unlinked);\n", ""),
+            (
+                "        set_bits(m, plan, &mut lines);\n",
+                "        set_bits(m, plan, &mut lines);\n        \
+                 clear_bits(m, plan, &mut lines, &mut unlinked);\n",
+            ),
+        ],
+    },
+    Plant {
+        name: "a cell in a freed block is damage",
+        file: "recovery/replay.rs",
+        changes: &[(
+            "self.geometry.page_at(record.slot).is_some() && record.slot.is_multiple_of(8)",
+            "false",
+        )],
+    },
+    Plant {
         name: "a root is looked up without the lock under which it is made",
         file: "heap/roots.rs",
         changes: &[(
