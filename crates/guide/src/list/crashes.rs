@@ -73,7 +73,10 @@ fn in_steps(heap: &Heap<Sim>, op: Op) -> Result<()> {
 
 #[test]
 fn a_push_in_steps_is_found_out() {
-    for report in (Structure { perform: in_steps, ..LIST }).explore(&[Op::Push(1), Op::Push(2)]) {
+    let planted = Structure { perform: in_steps, ..LIST };
+    let ops = [Op::Push(1), Op::Push(2)];
+    planted.follow(ops);
+    for report in planted.explore(&ops) {
         println!("{report}");
         // The crash came while the list was off.
         assert_eq!(

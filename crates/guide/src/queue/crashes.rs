@@ -84,7 +84,9 @@ fn passing_over_first(heap: &Heap<Sim>, op: Op) -> Result<()> {
 #[test]
 fn a_job_that_is_passed_over_first_is_found_out() {
     let ops = [Op::Enqueue(1), Op::Enqueue(2), Op::Dequeue];
-    for report in (Structure { perform: passing_over_first, ..QUEUE }).explore(&ops) {
+    let planted = Structure { perform: passing_over_first, ..QUEUE };
+    planted.follow(ops);
+    for report in planted.explore(&ops) {
         println!("{report}");
         // In order, and yet the first job will be lost for ever.
         assert_eq!(
