@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask NAME
 
-  tidy    check the house rules that neither rustc nor clippy knows
-  format  write the tables of docs/format.md from the declarations of the layout";
+  tidy                  check the house rules that neither rustc nor clippy knows
+  format                write the tables of docs/format.md from the declarations of the layout
+  install --prefix DIR  build the C library for release and install it, with header and pkg-config file";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let done = match names.as_slice() {
         ["tidy"] => tidy::run(),
         ["format"] => tidy::format::run(),
+        ["install", args @ ..] => xtask::install::run(args),
         _ => Err(USAGE.to_owned()),
     };
     match done {

@@ -1,0 +1,191 @@
+/*
+ * pmalloc.h: a persistent heap for C and C++.
+ *
+ * A heap is a file that the program maps and allocates in. After a crash at any instruction it opens again: every call
+ * that had returned is there, every one that had not is there wholly or not at all. docs/c.md of the repository is a
+ * guide; this file is the reference.
+ *
+ * For all functions:
+ * - An int result is 0 or one of PMA_E_*. An error changes nothing. pma_last_error() says in a sentence what went wrong.
+ * - A NULL where nothing else is said is PMA_E_INVAL. Pointers that are not NULL must be valid for what they point to;
+ *   a pointer to a slot may be any address: one that is no slot of the heap is PMA_E_SLOT_FOREIGN.
+ * - All may be called from any thread at any time, but pma_close, which must be the last call on its heap. None may be
+ *   called from a signal handler. A forked child gets PMA_E_FORKED (or NULL, or 0) from a heap that its parent opened.
+ * - A function that the program passes in returns normally: it does not longjmp out, throw, or end its thread.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+#ifndef PMALLOC_H
+#define PMALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of this header: major << 16 | minor << 8 | patch. pma_version() is that of the library. */
+#define PMA_VERSION 0x000100
+
+/* Errors. The numbers never change. */
+#define PMA_E_INVAL 1        /* an argument that no heap accepts */
+#define PMA_E_FULL 2         /* no room left in the heap */
+#define PMA_E_NOT_LIVE 3     /* not a live or reserved block, or no root of this name */
+#define PMA_E_SLOT_FULL 4    /* the slot owns a block already */
+#define PMA_E_SLOT_EMPTY 5   /* the slot owns no block */
+#define PMA_E_SLOT_FOREIGN 6 /* the slot or cell lies in no live block of this heap */
+#define PMA_E_CHILDREN 7     /* what is freed holds a slot that owns a block */
+#define PMA_E_LIMIT 8        /* a fixed limit: actions of a publish, number of roots, room for an answer */
+#define PMA_E_MODEL 9        /* not an operation, or an option, of this consistency model */
+#define PMA_E_IN_USE 10      /* the heap or the root is in use */
+#define PMA_E_EXISTS 11      /* there is a file of this name */
+#define PMA_E_NOT_HEAP 12    /* the file is not a heap */
+#define PMA_E_VERSION 13     /* the heap has a format that this library does not know */
+#define PMA_E_LAYOUT 14      /* the heap or the root holds something else than asked for */
+#define PMA_E_CORRUPT 15     /* the heap contradicts itself */
+#define PMA_E_POWER_LOSS 16  /* the machine went down while a heap on a page-cache file was open */
+#define PMA_E_IO 17          /* the operating system refused */
+#define PMA_E_FORKED 18      /* the heap was opened by the parent of this process */
+#define PMA_E_INTERNAL 19    /* a defect of the library; close the heap, recovery puts it right */
+
+/* pma_options.consistency. Heaps of this version are PMA_LOG. */
+#define PMA_LOG 0
+#define PMA_GC 1
+#define PMA_IC 2
+
+/* pma_options.durability: what an operation survives that returned. */
+#define PMA_D_AUTO 0      /* the best that the memory under the file has */
+#define PMA_D_POWERFAIL 1 /* a loss of power: lines are flushed */
+#define PMA_D_EADR 2      /* a loss of power, on a machine that saves its caches: nothing is flushed */
+#define PMA_D_PROCESS 3   /* the death of the process */
+#define PMA_D_MSYNC 4     /* the death of the process; a loss of power only after pma_sync */
+
+/* pma_options.policy. Heaps of this version are PMA_P_EAGER. */
+#define PMA_P_AUTO 0
+#define PMA_P_EAGER 1
+#define PMA_P_BATCHED 2
+
+/* pma_options.flags */
+#define PMA_F_COUNT 0x1        /* count flushes and fences for pma_counts_get; costs a lock for each */
+#define PMA_F_UNSAFE_FORCE 0x2 /* take the durability asked for on memory that does not have it: a power loss destroys */
+#define PMA_F_BACKGROUND 0x4   /* of PMA_P_BATCHED; not in this version */
+
+/* pma_action.kind */
+#define PMA_A_ALLOC 1 /* the reserved `block` goes to `slot`, which is empty */
+#define PMA_A_FREE 2  /* the block that `slot` owns is freed */
+#define PMA_A_MOVE 3  /* the block that `slot2` owns goes to `slot`, which is empty */
+#define PMA_A_SET 4   /* the cell at `slot` is set to `value` */
+
+/* Most actions of one publish. */
+#define PMA_PUBLISH_MAX 64
+
+/*
+ * The value of a cell is `cell->raw & PMA_CELL_MAX`, which is also the largest value. A cell is eight bytes in a block or
+ * root that only PMA_A_SET changes, and starts with a value that the program wrote before it published the block, or
+ * with zero. It has the form of a slot and is none: no word may be used as both.
+ */
+#define PMA_CELL_MAX 0xFFFFFFFFFFFu
+
+typedef struct pma_heap pma_heap;              /* thread-safe */
+typedef struct { uint64_t raw; } pma_slot;     /* in heap memory; all-zero = empty; never memcpy a full one */
+typedef uint64_t pma_off;                      /* byte offset from the heap's base, 0 = null */
+typedef struct {
+  size_t size;                                 /* = sizeof(pma_options), set by pma_options_init */
+  uint64_t capacity, initial;                  /* bytes; 0 = default */
+  uint32_t consistency;                        /* PMA_LOG, PMA_GC, PMA_IC */
+  uint32_t durability;                         /* PMA_D_AUTO, _POWERFAIL, _EADR, _PROCESS, _MSYNC */
+  uint32_t policy;                             /* PMA_P_AUTO, _EAGER, _BATCHED */
+  uint32_t stripes;                            /* 0 = default, 1 = no interleaving */
+  const char *layout;                          /* name checked at open, NULL = any */
+  uint64_t flags;                              /* PMA_F_COUNT, PMA_F_UNSAFE_FORCE, PMA_F_BACKGROUND */
+  const struct pma_visitor *visitors; size_t nvisitors;   /* GC model */
+} pma_options;
+
+/* The library. */
+
+uint32_t    pma_version(void);
+/* What an error means, in general; never NULL. */
+const char *pma_strerror(int);
+/* What this thread's last error was, in a sentence; "" if there was none. */
+const char *pma_last_error(void);              /* this thread, until its next call */
+/* Sets all options to their defaults; the second argument is sizeof(pma_options). */
+void pma_options_init(pma_options *, size_t);
+
+/* Heaps. Options may be NULL: the defaults. What only a new heap can be given (capacity, initial, stripes) is not looked at
+   by pma_open. `initial` bytes of the file have memory from the start. */
+
+int  pma_create(const char *path, const pma_options *, pma_heap **);
+/* Not in this version, which keeps a heap in one file: PMA_E_INVAL. */
+int  pma_create_nodes(const char *const *paths, const int *nodes, size_t n, const pma_options *, pma_heap **);
+/* Recovers the heap first if it was not closed. */
+int  pma_open(const char *path, const pma_options *, pma_heap **);
+/* Gives up reservations and pins, and closes. Whatever it returns, the handle is gone; after an error the heap is as after
+   a crash. A forked child lets go of its parent's heap with it, and harms nobody. */
+int  pma_close(pma_heap *);
+int  pma_sync(pma_heap *);
+/* Gives free memory back to the file system; `freed` may be NULL. */
+int  pma_trim(pma_heap *, uint64_t *freed);
+
+/* LOG: atomic with the slot. IC: block durable, then slot. GC: see docs. align 0 = 16. Bare = uninitialised. */
+int  pma_alloc_to(pma_heap *, pma_slot *, size_t size, size_t align);
+/* `init` may use the heap. What it writes is durable before the block can be reached. */
+int  pma_alloc_init(pma_heap *, pma_slot *, size_t size, size_t align, void (*init)(void *p, void *arg), void *arg);
+int  pma_alloc_copy(pma_heap *, pma_slot *, const void *src, size_t size, size_t align);
+/* Slots inside the block are not looked at: free first what they own. */
+int  pma_free_from(pma_heap *, pma_slot *);
+int  pma_replace(pma_heap *, pma_slot *, const void *src, size_t size, size_t align);
+int  pma_move(pma_heap *, pma_slot *dst, pma_slot *src);
+int  pma_swap(pma_heap *, pma_slot *, pma_slot *);
+void *pma_get(const pma_heap *, const pma_slot *);           /* NULL if empty or invalid */
+
+int  pma_alloc(pma_heap *, size_t size, size_t align, pma_off *);   /* GC, IC; LOG: PMA_E_MODEL */
+int  pma_free(pma_heap *, pma_off);
+/* A reserved block is written by its pma_ptr, and is there after a crash only once it was published. */
+int  pma_reserve(pma_heap *, size_t size, size_t align, pma_off *);
+int  pma_cancel(pma_heap *, pma_off);
+/* `zero` is 0. Actions take effect in their order, as if each was a call of its own. But what is new or freed is so for all of
+   them: slots in blocks that the publish allocates can be named by earlier actions, too, and those in blocks that it frees by
+   later ones. After an error the blocks are still reserved. */
+typedef struct { uint32_t kind, zero; pma_slot *slot, *slot2; pma_off block; uint64_t value; } pma_action;
+int  pma_publish(pma_heap *, const pma_action *, size_t n);  /* PMA_A_ALLOC, _FREE, _MOVE, _SET; contents of reserved blocks are flushed */
+
+/* NULL for an offset that is 0 or lies outside the heap. Heaps may be mapped elsewhere at each open: keep offsets. */
+void *pma_ptr(const pma_heap *, pma_off);
+/* 0 for an address outside the heap. */
+pma_off pma_offset(const pma_heap *, const void *);
+int  pma_usable(const pma_heap *, pma_off, size_t *);        /* PMA_E_NOT_LIVE if not a live block's start */
+/* PMA_E_LAYOUT if the root exists with another size or type, a number of the program's. At a multiple of 64 bytes. */
+int  pma_root(pma_heap *, const char *name, size_t size, uint64_t type, void **);   /* get, or create zeroed, atomic */
+/* PMA_E_NOT_LIVE if there is none; the size may go to NULL. */
+int  pma_root_find(pma_heap *, const char *name, uint64_t type, void **, size_t *);
+/* Pointers into the root dangle then, and what its slots own is lost. */
+int  pma_root_remove(pma_heap *, const char *name);
+/* For what the program writes by pointers: durable after flush and fence, and maybe before. Bytes outside the heap are
+   left alone, and pma_last_error says so. */
+void pma_flush(pma_heap *, const void *, size_t);
+void pma_fence(pma_heap *);
+void pma_persist(pma_heap *, const void *, size_t);
+/* Of the calling thread; its end undoes them. */
+void pma_pin(pma_heap *);  void pma_unpin(pma_heap *);       /* nests; memory freed meanwhile is not reused */
+void pma_thread_release(pma_heap *);                         /* gives back this thread's caches */
+typedef int (*pma_block_fn)(pma_off, size_t usable, uint8_t tag, void *arg);        /* non-zero stops */
+/* The live blocks, those of roots too, in the order of their offsets. The function may use the heap. */
+int  pma_iter(pma_heap *, pma_block_fn, void *arg);
+/* Returns 0 if it could look, whatever it found; `problem` and `nproblems` may be NULL. Only while no other call runs. */
+int  pma_check(pma_heap *, void (*problem)(const char *, void *), void *arg, uint64_t *nproblems);
+/* The caller sets `size` to sizeof the structure; it comes back as the number of bytes that were filled. */
+typedef struct { size_t size; uint64_t live_blocks, live_bytes, heap_bytes, peak_heap_bytes, free_bytes, largest_free,
+  dram_bytes, recovery_ns, replayed; } pma_stats;
+int  pma_stats_get(pma_heap *, pma_stats *);
+/* One object, with the keys of `pmalloc stats --json`, ended by a zero byte. `need`, which may be NULL, gets its bytes,
+   with that. PMA_E_LIMIT, and nothing written, if `cap` is less; `cap` 0, with any `buf`, only asks. */
+int  pma_stats_json(pma_heap *, char *buf, size_t cap, size_t *need);
+typedef struct { size_t size; uint64_t flushes, fences, bytes, reflush[9]; } pma_counts;   /* [d] = d distinct other lines flushed since this line's last flush, by the same thread; [8] = 8 and more; first flushes not counted */
+int  pma_counts_get(pma_heap *, pma_counts *);               /* with PMA_F_COUNT: all threads since open */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

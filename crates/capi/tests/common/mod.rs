@@ -1,0 +1,166 @@
+//! What the tests of the C library share: an installed library, and programs that are compiled against it.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// Every warning is an error, also those of the standard's letter.
+const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
+
+/// A language that the header is written in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Language {
+    /// C, of a standard as the compiler calls it.
+    C(&'static str),
+    /// C++, likewise.
+    Cxx(&'static str),
+}
+
+impl Language {
+    fn compiler(self) -> Command {
+        let (variable, usual, kind, standard) = match self {
+            Self::C(standard) => ("CC", "cc", "c", standard),
+            Self::Cxx(standard) => ("CXX", "c++", "c++", standard),
+        };
+        let program = std::env::var(variable).unwrap_or_else(|_| usual.to_owned());
+        let mut command = Command::new(program);
+        command.args(STRICT).arg(format!("-std={standard}")).args(["-x", kind]);
+        command
+    }
+}
+
+/// How a program is linked with the library.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Linking {
+    /// The loader finds it.
+    Shared,
+    /// It is in the program.
+    Static,
+    /// The program opens it by itself.
+    Late,
+}
+
+/// An installed library.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    prefix: PathBuf,
+}
+
+/// The library under test, installed as the install command does it.
+pub(crate) fn installed() -> &'static Installed {
+    static INSTALLED: OnceLock<Installed> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let test = std::env::current_exe().expect("the path of this program");
+        // Cargo builds the library for its tests, and puts it where they are.
+        let built = test.parent().expect("a folder");
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
+        xtask::install::install(built, &prefix).expect("installed");
+        Installed { prefix }
+    })
+}
+
+/// A compiled program; it goes when the value does.
+#[derive(Debug)]
+pub(crate) struct Program {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Program {
+    /// A command that runs it.
+    pub(crate) fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+impl Installed {
+    /// The path of an installed file.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.prefix.join(name)
+    }
+
+    /// What the pkg-config file says under `field`, as words.
+    pub(crate) fn flags(&self, field: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.file("lib/pkgconfig/pmalloc.pc")).expect("installed");
+        let mut text = text.trim().to_owned();
+        let variables: Vec<(String, String)> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (format!("${{{name}}}"), value.to_owned()))
+            .collect();
+        for (name, value) in variables.iter().rev() {
+            text = text.replace(name, value);
+        }
+        let field = format!("{field}:");
+        let line = text.lines().find_map(|line| line.strip_prefix(&field));
+        line.expect("a field").split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Compiles a program from the file `source` of the crate.
+    #[track_caller]
+    pub(crate) fn program(&self, language: Language, source: &str, linking: Linking) -> Program {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("program");
+        let mut command = language.compiler();
+        command.arg(&source).arg("-o").arg(&path).args(["-x", "none", "-pthread"]);
+        command.args(self.flags("Cflags"));
+        match linking {
+            Linking::Shared => {
+                let path = format!("-Wl,-rpath,{}", self.file("lib").display());
+                command.args(self.flags("Libs")).arg(path);
+            }
+            Linking::Static => {
+                let [place, library] = &self.flags("Libs")[..] else {
+                    panic!("a place, a library")
+                };
+                command.args([place, "-Wl,-Bstatic", library, "-Wl,-Bdynamic"]);
+                command.args(self.flags("Libs.private"));
+            }
+            Linking::Late => _ = command.arg("-ldl"),
+        }
+        succeed(&mut command, "");
+        Program { _folder: folder, path }
+    }
+
+    /// Sees that a text compiles, or says why not.
+    pub(crate) fn compile(&self, language: Language, text: &str) -> Result<(), String> {
+        let mut command = language.compiler();
+        command.args(self.flags("Cflags")).args(["-fsyntax-only", "-"]);
+        let output = run(&mut command, text);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    }
+}
+
+/// Runs a command with `input`.
+#[track_caller]
+pub(crate) fn run(command: &mut Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().unwrap_or_else(|error| {
+        panic!("can't run {program}: {error}; the tests of the C library need gcc and g++: install both (on Debian: apt-get install gcc g++)")
+    });
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+/// Runs a command, which must succeed; returns what it printed.
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command, input: &str) -> String {
+    let output = run(command, input);
+    let (printed, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{printed}{said}", output.status);
+    printed.into_owned()
+}

@@ -1,0 +1,3 @@
+//! Chores that tests use, too.
+
+pub mod install;
