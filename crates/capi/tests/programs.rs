@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Language, Linking, installed, succeed};
+use serde_json::Value;
 
 /// Runs a program of `tests/c` with an empty folder to work in; returns what it printed.
 #[track_caller]
@@ -44,4 +45,68 @@ fn the_example_keeps_a_guest_book_over_its_runs() {
 #[test]
 fn every_error_that_a_program_can_provoke_is_the_one_it_should_be() {
     check(Language::C("c99"), "errors.c", Linking::Shared);
+}
+
+#[test]
+fn a_forked_child_is_refused_by_every_call() {
+    check(Language::C("c99"), "fork.c", Linking::Shared);
+}
+
+#[test]
+fn a_program_of_cxx_uses_the_heap_from_several_threads() {
+    for linking in [Linking::Shared, Linking::Static] {
+        check(Language::Cxx("c++17"), "queue.cpp", linking);
+    }
+}
+
+#[test]
+fn threads_that_end_and_a_library_that_is_closed_leave_nothing_stranded() {
+    // GNU's C, for the types of functions.
+    let program = installed().program(Language::C("gnu99"), "tests/c/late.c", Linking::Late);
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let library = installed().file("lib/libpmalloc.so.0");
+    succeed(program.command().arg(library).arg(folder.path()), "");
+}
+
+#[test]
+fn the_figures_agree_and_the_text_has_the_keys_of_the_command() {
+    let printed = check(Language::C("c99"), "figures.c", Linking::Shared);
+    let (figures, json) = printed.split_once("json ").expect("both");
+    let json: Value = serde_json::from_str(json).expect("JSON");
+    for figure in figures.lines() {
+        let (name, value) = figure.split_once(' ').expect("a name and a value");
+        assert_eq!(json[name].as_u64(), value.parse().ok(), "{name}");
+    }
+    let keys = |value: &Value| -> Vec<String> {
+        value.as_object().expect("an object").keys().cloned().collect()
+    };
+    let mut expected = [
+        "schema",
+        "live_blocks",
+        "live_bytes",
+        "heap_bytes",
+        "peak_heap_bytes",
+        "used_bytes",
+        "free_bytes",
+        "largest_free",
+        "dram_bytes",
+        "recovery_ns",
+        "replayed",
+        "classes",
+        "tags",
+        "morphs",
+        "log",
+    ];
+    expected.sort_unstable();
+    assert_eq!(keys(&json), expected);
+    assert_eq!(keys(&json["log"]), ["chunks", "fast_gc", "live", "slow_gc"]);
+    assert_eq!(keys(&json["classes"][0]), ["blocks", "live", "size", "slabs", "tag"]);
+    assert_eq!(keys(&json["tags"][0]), ["blocks", "live_bytes", "tag"]);
+    let counted: u64 = json["classes"]
+        .as_array()
+        .expect("classes")
+        .iter()
+        .filter_map(|class| class["live"].as_u64())
+        .sum();
+    assert_eq!(counted, 3);
 }

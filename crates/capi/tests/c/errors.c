@@ -115,6 +115,12 @@ static void slots_are_checked(pma_heap *heap, pma_slot *slots) {
   EXPECT(PMA_E_SLOT_FOREIGN, pma_free_from(heap, (pma_slot *)(void *)((char *)slots + 4)));
   EXPECT(PMA_E_SLOT_FOREIGN, pma_swap(heap, &slots[0], (pma_slot *)pma_ptr(heap, 64)));
   EXPECT(PMA_E_SLOT_FOREIGN, pma_swap(heap, &slots[0], (pma_slot *)(UINTPTR_MAX - 7)));
+  /* Where the heap has not grown to yet: touching it would be a bus error. */
+  pma_slot *behind = slots + (900 << 10) / sizeof *slots;
+  CHECK(pma_ptr(heap, pma_offset(heap, behind)) == NULL);
+  EXPECT(PMA_E_SLOT_FOREIGN, pma_free_from(heap, behind));
+  EXPECT(PMA_E_SLOT_FOREIGN, pma_move(heap, &slots[1], behind));
+  CHECK(pma_get(heap, behind) == NULL);
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, NULL, 100, 0));
   EXPECT(PMA_E_INVAL, pma_alloc_to(NULL, &slots[1], 100, 0));
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 0, 0));
