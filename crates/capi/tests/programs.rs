@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::{fs, path::Path};
+
 use common::{Language, Linking, installed, succeed};
 use serde_json::Value;
 
 /// Runs a program of `tests/c` with an empty folder to work in; returns what it printed.
 #[track_caller]
 fn check(language: Language, source: &str, linking: Linking) -> String {
-    let program = installed().program(language, &format!("tests/c/{source}"), linking);
+    let program = installed().program(language, Path::new("tests/c").join(source), linking);
     let folder = tempfile::tempdir().expect("a temporary directory");
     succeed(program.command().arg(folder.path()), "")
 }
@@ -40,6 +42,21 @@ fn the_example_keeps_a_guest_book_over_its_runs() {
         // The root and the title.
         assert_eq!((report.problems, report.blocks), (Vec::new(), 2));
     }
+}
+
+#[test]
+fn the_program_of_the_guide_compiles_and_runs() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/c.md");
+    let guide = fs::read_to_string(guide).expect("the guide");
+    let blocks =
+        guide.split("```c\n").skip(1).map(|rest| rest.split_once("```").expect("an end").0);
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let source = folder.path().join("guide.c");
+    fs::write(&source, blocks.collect::<String>()).expect("written");
+    let program = installed().program(Language::C("c99"), &source, Linking::Shared);
+    let run = || succeed(program.command().arg(folder.path().join("heap")), "");
+    assert_eq!(run(), "1 sessions\n7: 4711 Ada\n");
+    assert_eq!(run(), "0 sessions\n");
 }
 
 #[test]

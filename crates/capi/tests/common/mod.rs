@@ -104,9 +104,14 @@ impl Installed {
         line.expect("a field").split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Compiles a program from the file `source` of the crate.
+    /// Compiles a program from the file `source`, a path from the crate's folder.
     #[track_caller]
-    pub(crate) fn program(&self, language: Language, source: &str, linking: Linking) -> Program {
+    pub(crate) fn program(
+        &self,
+        language: Language,
+        source: impl AsRef<Path>,
+        linking: Linking,
+    ) -> Program {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         let folder = tempfile::tempdir().expect("a temporary directory");
         let path = folder.path().join("program");
