@@ -13,8 +13,8 @@ use syn::{
 
 /// Implements `Persistent` for a struct.
 ///
-/// The struct is `#[repr(C)]` and has no type, lifetime or const parameters; its fields are `Persistent`, fill it without
-/// padding, and it has no `Drop`. What is refused does not compile.
+/// The struct is `#[repr(C)]` or `#[repr(transparent)]` and has no type, lifetime or const parameters; its fields are
+/// `Persistent`, fill it without padding, and it has no `Drop`. What is refused does not compile.
 ///
 /// | attribute | on | meaning |
 /// |---|---|---|
@@ -46,7 +46,7 @@ fn implement(input: &DeriveInput) -> Result<TokenStream> {
         // The constant is looked at here, whether or not anything else does.
         const _: ::pmalloc::LayoutHash = <#name as ::pmalloc::Persistent>::LAYOUT;
         // SAFETY:
-        // 1. `repr(C)`; every field is `Persistent`, by the uses of its constants below, and there is no padding, by
+        // 1. `repr(C)` or `repr(transparent)`; every field is `Persistent`, by the uses of its constants below, and there is no padding, by
         //    the assertion below: so every bit pattern is valid, and what can change is in the fields' cells;
         // 2. no `Drop`, by the assertion below;
         // 3. offsets are the compiler's, slots those of the fields.
@@ -54,11 +54,11 @@ fn implement(input: &DeriveInput) -> Result<TokenStream> {
         #[allow(unsafe_code)]
         unsafe impl ::pmalloc::Persistent for #name {
             const LAYOUT: ::pmalloc::LayoutHash = {
-                assert!(
+                ::core::assert!(
                     0 #(+ ::core::mem::size_of::<#types>())* == ::core::mem::size_of::<Self>(),
                     "a persistent type has no padding: order its fields by alignment, or fill the gaps"
                 );
-                assert!(
+                ::core::assert!(
                     !::core::mem::needs_drop::<Self>(),
                     "a persistent type has no Drop: nothing drops what lies in a heap"
                 );
@@ -115,7 +115,7 @@ fn check_generics(input: &DeriveInput) -> Result<()> {
     Err(Error::new_spanned(&input.generics, why))
 }
 
-/// Sees that the struct is `repr(C)`, perhaps with an alignment, and not packed.
+/// Sees that the struct is `repr(C)` or `repr(transparent)`, perhaps with an alignment, and not packed.
 fn check_repr(input: &DeriveInput) -> Result<()> {
     let mut is_c = false;
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
@@ -135,7 +135,7 @@ fn check_repr(input: &DeriveInput) -> Result<()> {
     if is_c {
         return Ok(());
     }
-    let why = "a persistent type is #[repr(C)]: another compiler may order its fields otherwise";
+    let why = "a persistent type is #[repr(C)] or #[repr(transparent)]: another compiler may order its fields otherwise";
     Err(Error::new_spanned(&input.ident, why))
 }
 

@@ -16,10 +16,10 @@ use super::{PCell, PPtr, Slot, VersionedCell, pcell::CellValue};
 ///
 /// In-heap values are only ever seen as `&T`; what is to change is a [`PCell`], a [`Slot`] or a [`VersionedCell`].
 ///
-/// Derive it. The derive takes structs that are `#[repr(C)]`, have no parameters, no padding and no `Drop`, and whose
-/// fields are persistent themselves: integers, floats, cells, slots, [`PPtr`], arrays of these, and other such structs.
-/// `bool`, `char`, enums and references have bit patterns that are no value, and what points into the memory of a process
-/// means nothing to the next one.
+/// Derive it. The derive takes structs that are `#[repr(C)]` or `#[repr(transparent)]`, have no parameters, no padding and
+/// no `Drop`, and whose fields are persistent themselves: integers, floats, cells, slots, [`PPtr`], arrays of these, and
+/// other such structs. `bool`, `char`, enums and references have bit patterns that are no value, and what points into the
+/// memory of a process means nothing to the next one.
 ///
 /// # Safety
 ///
