@@ -1,4 +1,4 @@
-//! Bounds-checked typed views of a mapped range: the only place where media becomes references.
+//! Bounds-checked typed views of a mapped range: the only place where words on media become references.
 
 use core::ptr::NonNull;
 

@@ -19,7 +19,8 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
-    /// The heap has no room: not even after its caches were given back.
+    /// The heap has no room: not even after empty slabs, freed blocks that no guard sees and what the calling session had
+    /// at hand were given back. What other sessions have at hand stays with them.
     #[error(
         "no room for {requested_bytes} bytes in a heap of {capacity_bytes} bytes capacity: free blocks, \
          or create a heap with a larger capacity"

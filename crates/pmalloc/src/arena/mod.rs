@@ -9,8 +9,9 @@
 //!
 //! # Lock order
 //!
-//! closed -> gate -> roots -> slot locks in address order -> shared lane -> limbo -> arena state ->
-//! remote queue -> log -> chunk pool -> front of extents -> extents. A lock is taken only while locks to its left are held.
+//! closed -> gate -> taking back -> roots -> lane pool -> slot locks in the order of their table -> blocks of roots ->
+//! shared lane -> limbo -> arena state -> remote queue -> backed descriptors -> log -> chunk pool -> front of extents ->
+//! extents. A lock is taken only while none but locks to its left are held.
 
 mod space;
 

@@ -84,8 +84,9 @@ impl HeapOptions {
         self
     }
 
-    /// Bytes of data that the file has memory for from the start, at most the capacity: until they are used, allocating
-    /// can't fail for want of room in the file system. Create only; default none.
+    /// Bytes of data that the file has memory for from the start, at most the capacity: until they are used, blocks need
+    /// no further room in the file system. What the heap notes about them does, little by little: lanes, chunks of the
+    /// bookkeeping log and slab descriptors get memory when they are needed. Create only; default none.
     pub fn initial_bytes(mut self, bytes: u64) -> Self {
         self.initial_bytes = bytes;
         self

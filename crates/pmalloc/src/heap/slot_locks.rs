@@ -1,9 +1,10 @@
 //! Who may change which slot: a striped table of volatile locks.
 //!
 //! An operation holds the lock of every slot that it names from before it loads the slot until its retirement
-//! is durable (rule 1 in `docs/crash-consistency.md`). Slots share locks, so no operation may wait for anything but locks to
-//! the right of these in the lock order while it holds one; an operation on several slots takes their locks in the order
-//! of the table.
+//! is durable (rule 1 in `docs/crash-consistency.md`). Slots share locks, so while an operation holds one it waits for locks
+//! to the right of these in the lock order, for the medium, and for nothing else without a bound: where the bookkeeping
+//! log is full it gives appends in flight a tenth of a second to land. An operation on several slots takes their locks in
+//! the order of the table.
 
 use std::collections::BTreeSet;
 

@@ -59,7 +59,8 @@ impl VersionedCell {
         if value > Self::VALUE_MAX { None } else { Some(Self { word: Word::new(value) }) }
     }
 
-    /// The value. Another thread's change may be seen before it is durable.
+    /// The value. A change of another thread is decided, and so outlives a crash, before it is seen; the changes of one
+    /// publish are seen one after the other.
     ///
     /// # Panics
     ///
