@@ -161,10 +161,6 @@ impl Book {
     /// # Panics
     ///
     /// If the entry was written: what is on media can't be taken back.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "groups of appends that fail half way need it")
-    )]
     pub(crate) fn cancel(&self, mut append: Append) {
         assert!(!append.written.get(), "an entry that was written can't be cancelled");
         append.ended = true;

@@ -50,7 +50,7 @@ pub(crate) struct Lanes {
 struct Pool {
     /// Volatile: lanes that no session holds.
     free: Vec<Lane>,
-    /// Volatile: lanes `0..made` may have memory; those that have it and are not free are claimed.
+    /// Volatile: lanes that the directory does not name, the next to be made last.
     unmade: Vec<u32>,
     /// Volatile: the lane that is shared, once it was needed.
     shared: Option<Arc<Mutex<Lane>>>,

@@ -167,7 +167,7 @@ impl<'a, M: Medium> Replay<'a, M> {
     /// Checks that all records name blocks and slots that can exist, before any of them changes anything.
     fn check_all(&mut self, records: &[(LogId, Record)]) -> Result<()> {
         for (_, record) in records.iter().filter(|(_, record)| record.op.is_large()) {
-            self.in_flight.push((self.range_of(record)?.0, record.block));
+            self.in_flight.push((self.range_of(record)?, record.block));
         }
         self.in_flight.sort_by_key(|(range, _)| range.start);
         // The pages of an operation are nobody else's until it is retired.
@@ -245,7 +245,7 @@ impl<'a, M: Medium> Replay<'a, M> {
     }
 
     fn alloc_extent(&mut self, log: LogId, record: &Record, tag: u8) -> Result<()> {
-        let (range, _) = self.range_of(record)?;
+        let range = self.range_of(record)?;
         if self.held.contains_key(&range.start) {
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl<'a, M: Medium> Replay<'a, M> {
     }
 
     fn free_extent(&mut self, record: &Record) -> Result<()> {
-        let (range, _) = self.range_of(record)?;
+        let range = self.range_of(record)?;
         let Some(held) = self.held.remove(&range.start) else { return Ok(()) };
         let reserved = self.book.reserve_free(self.m, held.log, range.start)?;
         let (append, _) = reserved.expect("the log holds the extents that it was replayed to");
@@ -326,43 +326,46 @@ impl<'a, M: Medium> Replay<'a, M> {
         Ok(slab.live_bit(block))
     }
 
-    /// The pages that a record of a large block names, and where that is wrong if it is.
-    fn range_of(&self, record: &Record) -> Result<(PageRange, Error)> {
-        let damaged =
-            || Error::corrupted(record.block, "a record names an extent that can't exist");
-        let page = self.geometry.page_at(record.block).ok_or_else(damaged)?;
+    /// The pages that a record of a large block names.
+    fn range_of(&self, record: &Record) -> Result<PageRange> {
+        let page = self.geometry.page_at(record.block).ok_or_else(|| no_extent(record))?;
         let range = PageRange::new(page, record.pages);
         let valid = record.block.is_multiple_of(PAGE_BYTES)
             && record.pages > 0
             && range.end() <= self.grown_pages;
-        if valid { Ok((range, damaged())) } else { Err(damaged()) }
+        if valid { Ok(range) } else { Err(no_extent(record)) }
     }
 
     /// A large block being allocated is an extent as logged, or pages that no extent touches.
     fn check_extent(&self, record: &Record, tag: u8) -> Result<()> {
-        let (range, damaged) = self.range_of(record)?;
-        let last = Page(u32::try_from(range.end() - 1).map_err(|_| {
-            Error::corrupted(record.block, "a record names an extent that can't exist")
-        })?);
+        let range = self.range_of(record)?;
+        let last = Page(u32::try_from(range.end() - 1).map_err(|_| no_extent(record))?);
         match self.held.range(..=last).next_back() {
             Some((_, held)) if held.extent.range == range => match self.extent_of(record)? {
                 Some(held) if held.extent.tag == tag => Ok(()),
-                _ => Err(damaged),
+                _ => Err(no_extent(record)),
             },
-            Some((_, held)) if held.extent.range.end() > u64::from(range.start.0) => Err(damaged),
+            Some((_, held)) if held.extent.range.end() > u64::from(range.start.0) => {
+                Err(no_extent(record))
+            }
             _ => Ok(()),
         }
     }
 
     /// A large block being freed is a large extent as logged, or gone from the log.
     fn extent_of(&self, record: &Record) -> Result<Option<&Held>> {
-        let (range, damaged) = self.range_of(record)?;
+        let range = self.range_of(record)?;
         match self.held.get(&range.start) {
             None => Ok(None),
             Some(held) if held.extent.range == range && held.extent.kind == ExtentKind::Large => {
                 Ok(Some(held))
             }
-            Some(_) => Err(damaged),
+            Some(_) => Err(no_extent(record)),
         }
     }
+}
+
+/// The error of a record whose extent no crash can leave.
+fn no_extent(record: &Record) -> Error {
+    Error::corrupted(record.block, "a record names an extent that can't exist")
 }
