@@ -71,6 +71,9 @@ pub(crate) struct PageMap {
 }
 
 impl PageMap {
+    /// Bytes of an entry.
+    pub(crate) const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
+
     /// A map of `pages` free pages.
     pub(crate) fn new(pages: u32) -> io::Result<Self> {
         Ok(Self { entries: LazyTable::new(pages as usize)? })

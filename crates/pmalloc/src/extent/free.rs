@@ -30,6 +30,12 @@ impl FreeRuns {
         self.length_at_end.resize(grown as usize, 0);
     }
 
+    /// Bytes of volatile memory, without what the tree of sizes needs beside its runs.
+    pub(super) fn dram_bytes(&self) -> u64 {
+        let runs = self.by_size.len() * size_of::<SizeThenPlace>();
+        (size_of_val(&*self.length_at_end) + runs) as u64
+    }
+
     /// Pages of all runs.
     pub(super) fn pages(&self) -> u32 {
         self.pages

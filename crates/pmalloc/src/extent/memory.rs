@@ -62,6 +62,11 @@ impl PageMemory {
         self.marks.resize(grown as usize, UNKNOWN);
     }
 
+    /// Bytes of volatile memory.
+    pub(super) fn dram_bytes(&self) -> u64 {
+        (size_of_val(&*self.marks) + self.queue.capacity() * size_of::<Release>()) as u64
+    }
+
     /// Free pages that have memory for sure.
     pub(super) fn backed_free(&self) -> u32 {
         self.backed_free

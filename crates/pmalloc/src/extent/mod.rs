@@ -84,6 +84,8 @@ pub(crate) struct ExtentStats {
     pub(crate) largest_free_bytes: u64,
     /// Bytes that the heap may still grow by.
     pub(crate) wilderness_bytes: u64,
+    /// Bytes of volatile memory that knowing all this takes.
+    pub(crate) dram_bytes: u64,
 }
 
 impl Extents {
@@ -278,6 +280,9 @@ impl Extents {
             backed_free_bytes: u64::from(space.memory.backed_free() + at_hand) * PAGE_BYTES,
             largest_free_bytes: largest * PAGE_BYTES,
             wilderness_bytes: wilderness * PAGE_BYTES,
+            dram_bytes: size_of_val(&*self.fronts) as u64
+                + space.free.dram_bytes()
+                + space.memory.dram_bytes(),
         }
     }
 

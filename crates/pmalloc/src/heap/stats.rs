@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pmalloc_persist::{Medium, PAGE_BYTES, sync::Ordering};
+use pmalloc_persist::{Medium, sync::Ordering};
 
 use super::{
     blocks::{Block, Blocks, grown_pages},
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    page_map::PageMap,
     slab::Kind,
 };
 
@@ -32,7 +33,8 @@ pub struct Stats {
     pub free_bytes: u64,
     /// Bytes of the largest block that fits without growing.
     pub largest_free_bytes: u64,
-    /// Volatile memory that the heap's own structures use, in bytes, estimated from their sizes.
+    /// Volatile memory, in bytes, that the heap's own structures use and that grows with it, estimated from their sizes.
+    /// Not counted are slot locks, the free blocks that sessions have at hand, and the lists of freed blocks that wait.
     pub dram_bytes: u64,
     /// Nanoseconds that opening took.
     pub recovery_ns: u64,
@@ -104,7 +106,7 @@ pub(super) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
         used_bytes: extents.grown_bytes - extents.free_bytes,
         free_bytes: extents.free_bytes,
         largest_free_bytes: extents.largest_free_bytes,
-        dram_bytes: dram_bytes(core),
+        dram_bytes: extents.dram_bytes + dram_bytes(core),
         recovery_ns: core.recovery.elapsed_ns,
         replayed: core.recovery.replayed,
         classes: classes(core),
@@ -145,15 +147,14 @@ fn tags<M: Medium>(core: &Core<M>) -> Vec<TagStats> {
     tags.into_values().collect()
 }
 
-/// Page map entries of grown pages, slab inventories and the mirrors of the logs; caches are counted by their
-/// sessions' bounds elsewhere.
+/// The page map, slab inventories and the mirrors of the logs: what grows with the heap, but for the free extents.
 fn dram_bytes<M: Medium>(core: &Core<M>) -> u64 {
     const MIRROR_BYTES: u64 = 96;
-    let grown = u64::from(grown_pages(core));
+    let page_map = u64::from(grown_pages(core)) * PageMap::ENTRY_BYTES;
     let mut inventories = 0;
     for arena in &core.arenas {
         arena.for_each_slab(|inventory| inventories += inventory.dram_bytes());
     }
     let mirrors = core.space.book.stats().entries_live * MIRROR_BYTES;
-    grown * PAGE_BYTES / 1024 + inventories + mirrors
+    page_map + inventories + mirrors
 }

@@ -241,6 +241,8 @@ impl Pair {
         assert_eq!(stats.grown_bytes, bytes(grown));
         assert_eq!(stats.free_bytes, bytes(grown - free.used_pages()));
         assert_eq!(stats.wilderness_bytes, bytes(wilderness));
+        // A mark and a run's end for each grown page.
+        assert!(stats.dram_bytes >= stats.grown_bytes / PAGE_BYTES * 8);
         assert_eq!(stats.largest_free_bytes, bytes(largest.max(wilderness + tail as usize)));
         let backed = self.probe.backed();
         let bare = |page: &usize| self.model.used[*page] && !backed[*page];
