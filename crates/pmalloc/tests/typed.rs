@@ -185,9 +185,12 @@ fn cells_count_and_survive() {
         i64::MIN / 2
     );
     assert!(heap.root("float", || PCell::new(0_f64)).expect("it exists").load(&heap).is_nan());
-    // A cell that is not in the heap is not changed.
+    // A cell that is not in the heap is not changed. Two of these calls used to panic.
     let loose = PCell::new(1_u64);
     assert!(matches!(loose.store(&heap, 2), Err(Error::SlotForeign)));
+    assert!(matches!(loose.compare_exchange(&heap, 1, 2), Err(Error::SlotForeign)));
+    assert!(matches!(loose.fetch_add(&heap, 1), Err(Error::SlotForeign)));
+    assert!(matches!(loose.fetch_update(&heap, |_| None), Err(Error::SlotForeign)));
 }
 
 /// As [`Node`] but for one thing each.
@@ -334,6 +337,14 @@ fn a_slot_is_not_read_with_a_guard_of_another_heap() {
     std::panic::catch_unwind(AssertUnwindSafe(|| cell.load(&second))).expect_err("foreign");
     assert!(matches!(second.alloc_value(&root.head, Node::of(2)), Err(Error::SlotForeign)));
     assert!(matches!(cell.store(&second, 2), Err(Error::SlotForeign)));
+    // Neither is a versioned cell, which used to be read as one of the other heap's.
+    #[derive(Persistent)]
+    #[repr(C)]
+    struct Version(VersionedCell);
+    let version = first.root("version", || Version(VersionedCell::new(3).expect("small")));
+    let version = &version.expect("room").0;
+    assert_eq!(version.load(&first), 3);
+    std::panic::catch_unwind(AssertUnwindSafe(|| version.load(&second))).expect_err("foreign");
     // Neither is one on the stack.
     let loose = Slot::new();
     assert!(matches!(first.alloc_value(&loose, Node::of(2)), Err(Error::SlotForeign)));

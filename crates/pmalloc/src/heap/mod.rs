@@ -501,6 +501,18 @@ impl<M: Medium> Core<M> {
         self.medium().region().offset_of(place).ok_or(Error::SlotForeign)
     }
 
+    /// The medium, for who loads a slot or cell.
+    ///
+    /// # Panics
+    ///
+    /// If the slot or cell does not lie in this heap: a word of another one would be taken for one of this.
+    #[inline]
+    #[track_caller]
+    fn medium_around<T>(&self, word: &T) -> &M {
+        assert!(self.offset_of(word).is_ok(), "a slot or cell of another heap");
+        self.medium()
+    }
+
     /// Sees that the word at byte `offset` lies in a live block.
     #[inline]
     fn check_live(&self, offset: u64) -> Result<()> {

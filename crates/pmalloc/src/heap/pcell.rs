@@ -124,9 +124,7 @@ impl<T: CellValue> PCell<T> {
     /// If the cell does not lie in `heap`.
     #[must_use]
     pub fn load<M: Medium>(&self, heap: &Heap<M>) -> T {
-        let m = heap.medium();
-        assert!(m.region().offset_of(self.address()).is_some(), "a cell of another heap");
-        T::from_word(m.load(&self.word))
+        T::from_word(heap.core().medium_around(self).load(&self.word))
     }
 
     /// Stores `value`.
@@ -179,13 +177,18 @@ impl<T: CellValue> PCell<T> {
         heap: &Heap<M>,
         mut change: impl FnMut(T) -> Option<T>,
     ) -> Result<Result<T, T>> {
-        let mut found = self.load(heap);
+        let core = heap.core();
+        core.check_process()?;
+        core.place_of(&self.word)?;
+        let mut found = T::from_word(core.medium().load(&self.word));
         while let Some(new) = change(found) {
             match self.compare_exchange(heap, found, new)? {
                 Ok(before) => return Ok(Ok(before)),
                 Err(other) => found = other,
             }
         }
+        // Nothing is changed, but what was found is durable on return.
+        self.change(heap, |_| ())?;
         Ok(Err(found))
     }
 
@@ -200,10 +203,6 @@ impl<T: CellValue> PCell<T> {
         // CRASH: one word: the old value or the new one.
         m.fence();
         Ok(result)
-    }
-
-    fn address(&self) -> *const u8 {
-        std::ptr::from_ref(self).cast()
     }
 }
 

@@ -67,7 +67,7 @@ impl VersionedCell {
     /// If the cell does not lie in `heap`.
     #[must_use]
     pub fn load<M: Medium>(&self, heap: &Heap<M>) -> u64 {
-        self.read(heap.medium()).value().get()
+        self.read(heap.core().medium_around(self)).value().get()
     }
 
     /// The cell's word.
