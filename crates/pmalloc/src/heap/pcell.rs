@@ -14,7 +14,9 @@ use crate::error::Result;
 /// replaced.
 ///
 /// Another thread may load a value before it is durable. What it stores because of that value may be durable first; where
-/// that matters, persist in an order of your own, or publish.
+/// that matters, persist in an order of your own, or publish. So may another process: if one is killed before the call
+/// returns, the next one finds the new value in the cache, and the old one is back when the power fails before the line is
+/// written back. A [`store`](Self::store) of the value that was found, after opening, rules that out.
 ///
 /// # Examples
 ///
