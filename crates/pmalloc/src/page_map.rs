@@ -89,19 +89,26 @@ impl PageMap {
         match KIND.of(entry.0) {
             FREE => Use::Free,
             SLAB => entry.unpack_slab(page),
-            LARGE_START => Use::LargeStart(self.large(page, entry)),
+            LARGE_START => self.large(page, entry).map_or(Use::Free, Use::LargeStart),
             _ if self.large_around(page).is_some() => Use::LargeInside,
             _ => Use::Free,
         }
     }
 
-    /// The large block whose start at `page` has `entry`.
+    /// The large block whose start at `page` had `entry`, or `None` if it went away meanwhile.
     #[inline]
-    fn large(&self, page: Page, entry: Entry) -> LargeUse {
+    fn large(&self, page: Page, entry: Entry) -> Option<LargeUse> {
         let low = entry.unpack_large();
+        if !entry.is_over() {
+            return Some(low);
+        }
         // A count that goes on in the second page is at least two, so there is one.
-        let high = if entry.is_over() { self.entry(page.0 + 1).pages_high() } else { 0 };
-        LargeUse { pages: low.pages | high, ..low }
+        let second = self.entry(page.0 + 1);
+        // The block may be freed between the two loads, and its pages be others'. A block's second page is written before
+        // its start, and the start is the first to go: so where the start still stands, the second page is of its block.
+        // To deceive, the block would have to be replaced twice between three loads, at last by one with an equal start.
+        let is_whole = second.is_second() && self.entry(page.0) == entry;
+        is_whole.then(|| LargeUse { pages: low.pages | second.pages_high(), ..low })
     }
 
     /// The first page of the large block that `page`, an inside, is a part of, if the block is still there.
@@ -112,8 +119,9 @@ impl PageMap {
             start = start.checked_sub(entry.pages_back())?;
             entry = self.entry(start);
         }
+        let is_inside = |large: LargeUse| page.0 - start < large.pages;
         let is_there = KIND.of(entry.0) == LARGE_START
-            && page.0 - start < self.large(Page(start), entry).pages;
+            && self.large(Page(start), entry).is_some_and(is_inside);
         is_there.then_some(Page(start))
     }
 
@@ -285,10 +293,16 @@ impl Entry {
         }
     }
 
+    /// Whether this is the entry of the second page of a large block.
+    #[inline]
+    fn is_second(self) -> bool {
+        KIND.of(self.0) == LARGE_INSIDE && IS_SECOND.of(self.0) == 1
+    }
+
     /// How far an inside leads back: to the start, or in a huge block to another inside.
     #[inline]
     fn pages_back(self) -> u32 {
-        if IS_SECOND.of(self.0) == 1 { 1 } else { PAGES_BACK.of(self.0) }
+        if self.is_second() { 1 } else { PAGES_BACK.of(self.0) }
     }
 
     /// A large start, whose page count may lack its high part.
@@ -424,6 +438,25 @@ mod tests {
         assert_eq!(map.get(Page(1)), Use::LargeStart(LargeUse { pages, log: 3, tag: 9 }));
         assert_eq!(map.get(Page(pages)), Use::LargeInside);
         assert_eq!(map.get(Page(pages + 1)), Use::Free);
+    }
+
+    /// Who looks at a huge block took its page count from two entries, of which the second could be another block's by
+    /// then: an iteration could go on behind the end of the map.
+    #[test]
+    fn a_huge_block_that_goes_while_it_is_looked_at_is_gone() {
+        let pages = (1 << LARGE_PAGES.bits) + 5;
+        let map = PageMap::new(pages + 2).expect("memory");
+        let huge = PageRange::new(Page(1), pages);
+        map.set_large(huge, 3, 9);
+        let seen = map.entry(1);
+        assert_eq!(map.large(Page(1), seen), Some(LargeUse { pages, log: 3, tag: 9 }));
+        map.clear(huge);
+        assert_eq!(map.large(Page(1), seen), None, "nothing came after it");
+        map.set_large(PageRange::new(Page(2), 2), 63, 255);
+        assert_eq!(map.large(Page(1), seen), None, "a block starts at its second page");
+        map.clear(PageRange::new(Page(2), 2));
+        map.set_large(PageRange::new(Page(1), 3 * pages / 4), 3, 9);
+        assert_eq!(map.large(Page(1), seen), None, "another starts where it did");
     }
 
     #[test]
