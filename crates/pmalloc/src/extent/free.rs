@@ -48,8 +48,13 @@ impl FreeRuns {
 
     /// The smallest run of at least `pages` pages, the lowest among equals.
     pub(super) fn best_fit(&self, pages: u32) -> Option<PageRange> {
+        self.fitting(pages).next()
+    }
+
+    /// The runs of at least `pages` pages, smaller ones first, lower ones first among equals.
+    pub(super) fn fitting(&self, pages: u32) -> impl Iterator<Item = PageRange> {
         let least = SizeThenPlace::of(PageRange::new(Page(0), pages));
-        self.by_size.range(least..).next().map(|run| run.range())
+        self.by_size.range(least..).map(|run| run.range())
     }
 
     /// The run whose last page is in front of `end`, which is not free itself.

@@ -4,7 +4,8 @@
 //! back. A request is served by what its arena has at hand of just that size (`front`): the common case takes neither
 //! the lock that arenas share nor a look at the runs. Else it is served by the smallest free run that holds it, the
 //! lowest one among equals. If none does, all fronts become part of the runs, and at last the heap grows from the
-//! wilderness behind its last grown page. Pages that become part of the runs coalesce with both neighbours at once.
+//! wilderness behind its last grown page; where the file system has no memory for the smallest run, a larger one serves
+//! that has some. Pages that become part of the runs coalesce with both neighbours at once.
 //!
 //! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back
 //! (`decay`). That happens when pages are freed and when the user trims the heap, never because a request
@@ -162,7 +163,10 @@ impl Extents {
             Some(run) => run,
             None => self.grow(&mut space, medium, pages)?,
         };
-        self.take(&mut space, medium, run, pages)
+        self.take(&mut space, medium, run, pages).or_else(|error| {
+            let run = space.backed_fit(pages).ok_or(error)?;
+            self.take(&mut space, medium, run, pages)
+        })
     }
 
     /// Takes the first `pages` pages of `run`.
@@ -385,6 +389,17 @@ impl Space {
         self.memory.grow(self.grown);
         self.memory.set_backed(added);
         self.free.insert(added);
+    }
+
+    /// The smallest run whose first `pages` pages have memory for sure: for who can't get any.
+    #[cold]
+    fn backed_fit(&self, pages: u32) -> Option<PageRange> {
+        if self.memory.backed_free() < pages {
+            return None;
+        }
+        let is_backed =
+            |run: &PageRange| self.memory.backed_in(PageRange::new(run.start, pages)) == pages;
+        self.free.fitting(pages).find(is_backed)
     }
 
     /// The free run in front of the wilderness.

@@ -349,6 +349,24 @@ fn what_is_at_hand_is_used_where_the_file_system_is_full() {
     assert_eq!(got, range(21, 9));
 }
 
+/// The smallest run was tried twice, and the request refused, while a larger run had all the memory it takes.
+#[test]
+fn a_larger_run_with_memory_serves_where_the_file_system_is_full() {
+    let (probe, extents) = fresh(400);
+    let [small, _, large, _, larger, _] =
+        [9, 1, 12, 1, 25, 1].map(|pages| extents.allocate(&probe, LOG, pages).expect("room"));
+    extents.release(&probe, LOG, small);
+    extents.release(&probe, LOG, large);
+    extents.trim(&probe).expect("the probe punches");
+    extents.release(&probe, LOG, larger);
+    probe.room_pages.store(probe.backed_pages() as u64, Ordering::Relaxed);
+    let mut allocate = |pages| extents.allocate(&probe, LOG, pages);
+    assert_eq!(allocate(9).expect("25 free pages have memory"), range(larger.start.0, 9));
+    assert_eq!(allocate(9).expect("16 have"), range(larger.start.0 + 9, 9));
+    assert!(matches!(allocate(9), Err(Error::Io { .. })), "7 have");
+    assert_eq!(allocate(7).expect("the best fit has memory"), range(larger.start.0 + 18, 7));
+}
+
 /// Frees `page`, a hole of its own, and takes it again until the peak before is two windows of releases old.
 fn churn(probe: &Probe, extents: &Extents, page: PageRange) {
     // What is released to a front counts when that is emptied, once in a window.
