@@ -165,6 +165,26 @@ fn a_root_table_that_can_not_grow_says_so() {
     in_small_disk(NAME);
 }
 
+/// Only where the heap's capacity was used up did an operation give back what its session had at hand.
+#[test]
+fn what_a_session_has_at_hand_serves_where_there_is_no_room() {
+    const NAME: &str = "what_a_session_has_at_hand_serves_where_there_is_no_room";
+    if let Some(directory) = child_path() {
+        let (path, ballast) = (directory.join("heap"), directory.join("ballast"));
+        let heap = options().create(&path).expect("there is room");
+        let slots = heap.slots("first", 2).expect("there is room");
+        heap.alloc_to(&slots[0], layout(3000)).expect("there is room");
+        heap.free_from(&slots[0]).expect("full");
+        heap.trim().expect("giving back needs no room");
+        leave(&ballast, 0);
+        heap.alloc_to(&slots[1], layout(200)).expect("the empty slab has memory");
+        assert_whole(&heap);
+        heap.close().expect("closed");
+        return;
+    }
+    in_small_disk(NAME);
+}
+
 /// Runs the child of the test `name` in a directory that is a small disk.
 fn in_small_disk(name: &str) {
     let directory = tempfile::tempdir().expect("a temporary directory");

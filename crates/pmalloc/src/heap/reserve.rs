@@ -68,7 +68,8 @@ pub(super) fn reserve<M: Medium>(
     check(core, wanted.layout())?;
     core.prepare(state)?;
     match reserve_once(core, state, wanted) {
-        Err(Error::OutOfMemory { .. }) => {
+        // Also where the file system has no room: a block that is given back has memory.
+        Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {
             core.reclaim(state);
             reserve_once(core, state, wanted)
         }
