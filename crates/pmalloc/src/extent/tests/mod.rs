@@ -360,7 +360,7 @@ fn a_larger_run_with_memory_serves_where_the_file_system_is_full() {
     extents.trim(&probe).expect("the probe punches");
     extents.release(&probe, LOG, larger);
     probe.room_pages.store(probe.backed_pages() as u64, Ordering::Relaxed);
-    let mut allocate = |pages| extents.allocate(&probe, LOG, pages);
+    let allocate = |pages| extents.allocate(&probe, LOG, pages);
     assert_eq!(allocate(9).expect("25 free pages have memory"), range(larger.start.0, 9));
     assert_eq!(allocate(9).expect("16 have"), range(larger.start.0 + 9, 9));
     assert!(matches!(allocate(9), Err(Error::Io { .. })), "7 have");
