@@ -1,16 +1,25 @@
 //! One case: a start state, a sequence of operations, a domain, a nesting depth.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use pmalloc::{
     Error,
-    persist::sim::{BackFault, Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount},
+    persist::{
+        Medium, Offset, Word,
+        sim::{BackFault, Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount},
+    },
 };
 
 use crate::{
     alphabet::{Start, Step},
     model::{Model, Shared},
-    oracle::{self, Oracle},
+    oracle::{self, ABSENT, Oracle},
     world::{self, World},
 };
 
@@ -28,6 +37,9 @@ pub enum Scene {
     Killed(Start, Step, u64, Step),
     /// Creating a heap, and its first root array.
     Create,
+    /// Creating a heap, in which the process is killed at the n-th call that changes the medium. Another process opens it, if
+    /// it is one, which is explored.
+    KilledCreate(u64),
     /// Closing a heap in a start state.
     Close(Start),
     /// Closing a heap in a start state and opening it again.
@@ -61,6 +73,7 @@ impl fmt::Display for Case {
                 write!(f, "{start:?} {step} killed at {nth}, then {then}")?;
             }
             Scene::Create => write!(f, "Create")?,
+            Scene::KilledCreate(nth) => write!(f, "Create killed at {nth}")?,
             Scene::Close(start) => write!(f, "Close {start:?}")?,
             Scene::Open(start) => write!(f, "Open {start:?}")?,
         }
@@ -142,6 +155,7 @@ impl Case {
                 self.killed(world, &expected, (*step, *nth, *then), conditions)
             }
             Scene::Create => self.create(&sim, conditions),
+            Scene::KilledCreate(nth) => self.killed_create(&sim, *nth, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
             Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
         };
@@ -216,6 +230,7 @@ impl Case {
         explorer.set_oracle(1);
         expected.either(&told(&world.model, conditions.lie), &told(&after, conditions.lie));
         world.reopen();
+        check_read_words(&world);
         if oracle::matches(world.heap(), &world.model).is_err() {
             world.model = after;
         }
@@ -245,6 +260,33 @@ impl Case {
         report
     }
 
+    /// What was opened once does not become absent.
+    fn killed_create(&self, sim: &Sim, nth: u64, conditions: &Conditions) -> Report {
+        let first = sim.new_process();
+        let created = first.kill_in(nth, || world::options().create_on(first.clone()));
+        assert!(created.is_none(), "creation makes so many calls");
+        let is_opened = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_opened);
+        let explorer = Explorer::watch(sim, self.options(conditions), move |sim: &Sim| {
+            match oracle::check_creation(sim) {
+                Ok(ABSENT) if seen.load(Ordering::Relaxed) => {
+                    Err("it was opened, and is gone".into())
+                }
+                found => found,
+            }
+        });
+        explorer.set_oracle(1);
+        let opened = world::options().open_on(first.new_process());
+        if opened.is_ok() {
+            is_opened.store(true, Ordering::Relaxed);
+            explorer.set_oracle(2);
+            explorer.crash_point("opened");
+        }
+        let report = explorer.finish();
+        assert!(matches!(opened, Ok(_) | Err(Error::NotAHeap { .. })), "{opened:?}");
+        report
+    }
+
     fn close(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
         let mut world = World::new(sim.clone());
         start.build(&mut world);
@@ -270,6 +312,24 @@ impl Case {
         let report = explorer.finish();
         drop(heap);
         report
+    }
+}
+
+/// What recovery reads in place and does not write again must be durable when the heap is open: a killed process may have
+/// left it in the caches, and what is done from then on rests on it, if only when many sessions work at once.
+///
+/// # Panics
+///
+/// If a word could still be lost.
+fn check_read_words(world: &World) {
+    let (now, oldest) = (world.process(), world.sim.crash_state().oldest());
+    for name in ["state", "lane directory"] {
+        let area = world::options().area(name).expect("heaps have it");
+        for at in (area.start..area.end()).step_by(8) {
+            let [newest, durable] = [now, &oldest]
+                .map(|sim| sim.load(sim.at::<Word>(Offset::new(at)).expect("it lies in the heap")));
+            assert_eq!(newest, durable, "recovery read what is not durable, at {at:#x} ({name})");
+        }
     }
 }
 

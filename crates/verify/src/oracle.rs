@@ -234,6 +234,9 @@ fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, 
     }
 }
 
+/// What [`check_creation`] says of a heap that is not there.
+pub const ABSENT: Digest = Digest(0);
+
 /// Judges a heap in the making: it is absent, or it opens and is empty.
 ///
 /// # Errors
@@ -241,7 +244,7 @@ fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, 
 /// What is wrong with it.
 pub fn check_creation(sim: &Sim) -> Verdict {
     match options().open_on(sim.clone()) {
-        Err(Error::NotAHeap { .. }) => Ok(Digest(0)),
+        Err(Error::NotAHeap { .. }) => Ok(ABSENT),
         Err(error) => Err(format!("neither absent nor whole: {error}")),
         Ok(heap) => {
             sim.recovered();

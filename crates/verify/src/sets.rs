@@ -174,6 +174,10 @@ pub fn calls(start: Start, step: Step) -> u64 {
 }
 
 fn life(nesting: u32) -> Vec<Case> {
+    let creator = world::medium(Domain::Eadr);
+    let heap = world::options().create_on(creator.clone()).expect("a fresh medium has room");
+    let creating = creator.persist_calls();
+    drop(heap);
     let mut cases = Vec::new();
     for domain in DOMAINS {
         let mut add = |scene| cases.push(Case { scene, domain, nesting });
@@ -181,6 +185,9 @@ fn life(nesting: u32) -> Vec<Case> {
         for start in Start::ALL {
             add(Scene::Close(start));
             add(Scene::Open(start));
+        }
+        if domain != Domain::Eadr {
+            (0..creating).map(Scene::KilledCreate).for_each(add);
         }
     }
     cases

@@ -124,6 +124,13 @@ impl HeapOptions {
         self
     }
 
+    /// Where the area `name` of such a heap is, by the names of `pmalloc map`. For tests of the heap itself.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn area(&self, name: &str) -> Option<Span> {
+        areas(&self.geometry).into_iter().find(|area| area.0 == name).map(|area| area.1)
+    }
+
     /// Replaces sizes that production heaps have in common, so that a full ring, chunk or slab is a few
     /// operations away. For tests of the heap itself.
     #[doc(hidden)]
