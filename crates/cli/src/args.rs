@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pmalloc::{Heap, HeapOptions, persist::DurabilityChoice};
 
 pub(crate) use self::bench::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs};
+use crate::replay::Calls;
 
 /// Creates, inspects, checks and exercises persistent heaps.
 #[derive(Debug, Parser)]
@@ -200,6 +201,9 @@ pub(crate) struct WorkerArgs {
     /// Persist calls from then on until the process kills itself.
     #[arg(long, default_value_t = 1)]
     pub(crate) countdown: u64,
+    /// Which persist calls count.
+    #[arg(long, value_enum, default_value_t = Calls::All)]
+    pub(crate) calls: Calls,
     /// Seed of the persist call of recovery at which the process kills itself; it does nothing else then.
     #[arg(long, conflicts_with = "arm_at")]
     pub(crate) die_in_recovery: Option<u64>,

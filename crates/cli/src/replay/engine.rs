@@ -26,6 +26,7 @@ use super::{
     medium::Watched,
     mix::Mix,
     plan::Plan,
+    probe::Calls,
     slots::{Pool, Purse, SlotId, array_first, array_len, array_name},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(crate) struct Trigger {
     pub(crate) arm_at: u64,
     /// Persist calls from then on.
     pub(crate) countdown: u64,
+    /// Which of them count.
+    pub(crate) calls: Calls,
 }
 
 /// What happens while an engine runs: whom it tells, and whom it asks whether to go on.
@@ -290,7 +293,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
             // Relaxed: only the count matters.
             let before = self.steps.fetch_add(steps, Ordering::Relaxed);
             if (before + 1..=before + steps).contains(&trigger.arm_at) {
-                self.heap.medium().probe().arm(trigger.countdown);
+                self.heap.medium().probe().arm(trigger.countdown, trigger.calls);
             }
         }
     }

@@ -60,7 +60,7 @@ use self::{
     supervisor::Supervisor,
     trace::Trace,
 };
-pub(crate) use self::{report::Report, trace::TraceError, worker::run as run_worker};
+pub(crate) use self::{probe::Calls, report::Report, trace::TraceError, worker::run as run_worker};
 use crate::{
     args::{HeapFlags, Order, ReplayArgs, Verification},
     exit::Failure,

@@ -4,11 +4,21 @@
 
 use std::io;
 
+use clap::ValueEnum;
 use pmalloc_persist::{
     Medium, Region, Span, Word,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering},
 };
 use rustix::process::{Signal, getpid, kill_process};
+
+/// Which persist calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Calls {
+    /// Flushes and fences.
+    All,
+    /// Fences: most flushes are of contents, and between fences lies what recovery can find.
+    Fences,
+}
 
 /// A medium that knows its peak size and may kill its own process at a persist call.
 #[derive(Debug)]
@@ -18,12 +28,26 @@ pub(crate) struct Probe<M> {
     peak_bytes: AtomicU64,
     /// Volatile: persist calls until the process kills itself; 0 for never.
     countdown: AtomicU64,
+    /// Volatile: whether only fences are counted.
+    counts_fences: AtomicBool,
+}
+
+/// A persist call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Flush,
+    Fence,
 }
 
 impl<M: Medium> Probe<M> {
     /// Watches `medium`.
     pub(crate) fn new(medium: M) -> Self {
-        let probe = Self { medium, peak_bytes: AtomicU64::new(0), countdown: AtomicU64::new(0) };
+        let probe = Self {
+            medium,
+            peak_bytes: AtomicU64::new(0),
+            countdown: AtomicU64::new(0),
+            counts_fences: AtomicBool::new(false),
+        };
         probe.sample();
         probe
     }
@@ -50,13 +74,14 @@ impl<M: Medium> Probe<M> {
     /// Watches `medium`, [armed](Self::arm) from its first persist call on.
     pub(crate) fn armed(medium: M, countdown: u64) -> Self {
         let probe = Self::new(medium);
-        probe.arm(countdown);
+        probe.arm(countdown, Calls::All);
         probe
     }
 
-    /// Kills this process at the `countdown`-th flush or fence from now on, before it takes effect.
-    pub(crate) fn arm(&self, countdown: u64) {
+    /// Kills this process at the `countdown`-th of the `calls` from now on, before it takes effect.
+    pub(crate) fn arm(&self, countdown: u64, calls: Calls) {
         // Relaxed: which thread's call is the last one is left to chance anyway.
+        self.counts_fences.store(calls == Calls::Fences, Ordering::Relaxed);
         self.countdown.store(countdown, Ordering::Relaxed);
     }
 
@@ -67,14 +92,17 @@ impl<M: Medium> Probe<M> {
 
     /// Counts a flush or fence, also where it costs nothing and does nothing.
     #[inline]
-    fn count(&self) {
+    fn count(&self, call: Call) {
         if self.countdown.load(Ordering::Relaxed) != 0 {
-            self.count_armed();
+            self.count_armed(call);
         }
     }
 
     #[cold]
-    fn count_armed(&self) {
+    fn count_armed(&self, call: Call) {
+        if call == Call::Flush && self.counts_fences.load(Ordering::Relaxed) {
+            return;
+        }
         if self.countdown.fetch_sub(1, Ordering::Relaxed) == 1 {
             kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
         }
@@ -123,13 +151,13 @@ impl<M: Medium> Medium for Probe<M> {
     #[inline]
     #[track_caller]
     fn flush(&self, span: Span) {
-        self.count();
+        self.count(Call::Flush);
         self.medium.flush(span);
     }
     #[inline]
     #[track_caller]
     fn fence(&self) {
-        self.count();
+        self.count(Call::Fence);
         self.medium.fence();
     }
     #[inline]
@@ -181,5 +209,9 @@ mod tests {
         probe.persist(Span::new(0, 64));
         probe.fence();
         assert_eq!(probe.countdown(), 1, "the next one would kill");
+        probe.arm(3, Calls::Fences);
+        probe.persist(Span::new(0, 64));
+        probe.flush(Span::new(0, 64));
+        assert_eq!(probe.countdown(), 2, "flushes don't count");
     }
 }

@@ -1,7 +1,7 @@
 //! Kills workers, and checks what they leave.
 //!
 //! Half of the kills come from here, at a random moment; half from the worker itself, at a random persist
-//! call. Each waits until a random number of further steps is done, chosen anew after each kill so that the
+//! call, every other one of these at a random fence. Each waits until a random number of further steps is done, chosen anew after each kill so that the
 //! kills that are left are spread over the rest of the trace. If the trace ends before all kills are made,
 //! it begins again on a fresh heap.
 //!
@@ -25,6 +25,7 @@ use super::{
     engine::{Spectator, Trigger, Verdict},
     heap,
     journal::{Journal, Tally},
+    probe::Calls,
     progress::Progress,
     report::{Campaign, Recovery},
     worker::open_journal,
@@ -43,6 +44,9 @@ const JITTER_US: u64 = 500;
 /// Most persist calls between the planned step and a worker's kill, as a power of two. The synchronizer
 /// makes thousands in a row, and each of them shall be hit now and then.
 const COUNTDOWN_BITS: u32 = 12;
+
+/// Likewise, if only fences count.
+const FENCES_BITS: u32 = 6;
 
 /// So many rounds without a kill show that a trace is too short for one more.
 const FRUITLESS_ROUNDS: u32 = 16;
@@ -231,12 +235,21 @@ impl<'s> Supervisor<'s> {
         let after_steps = done + 1 + self.rng.u64(0..=mean * 2).min(remaining.saturating_sub(2));
         if self.fruitless_rounds > 1 {
             let countdown = self.rng.u64(1..=SHORT_COUNTDOWN);
-            return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
+            return Fate::KillsItself(Trigger {
+                arm_at: after_steps,
+                countdown,
+                calls: Calls::All,
+            });
         }
         if target != Target::Moment {
-            let bits = self.rng.u32(0..=COUNTDOWN_BITS);
+            let (calls, most_bits) = if self.rng.bool() {
+                (Calls::All, COUNTDOWN_BITS)
+            } else {
+                (Calls::Fences, FENCES_BITS)
+            };
+            let bits = self.rng.u32(0..=most_bits);
             let countdown = 1 + self.rng.u64(0..1 << bits);
-            return Fate::KillsItself(Trigger { arm_at: after_steps, countdown });
+            return Fate::KillsItself(Trigger { arm_at: after_steps, countdown, calls });
         }
         let delay = Duration::from_micros(self.rng.u64(0..JITTER_US));
         Fate::Killed { after_steps, delay }
@@ -258,6 +271,7 @@ impl<'s> Supervisor<'s> {
             Fate::KillsItself(trigger) => {
                 command.arg("--arm-at").arg(trigger.arm_at.to_string());
                 command.arg("--countdown").arg(trigger.countdown.to_string());
+                command.arg("--calls").arg(name_of(&trigger.calls));
             }
             Fate::DiesInRecovery { seed } => {
                 command.arg("--die-in-recovery").arg(seed.to_string());

@@ -44,7 +44,8 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
 fn replay(args: &WorkerArgs, plan: &Plan) -> Result<(), Failure> {
     let journal = open_journal(&args.journal, Shape::of(plan))?;
     let heap = heap::open(&args.heap, args.heap_flags)?;
-    let trigger = args.arm_at.map(|arm_at| Trigger { arm_at, countdown: args.countdown });
+    let trigger =
+        args.arm_at.map(|arm_at| Trigger { arm_at, countdown: args.countdown, calls: args.calls });
     let mix = Mix { percent: args.publish, seed: args.seed };
     let manner = Manner { verification: args.verification, mix };
     let before = journal.tally(Tally::Violations);
