@@ -269,6 +269,30 @@ fn a_typed_root_is_removed_as_what_it_is() {
 }
 
 #[test]
+fn an_explicit_session_has_values_too() {
+    let (heap, other) = (heap(), heap());
+    let head: &Slot<Node> = heap.root("head", Slot::new).expect("room");
+    let mut session = heap.session();
+    session.alloc_value_with(head, || Node::of(1)).expect("room");
+    session.replace_value(head, Node::of(2)).expect("room");
+    let next = heap.reserve_value_in(&mut session, Node::of(3)).expect("room");
+    assert!(matches!(
+        other.reserve_value_in(&mut session, Node::of(4)),
+        Err(Error::Invalid { what: "session", .. })
+    ));
+    let guard = heap.pin();
+    let link = &head.get(&guard).expect("full").next;
+    heap.publish().alloc(link, next).commit_in(&mut session).expect("room");
+    assert_eq!(values(&heap, head), [2, 3]);
+    session.free_from(link).expect("full");
+    session.free_from(head).expect("full");
+    drop((guard, session));
+    let heap = reopen(heap);
+    heap.session().root_remove_typed::<Slot<Node>>("head").expect("nobody has it");
+    assert_eq!(heap.check().expect("readable").blocks, 0);
+}
+
+#[test]
 fn a_value_can_be_all_zero() {
     let heap = heap();
     let root: &Root = heap.root("root", Root::zeroed).expect("room");

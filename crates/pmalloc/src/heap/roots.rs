@@ -137,8 +137,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// As [`root_remove`](Heap::root_remove).
     pub fn root_remove_typed<T: Persistent>(&self, name: &str) -> Result<()> {
-        let wanted = Removal::Typed(typed_shape::<T>()?, T::SLOTS);
-        remove(self.core(), &mut Implicit(self.core()), name, wanted)
+        remove(self.core(), &mut Implicit(self.core()), name, Removal::of_typed::<T>()?)
     }
 
     /// The root `name`, of whatever kind, or `None` if there is none.
@@ -203,6 +202,16 @@ impl<M: Medium + 'static> Session<M> {
     pub fn root_remove(&mut self, name: &str) -> Result<()> {
         let core = Arc::clone(self.heap().core());
         remove(&core, &mut self.access(), name, Removal::Untyped)
+    }
+
+    /// As [`Heap::root_remove_typed`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::root_remove_typed`].
+    pub fn root_remove_typed<T: Persistent>(&mut self, name: &str) -> Result<()> {
+        let core = Arc::clone(self.heap().core());
+        remove(&core, &mut self.access(), name, Removal::of_typed::<T>()?)
     }
 }
 
@@ -335,6 +344,13 @@ enum Removal {
     Untyped,
     /// A value with slots at these places.
     Typed(Shape, SlotMap),
+}
+
+impl Removal {
+    /// A `T`.
+    fn of_typed<T: Persistent>() -> Result<Self> {
+        Ok(Self::Typed(typed_shape::<T>()?, T::SLOTS))
+    }
 }
 
 /// Removes the root `name`.

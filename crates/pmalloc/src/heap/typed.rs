@@ -70,6 +70,20 @@ impl<M: Medium + 'static> Heap<M> {
     pub fn reserve_value<T: Persistent>(&self, value: T) -> Result<Reservation<'_, M, T>> {
         Reservation::of_value(self.core(), &mut Implicit(self.core()), || value)
     }
+
+    /// As [`reserve_value`](Heap::reserve_value), within an explicit session of this heap.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_in`](Heap::reserve_in).
+    pub fn reserve_value_in<T: Persistent>(
+        &self,
+        session: &mut Session<M>,
+        value: T,
+    ) -> Result<Reservation<'_, M, T>> {
+        session.check_heap(self.core())?;
+        Reservation::of_value(self.core(), &mut session.access(), || value)
+    }
 }
 
 impl<M: Medium + 'static> Session<M> {
@@ -79,8 +93,21 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::alloc_value`].
     pub fn alloc_value<T: Persistent>(&mut self, slot: &Slot<T>, value: T) -> Result<()> {
+        self.alloc_value_with(slot, || value)
+    }
+
+    /// As [`Heap::alloc_value_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Heap::alloc_value_with`].
+    pub fn alloc_value_with<T: Persistent>(
+        &mut self,
+        slot: &Slot<T>,
+        init: impl FnOnce() -> T,
+    ) -> Result<()> {
         let core = Arc::clone(self.heap().core());
-        alloc(&core, &mut self.access(), slot, || value)
+        alloc(&core, &mut self.access(), slot, init)
     }
 
     /// As [`Heap::replace_value`].
