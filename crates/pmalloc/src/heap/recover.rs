@@ -25,7 +25,9 @@ pub struct RecoveryReport {
     /// Operations in flight whose records were whole: they are completed, as if they had returned.
     pub rolled_forward: u64,
     /// Operations in flight that had begun to write their records: nothing of them is left, as if they had never been
-    /// called. An operation that was interrupted before that left no trace and isn't counted.
+    /// called. An operation that was interrupted before that left no trace and isn't counted. Where a recovery was cut off
+    /// while it wiped the records away, what is left of them looks the same, and is counted here although the operations
+    /// were completed.
     pub rolled_back: u64,
     /// Places of the bookkeeping logs that interrupted appends had torn: they are usable again.
     pub reclaimed: u64,

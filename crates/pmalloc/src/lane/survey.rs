@@ -1,6 +1,7 @@
 //! How the operations in flight were left: for a report, before recovery wipes the rings.
 //!
-//! Recovery itself does not ask: a record that is not whole means nothing to it.
+//! Recovery itself does not ask: a record that is not whole means nothing to it. So it may wipe the rings in any order,
+//! and after a crash in that nothing tells a record that was never whole from one that is no longer.
 
 use pmalloc_persist::{Medium, Offset};
 
@@ -21,7 +22,8 @@ use crate::{
 pub(crate) struct InFlight {
     /// Operations whose records are whole: they are redone.
     pub(crate) decided: u64,
-    /// Operations that left torn records, or a part of their records: they did not happen.
+    /// Operations that left torn records, or a part of their records: they did not happen, or a recovery that was cut off
+    /// had completed them.
     pub(crate) undecided: u64,
 }
 
