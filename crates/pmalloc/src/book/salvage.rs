@@ -1,8 +1,9 @@
 //! What is left of the logs of a damaged heap, and logs written anew from it.
 //!
 //! Every entry that was ever written says what its log did at that number, so entries are put in order by number, not by
-//! where they were found. A log whose chain is broken is completed from the chunks of it that no link reaches; an extent
-//! that only those name may have been freed by an entry that is gone.
+//! where they were found. A log whose chain is broken is completed from the chunks of it that no link reaches. An extent
+//! that only those name may have been freed by an entry that is gone: it comes back if nobody else has its pages, and the
+//! report says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use crate::{
     layout::{
         book::{Entry, EntryOp},
         geometry::{Geometry, Page, PageRange},
+        state::Clean,
     },
 };
 
@@ -76,23 +78,25 @@ impl Book {
     pub(crate) fn salvage<M: Medium>(
         m: &M,
         geometry: &Geometry,
-        grown_pages: u64,
+        (grown_pages, clean): (u64, Clean),
         findings: &mut Findings,
     ) -> Extents {
-        let mut reader = Reader { m, area: Area::of(geometry), linked: BTreeSet::new(), findings };
-        let chains: Vec<_> = (0..geometry.logs).map(|log| reader.chain(LogId(log))).collect();
+        let linked = BTreeSet::new();
+        let mut reader = Reader { m, area: Area::of(geometry), clean, linked, findings };
+        let mut logs: Vec<_> = (0..geometry.logs).map(|log| reader.chain(LogId(log))).collect();
+        let broken = logs.iter_mut().filter(|log| !log.is_whole);
+        broken.for_each(|log| reader.add_unlinked(log));
+        let mut named = Vec::new();
+        logs.iter().for_each(|log| reader.history(log, grown_pages, &mut named));
+        // Stable: of one trust, the logs in the order of their numbers.
+        named.sort_by_key(|(trust, _)| *trust);
         let mut all = Extents::default();
-        for (mut entries, is_whole, log) in chains {
-            if !is_whole {
-                reader.add_unlinked(log, &mut entries);
-            }
-            for held in reader.history(log, &entries, grown_pages).0.into_values() {
-                if !all.add(held) {
-                    let offset = geometry.page_offset(held.extent.range.start);
-                    reader
-                        .findings
-                        .lost(offset, "two logs name the same pages: one is not believed");
-                }
+        for (trust, held) in named {
+            let offset = geometry.page_offset(held.extent.range.start);
+            if !all.add(held) {
+                findings.lost(offset, "two logs name the same pages: one is not believed");
+            } else if trust == Trust::Unlinked {
+                findings.repaired(offset, "an extent that no log reaches: it may have been freed");
             }
         }
         all
@@ -128,33 +132,59 @@ impl Book {
     }
 }
 
-/// Entries by their number, whether the chain was read to its end, and whose they are.
-type LogEntries = (BTreeMap<u64, Entry>, bool, LogId);
+/// How far an extent is to be believed, most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// Its log is whole.
+    Whole,
+    /// Its log lacks entries, one of which may have freed it.
+    Broken,
+    /// Likewise, and the entry that allocated it stands in a chunk that may have been given up long ago.
+    Unlinked,
+}
+
+/// What is left of a log.
+struct Remains {
+    log: LogId,
+    /// Entries by their number, and whether a link leads to them.
+    entries: BTreeMap<u64, (Entry, Reached)>,
+    /// Whether the chain was read to its end, and every entry in it.
+    is_whole: bool,
+}
+
+/// How a chunk was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    ByLink,
+    BySearch,
+}
 
 struct Reader<'a, M> {
     m: &'a M,
     area: Area,
+    clean: Clean,
     linked: BTreeSet<ChunkIndex>,
     findings: &'a mut Findings,
 }
 
 impl<M: Medium> Reader<'_, M> {
     /// The entries of the chunks that `log` links.
-    fn chain(&mut self, log: LogId) -> LogEntries {
-        let (mut entries, mut is_whole) = (BTreeMap::new(), true);
+    fn chain(&mut self, log: LogId) -> Remains {
+        let mut remains = Remains { log, entries: BTreeMap::new(), is_whole: true };
         let mut link = Link::Root(log);
         loop {
             match self.next_chunk(link, log) {
-                Ok(None) => return (entries, is_whole, log),
+                Ok(None) => return remains,
                 Ok(Some((index, base))) => {
-                    is_whole &= self.read(index, base, &mut entries);
+                    self.read(index, base, Reached::ByLink, &mut remains);
                     link = Link::After(index);
                 }
                 Err(error) => {
                     if let Error::Corrupted { offset, what } = error {
                         self.findings.lost(offset, what);
                     }
-                    return (entries, false, log);
+                    remains.is_whole = false;
+                    return remains;
                 }
             }
         }
@@ -171,44 +201,44 @@ impl<M: Medium> Reader<'_, M> {
         Ok(Some((index, base)))
     }
 
-    /// Adds the entries of chunks of `log` that no link reaches.
-    fn add_unlinked(&mut self, log: LogId, entries: &mut BTreeMap<u64, Entry>) {
+    /// Adds the entries of chunks of the log that no link reaches.
+    fn add_unlinked(&mut self, remains: &mut Remains) {
         for index in made_chunks(self.m, self.area) {
             if self.linked.contains(&index) {
                 continue;
             }
-            if let Ok(base) = self.area.base(self.m, index, log) {
-                self.read(index, base, entries);
+            if let Ok(base) = self.area.base(self.m, index, remains.log) {
+                self.read(index, base, Reached::BySearch, remains);
             }
         }
     }
 
-    /// Reads the entries of one chunk; false if one of them is damaged.
-    fn read(&mut self, index: ChunkIndex, base: u64, entries: &mut BTreeMap<u64, Entry>) -> bool {
-        let mut is_whole = true;
+    /// Reads the entries of one chunk.
+    fn read(&mut self, index: ChunkIndex, base: u64, reached: Reached, remains: &mut Remains) {
         for nth in 0..self.area.entries() {
             let place = self.area.place(index, nth);
             let words = self.area.load(self.m, place);
             match Entry::decode(words, place.bytes()) {
                 Some(entry) if entry.sequence == base + nth => {
-                    entries.insert(entry.sequence, entry);
+                    remains.entries.entry(entry.sequence).or_insert((entry, reached));
                 }
-                // Nothing was written there, or what an interrupted append leaves: a word is missing.
-                None if words.contains(&0) => is_whole &= words == [0; 4],
+                None if words == [0; 4] => {}
+                // What an interrupted append leaves: a word is missing. In a heap that was closed there is none.
+                None if words.contains(&0) && self.clean != Clean::Closed => {}
                 _ => {
-                    is_whole = false;
+                    remains.is_whole = false;
                     let what = "an entry of the bookkeeping log can't be read";
                     self.findings.lost(place.bytes(), what);
                 }
             }
         }
-        is_whole
     }
 
-    /// What `log` holds after all of `entries`.
-    fn history(&mut self, log: LogId, entries: &BTreeMap<u64, Entry>, grown_pages: u64) -> Extents {
+    /// Adds to `named` what a log holds after all of its entries.
+    fn history(&mut self, remains: &Remains, grown_pages: u64, named: &mut Vec<(Trust, Held)>) {
         let mut extents = Extents::default();
-        for entry in entries.values() {
+        let mut unlinked = BTreeSet::new();
+        for (entry, reached) in remains.entries.values() {
             let range = PageRange::new(Page(entry.start_page), entry.pages);
             match entry.op {
                 EntryOp::Alloc(_) if range.pages == 0 || range.end() > grown_pages => {
@@ -217,12 +247,24 @@ impl<M: Medium> Reader<'_, M> {
                 }
                 // What it overlaps was freed before, by an entry that is gone.
                 EntryOp::Alloc(kind) => {
-                    extents.replace(Held { extent: Extent { range, kind, tag: entry.tag }, log });
+                    let extent = Extent { range, kind, tag: entry.tag };
+                    extents.replace(Held { extent, log: remains.log });
+                    match reached {
+                        Reached::ByLink => unlinked.remove(&range.start),
+                        Reached::BySearch => unlinked.insert(range.start),
+                    };
                 }
                 EntryOp::Free => drop(extents.0.remove(&range.start)),
             }
         }
-        extents
+        named.extend(extents.0.into_values().map(|held| {
+            let trust = match remains.is_whole {
+                true => Trust::Whole,
+                false if unlinked.contains(&held.extent.range.start) => Trust::Unlinked,
+                false => Trust::Broken,
+            };
+            (trust, held)
+        }));
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn salvage<M: Medium>(
     state::mend(m, geometry, findings)?;
     let state = state::read(m, geometry)?;
     let grown = u64::from(state.grown_pages);
-    let mut extents = Book::salvage(m, geometry, grown, findings);
+    let mut extents = Book::salvage(m, geometry, (grown, state.clean), findings);
     extents.retain(|held| is_whole(m, geometry, held, end, findings));
     add_unlogged_slabs(m, geometry, state.grown_pages, &mut extents, findings)?;
     for held in extents.iter() {

@@ -3,6 +3,7 @@
 mod explore;
 mod hostile;
 mod random;
+mod salvage;
 mod threads;
 
 use std::collections::BTreeMap;
