@@ -246,6 +246,9 @@ fn typed_rows(heap: &Traceable, table: &mut Table<'_>) {
     });
     table.row("PCell::store", SERIES, |at| cell.store(heap, at as u64).expect("live"));
     table.row("PCell::fetch_add", SERIES, |_| drop(cell.fetch_add(heap, 1)));
+    table.row("PCell::fetch_update, unchanged", SERIES, |_| {
+        drop(cell.fetch_update(heap, |_| None));
+    });
     drop(guard);
     table.row("free_from a typed slot, steady", SERIES - 2, |at| {
         heap.free_from(slot(at)).expect("full");
