@@ -79,7 +79,8 @@ fn expect_sound(row: &Value) {
         }
     }
     let reflush = row["reflush"].as_array().expect("by distance");
-    let reflushes: f64 = reflush.iter().filter_map(Value::as_f64).sum();
+    // Where every flush is one again, the sum may be larger by a rounding.
+    let reflushes: f64 = reflush.iter().filter_map(Value::as_f64).sum::<f64>() * (1.0 - 1e-9);
     let flushes = row["flushes_per_op"].as_f64().expect("a number");
     assert_eq!(reflush.len(), 9);
     assert!(row["fences_per_op"].as_f64() >= Some(1.0) && reflushes <= flushes, "{row}");
