@@ -46,8 +46,9 @@ fn implement(input: &DeriveInput) -> Result<TokenStream> {
         // The constant is looked at here, whether or not anything else does.
         const _: ::pmalloc::LayoutHash = <#name as ::pmalloc::Persistent>::LAYOUT;
         // SAFETY:
-        // 1. `repr(C)` or `repr(transparent)`; every field is `Persistent`, by the uses of its constants below, and there is no padding, by
-        //    the assertion below: so every bit pattern is valid, and what can change is in the fields' cells;
+        // 1. `repr(C)` or `repr(transparent)`; every field is `Persistent`, by the uses of its constants below, and there
+        //    is no padding, by the assertion below: so every bit pattern is valid, and what can change is in the fields'
+        //    cells;
         // 2. no `Drop`, by the assertion below;
         // 3. offsets are the compiler's, slots those of the fields.
         #[automatically_derived]

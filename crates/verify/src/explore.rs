@@ -198,16 +198,8 @@ impl Case {
             perform(&mut world, *step, |_, _| {});
         }
         let explorer = self.watch(sim, expected, conditions);
-        // Equal images under an equal expectation are judged once, also those that recovery leaves.
-        explorer.set_oracle(1);
         sim.fail_backs(fault);
-        perform(&mut world, *last, |before, after| {
-            expected.either(&told(before, conditions.lie), &told(after, conditions.lie));
-        });
-        sim.fail_backs(BackFault::Never);
-        expected.only(&told(&world.model, conditions.lie));
-        explorer.set_oracle(2);
-        explorer.crash_point("returned");
+        perform_explored(&mut world, *last, (&explorer, 1), expected, conditions.lie);
         let report = explorer.finish();
         // The heap is closed only now that nobody watches.
         drop(world);
@@ -237,13 +229,7 @@ impl Case {
         expected.only(&told(&world.model, conditions.lie));
         explorer.set_oracle(2);
         explorer.crash_point("opened");
-        explorer.set_oracle(3);
-        perform(&mut world, then, |before, after| {
-            expected.either(&told(before, conditions.lie), &told(after, conditions.lie));
-        });
-        expected.only(&told(&world.model, conditions.lie));
-        explorer.set_oracle(4);
-        explorer.crash_point("returned");
+        perform_explored(&mut world, then, (&explorer, 3), expected, conditions.lie);
         let report = explorer.finish();
         drop(world);
         report
@@ -331,6 +317,24 @@ fn check_read_words(world: &World) {
             assert_eq!(newest, durable, "recovery read what is not durable, at {at:#x} ({name})");
         }
     }
+}
+
+/// Performs a step while `explorer` watches, with the oracle in the state `oracle`; then in the next one, with the step
+/// returned.
+fn perform_explored(
+    world: &mut World,
+    step: Step,
+    (explorer, oracle): (&Explorer, u64),
+    expected: &Shared,
+    lie: Option<Lie>,
+) {
+    // Equal images under an equal expectation are judged once, also those that recovery leaves.
+    explorer.set_oracle(oracle);
+    perform(world, step, |before, after| expected.either(&told(before, lie), &told(after, lie)));
+    world.sim.fail_backs(BackFault::Never);
+    expected.only(&told(&world.model, lie));
+    explorer.set_oracle(oracle + 1);
+    explorer.crash_point("returned");
 }
 
 /// Performs a step and updates the model; `in_flight` is called with the states before and after it.
