@@ -4,7 +4,7 @@ use std::fmt;
 
 use pmalloc_persist::{Mapped, Medium, Span};
 
-use super::{Heap, Slot, core::Core};
+use super::{Heap, Slot, core::Core, slot::SlotCell};
 use crate::{
     arena::Target,
     error::{Error, Result},
@@ -70,25 +70,34 @@ impl<M: Medium + 'static> Heap<M> {
     pub fn block_of<T: ?Sized>(&self, slot: &Slot<T>) -> Result<Option<Block>> {
         let core = self.core();
         core.check_process()?;
-        let place = core.place_of(slot)?;
-        let owned = || slot.cell().read(core.medium()).place();
-        let Some(mut block) = owned() else { return Ok(None) };
-        loop {
-            if core.root_blocks.contains(block) {
-                return Err(Error::corrupted(place, "a slot owns the block of a root"));
-            }
-            match (core.block_at(block), owned()) {
-                (Ok(found), _) => return Ok(Some(found)),
-                (Err(_), None) => return Ok(None),
-                (Err(error), Some(now)) if now == block => return Err(error),
-                // It was freed since the slot was read, which owns another block by now.
-                (Err(_), Some(now)) => block = now,
-            }
-        }
+        core.place_of(slot)?;
+        core.owned_block(slot.cell())
     }
 }
 
 impl<M: Medium> Core<M> {
+    /// The block that the slot owns, which lies in this heap.
+    #[inline]
+    pub(super) fn owned_block(&self, slot: &SlotCell) -> Result<Option<Block>> {
+        let owned = || slot.read(self.medium()).place();
+        let Some(mut block) = owned() else { return Ok(None) };
+        loop {
+            if self.root_blocks.contains(block) {
+                let place = self.offset_of(slot)?;
+                return Err(Error::corrupted(place, "a slot owns the block of a root"));
+            }
+            match self.block_at(block) {
+                Ok(found) => return Ok(Some(found)),
+                // It was freed since the slot was read: the slot owns another block by now, or is being emptied.
+                Err(error) => match owned() {
+                    None => return Ok(None),
+                    Some(now) if now == block => return Err(error),
+                    Some(now) => block = now,
+                },
+            }
+        }
+    }
+
     /// The live block that starts at byte `place`.
     #[inline]
     pub(super) fn block_at(&self, place: u64) -> Result<Block> {

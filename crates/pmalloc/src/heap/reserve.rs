@@ -315,12 +315,12 @@ impl<'h, M: Medium + 'static> Pending<'h, M> {
         self.core.medium().stored(self.span());
     }
 
-    /// The contents to flush before the block is published, if there are any.
     /// Whether it was reserved in the heap of `core`.
     pub(super) fn is_of(&self, core: &Arc<Core<M>>) -> bool {
         Arc::ptr_eq(self.core, core)
     }
 
+    /// The contents to flush before the block is published, if there are any.
     pub(super) fn contents(&self) -> Option<Span> {
         self.written.then(|| self.span())
     }

@@ -78,8 +78,11 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a slot is not read again",
-        file: "heap/slot.rs",
-        changes: &[("if now == place {", "if now == place || now != place {")],
+        file: "heap/blocks.rs",
+        changes: &[(
+            "Some(now) if now == block =>",
+            "Some(now) if now == block || now != block =>",
+        )],
     },
     Plant {
         name: "a publish clears bits before it stores slots",
