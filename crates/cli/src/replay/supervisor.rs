@@ -1,9 +1,9 @@
 //! Kills workers, and checks what they leave.
 //!
-//! Half of the kills come from here, at a random moment; half from the worker itself, at a random persist
-//! call, every other one of these at a random fence. Each waits until a random number of further steps is done, chosen anew after each kill so that the
-//! kills that are left are spread over the rest of the trace. If the trace ends before all kills are made,
-//! it begins again on a fresh heap.
+//! Half of the kills come from here, at a random moment; half from the worker itself, at a random persist call, every
+//! other one of these at a random fence. Each waits until a random number of further steps is done, chosen anew after
+//! each kill so that the kills that are left are spread over the rest of the trace. If the trace ends before all kills
+//! are made, it begins again on a fresh heap.
 //!
 //! A quarter of the worker's own kills hit recovery: before anybody looks at the heap that a killed worker
 //! left, another one opens it and dies on the way. What the second one leaves is then compared with the

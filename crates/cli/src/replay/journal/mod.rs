@@ -1,10 +1,10 @@
 //! What a replay has done so far, kept outside the heap so that it outlives the killed worker.
 //!
-//! One word per block ([`entry`]) says how far its life has come and which slot owns it; each thread has a line that says
-//! how far its program has come and what its cell holds, and a page for the operation that it is doing ([`desk`]); a page
-//! of tallies holds the figures. A worker lays down an operation before it begins and notes when it has returned, so after a kill the journal tells
-//! which operations had returned and which were in flight. The words of the blocks also let a free wait for its
-//! allocation.
+//! One word per block ([`entry`]) says how far its life has come and which slot owns it; each thread has a line that
+//! says how far its program has come and what its cell holds, and a page for the operation that it is doing ([`desk`]);
+//! a page of tallies holds the figures. A worker lays down an operation before it begins and notes when it has
+//! returned, so after a kill the journal tells which operations had returned and which were in flight. The words of the
+//! blocks also let a free wait for its allocation.
 //!
 //! A plain replay keeps its journal in anonymous memory, one with kills in a mapped file.
 
