@@ -285,7 +285,7 @@ impl Book {
     #[cold]
     fn extend<M: Medium>(&self, m: &M, log: &mut Log, spare: u32) -> Result<bool> {
         let Some(index) = self.pool.take(spare) else { return Ok(false) };
-        self.made(self.area.make(m, index, log.id, log.next), &[index])?;
+        self.made(self.make(m, index, log.id, log.next), &[index])?;
         // CRASH: before this fence the chunk is any mixture, and nothing links it; behind it, it is an empty
         // chunk. The link is durable before the first entry is written: appends of other threads to this
         // chunk fence only their own lines.

@@ -81,13 +81,24 @@ impl Area {
         self.span.end() <= m.region().len()
     }
 
-    /// Gives a chunk its memory, zeroes its body and writes its header, without `next`. Nothing is
+    /// Gives the chunks from `first` up to `last` memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file system has no room; the chunks are then as free as before.
+    pub(super) fn back<M: Medium>(self, m: &M, first: ChunkIndex, last: ChunkIndex) -> Result<()> {
+        let start = self.span_of(first).start;
+        m.back(Span::new(start, self.span_of(last).end() - start))
+            .map_err(Error::io("backing chunks of the bookkeeping log"))
+    }
+
+    /// Zeroes the body of a chunk that has memory and writes its header, without `next`. Nothing is
     /// durable before the caller flushed [`Self::span_of`] the chunk and fenced, and only then may
     /// anything link it.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file system has no room; the chunk is then as free as before.
+    /// [`Error::Corrupted`] if the chunk lies behind the heap's end.
     pub(super) fn make<M: Medium>(
         self,
         m: &M,
@@ -96,7 +107,6 @@ impl Area {
         base: u64,
     ) -> Result<()> {
         let span = self.span_of(index);
-        m.back(span).map_err(Error::io("backing a chunk of the bookkeeping log"))?;
         let words = m.region().array::<Word>(Offset::new(span.start), span.len / 8)?;
         for word in &words[size_of::<ChunkHeader>() / 8..] {
             m.store(word, 0);

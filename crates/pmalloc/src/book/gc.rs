@@ -150,7 +150,7 @@ impl Book {
     fn copy<M: Medium>(&self, m: &M, log: &Log, fresh: &[ChunkIndex]) -> Result<()> {
         let mut base = log.next;
         for &index in fresh {
-            self.area.make(m, index, log.id, base)?;
+            self.make(m, index, log.id, base)?;
             base += self.area.entries();
         }
         for pair in fresh.windows(2) {

@@ -41,14 +41,21 @@ mod torn;
 use crossbeam_utils::CachePadded;
 use pmalloc_persist::{
     Medium,
-    sync::{AtomicU32, Mutex, lock},
+    sync::{AtomicU32, Mutex, Ordering, lock},
 };
 
 pub(crate) use self::{append::Append, salvage::Extents};
-use self::{chunk::Area, log::Log, pool::Pool};
-use crate::layout::{
-    book::ExtentKind,
-    geometry::{Geometry, PageRange},
+use self::{
+    chunk::{Area, ChunkIndex},
+    log::Log,
+    pool::Pool,
+};
+use crate::{
+    Result,
+    layout::{
+        book::ExtentKind,
+        geometry::{Geometry, PageRange},
+    },
 };
 
 /// Index of a log: below [`Geometry::logs`].
@@ -105,6 +112,9 @@ pub(crate) struct Book {
     /// The mirrors, in cache lines of their own: threads of different arenas share none on the way of an append.
     logs: Vec<CachePadded<Mutex<Log>>>,
     pool: Pool,
+    /// Volatile: chunks from the first on that have memory for sure, as none ever loses it. To make one of them again
+    /// takes no system call, for which others would wait at the lock of the log.
+    backed: AtomicU32,
     /// Volatile: chunks that copies of all logs would fill; sizes what allocations leave for the collectors. Counted in
     /// chunks, it rarely changes.
     copies: CachePadded<AtomicU32>,
@@ -126,6 +136,7 @@ impl Book {
             area,
             logs: (0..geometry.logs).map(log).collect(),
             pool: Pool::new(area.chunks()),
+            backed: AtomicU32::new(0),
             copies: CachePadded::new(AtomicU32::new(0)),
         }
     }
@@ -142,6 +153,22 @@ impl Book {
             stats.torn += log.chunks.iter().map(|chunk| u64::from(chunk.torn)).sum::<u64>();
         }
         stats
+    }
+
+    /// As [`Area::make`], for a chunk that the pool handed out and that may have no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if the file system has no room; the chunk is then as free as before.
+    fn make<M: Medium>(&self, m: &M, index: ChunkIndex, log: LogId, base: u64) -> Result<()> {
+        // Acquire: pairs with the store below, behind which the chunks have memory.
+        let backed = self.backed.load(Ordering::Acquire);
+        if index.0 >= backed {
+            // The lowest free chunk is handed out first: those in between are in use and have memory already.
+            self.area.back(m, ChunkIndex(backed), index)?;
+            self.backed.fetch_max(index.0 + 1, Ordering::Release);
+        }
+        self.area.make(m, index, log, base)
     }
 
     fn log(&self, id: LogId) -> &Mutex<Log> {

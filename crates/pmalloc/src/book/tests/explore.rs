@@ -261,6 +261,13 @@ impl Driver {
         driver
     }
 
+    /// One that asks for memory for every chunk, as one that was just opened, but with all that was counted since.
+    fn unaware(start: Start) -> Self {
+        let mut driver = Self::new(Domain::Line64, start);
+        *driver.book.backed.get_mut() = 0;
+        driver
+    }
+
     fn prepare(&mut self, start: Start) {
         let all = |step: Step, count: u32| (0..count).map(move |_| step);
         let steps: Vec<Step> = match start {
@@ -522,7 +529,7 @@ fn a_log_that_goes_on_behind_its_last_valid_entry_is_noticed() {
 
 #[test]
 fn a_full_file_system_is_an_error_that_changes_nothing() {
-    let driver = Driver::new(Domain::Line64, Start::Recycled);
+    let driver = Driver::unaware(Start::Recycled);
     let (sim, book) = (&driver.sim, &driver.book);
     let before = mirrors(book);
     sim.fail_backs(BackFault::From(0));
@@ -534,9 +541,39 @@ fn a_full_file_system_is_an_error_that_changes_nothing() {
     sim.fail_backs(BackFault::Never);
     works(sim, book, &driver.now.values().copied().collect::<Vec<_>>()).unwrap();
     // A collection that is due but fails does not fail the append that it was to go before.
-    let driver = Driver::new(Domain::Line64, Start::Sparse);
+    let driver = Driver::unaware(Start::Sparse);
     driver.sim.fail_backs(BackFault::From(0));
     let append = driver.book.reserve_alloc(&driver.sim, LOG, extent(40, 1)).unwrap();
     assert!(driver.sim.back_calls() > 0, "the copy was tried");
     driver.book.cancel(append);
+}
+
+/// Each system call was a wait for all that append to the log, and most of what a second thread lost.
+#[test]
+fn a_chunk_that_is_made_again_asks_for_no_memory() {
+    let geometry = small_geometry();
+    let sim = formatted(Domain::Line64);
+    let churn = |book: &Book, rounds: u32| {
+        for _ in 0..rounds * ENTRIES {
+            for op in [EntryOp::Alloc(ExtentKind::Large), EntryOp::Free] {
+                let append = match op {
+                    EntryOp::Free => book.reserve_free(&sim, LOG, Page(2)).unwrap().unwrap().0,
+                    EntryOp::Alloc(_) => book.reserve_alloc(&sim, LOG, extent(2, 1)).unwrap(),
+                };
+                book.write(&sim, &append);
+                sim.fence();
+                book.commit(append);
+            }
+        }
+    };
+    let book = Book::new(&geometry);
+    churn(&book, 4);
+    let chunks = u64::from(lock(book.log(LOG)).chunks.tail().unwrap().index.0) + 1;
+    sim.fail_backs(BackFault::Never);
+    churn(&book, 40);
+    assert_eq!(sim.back_calls(), 0, "{chunks} chunks had memory");
+    // Another process does not know which of them do.
+    let (book, _) = Book::replay(&sim, &geometry).unwrap();
+    churn(&book, 40);
+    assert!((1..=chunks).contains(&sim.back_calls()), "{} for {chunks} chunks", sim.back_calls());
 }
