@@ -370,7 +370,7 @@ fn a_larger_run_with_memory_serves_where_the_file_system_is_full() {
 /// Frees `page`, a hole of its own, and takes it again until the peak before is two windows of releases old.
 fn churn(probe: &Probe, extents: &Extents, page: PageRange) {
     // What is released to a front counts when that is emptied, once in a window.
-    for _ in 0..3 * 4096 {
+    for _ in 0..3 * decay::WINDOW_RELEASES {
         extents.release(probe, LOG, page);
         assert_eq!(extents.allocate(probe, LOG, 1).expect("room"), page, "the best fit");
     }
@@ -395,6 +395,25 @@ fn decay_takes_what_was_freed_longest_ago() {
     let kept: Vec<bool> = blocks.iter().skip(1).step_by(2).map(has_memory).collect();
     assert!(kept.is_sorted(), "freed in this order: {kept:?}");
     assert!(!kept[0] && kept[19]);
+}
+
+#[test]
+fn use_that_goes_up_and_down_within_a_window_costs_no_system_call() {
+    let (probe, extents) = fresh(4000);
+    let allocate = |_| extents.allocate(&probe, LOG, 300).expect("room");
+    let mut peak: Vec<PageRange> = (0..10).map(allocate).collect();
+    probe.take_calls();
+    for _ in 0..20 {
+        peak.drain(..).for_each(|block| extents.release(&probe, LOG, block));
+        let few = extents.allocate(&probe, LOG, 300).expect("room");
+        for _ in 0..decay::WINDOW_RELEASES / 2 {
+            let block = extents.allocate(&probe, LOG, 300).expect("room");
+            extents.release(&probe, LOG, block);
+        }
+        extents.release(&probe, LOG, few);
+        peak.extend((0..10).map(allocate));
+    }
+    assert_eq!(probe.take_calls(), []);
 }
 
 #[test]
