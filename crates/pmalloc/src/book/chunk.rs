@@ -89,7 +89,7 @@ impl Area {
     pub(super) fn back<M: Medium>(self, m: &M, first: ChunkIndex, last: ChunkIndex) -> Result<()> {
         let start = self.span_of(first).start;
         m.back(Span::new(start, self.span_of(last).end() - start))
-            .map_err(Error::io("backing chunks of the bookkeeping log"))
+            .map_err(Error::io("backing a chunk of the bookkeeping log"))
     }
 
     /// Zeroes the body of a chunk that has memory and writes its header, without `next`. Nothing is
