@@ -48,6 +48,15 @@ impl Drop for Append {
     }
 }
 
+/// What a place in a log is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Request {
+    /// The allocation of an extent in a log.
+    Alloc(LogId, Extent),
+    /// The free of the extent from a page on, which a log holds.
+    Free(LogId, Page),
+}
+
 /// How often an append looks whether others have landed before it calls the book full: an append in flight
 /// keeps its log from being copied, and its thread may have lost the processor.
 const WAIT_ROUNDS: u32 = 200;
@@ -110,6 +119,51 @@ impl Book {
         live.hold = Hold::Freeing;
         let extent = live.extent;
         Ok(Some((self.take(&mut mirror, EntryOp::Free, extent), extent)))
+    }
+
+    /// Takes places for all `requests`, in their order, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reserve_alloc`], and [`Error::NotLive`] if a log does not hold an extent that is to be freed, or somebody
+    /// is freeing it.
+    pub(crate) fn reserve_all<M: Medium>(
+        &self,
+        m: &M,
+        requests: &[Request],
+    ) -> Result<Vec<Append>> {
+        match self.try_reserve_all(m, requests) {
+            // The first ones, in flight, may have kept a log from being copied that has no room for the others.
+            Err(Error::OutOfMemory { .. }) if requests.len() > 1 => {
+                self.collect_all(m);
+                self.try_reserve_all(m, requests)
+            }
+            result => result,
+        }
+    }
+
+    fn try_reserve_all<M: Medium>(&self, m: &M, requests: &[Request]) -> Result<Vec<Append>> {
+        let mut appends = Vec::with_capacity(requests.len());
+        for &request in requests {
+            match self.reserve(m, request) {
+                Ok(append) => appends.push(append),
+                Err(error) => {
+                    appends.into_iter().for_each(|append| self.cancel(append));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(appends)
+    }
+
+    fn reserve<M: Medium>(&self, m: &M, request: Request) -> Result<Append> {
+        match request {
+            Request::Alloc(log, extent) => self.reserve_alloc(m, log, extent),
+            Request::Free(log, start) => match self.reserve_free(m, log, start)? {
+                Some((append, _)) => Ok(append),
+                None => Err(Error::NotLive { offset: self.geometry.page_offset(start) }),
+            },
+        }
     }
 
     /// Stores the entry and flushes its line; needs no lock.

@@ -93,7 +93,7 @@ impl Book {
         for log in &self.logs {
             let mut log = lock(log);
             self.collect_fast(m, &mut log);
-            if !self.copying_helps(&log) {
+            if !self.copying_helps(&log) && !self.copying_empties_places(&log) {
                 continue;
             }
             if log.in_flight > 0 {
@@ -204,6 +204,12 @@ impl Book {
         log.chunks.len() as u64 * self.area.entries() / (log.live.len() as u64).max(1)
     }
 
+    /// Whether a copy would have room in as many chunks, of which none has any.
+    fn copying_empties_places(&self, log: &Log) -> bool {
+        !log.has_room() && (log.live.len() as u64) < log.chunks.len() as u64 * self.area.entries()
+    }
+
+    /// Whether a copy would take fewer chunks.
     fn copying_helps(&self, log: &Log) -> bool {
         log.chunks.len() as u64 > u64::from(self.chunks_for(log.live.len() as u64))
     }

@@ -44,7 +44,10 @@ use pmalloc_persist::{
     sync::{AtomicU32, Mutex, Ordering, lock},
 };
 
-pub(crate) use self::{append::Append, salvage::Extents};
+pub(crate) use self::{
+    append::{Append, Request},
+    salvage::Extents,
+};
 use self::{
     chunk::{Area, ChunkIndex},
     log::Log,

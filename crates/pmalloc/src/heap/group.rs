@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     arena::Target,
-    book::{Append, LogId},
+    book::{LogId, Request},
     error::{Error, Result},
     lane::Draft,
     layout::{
@@ -364,7 +364,7 @@ fn commit<M: Medium>(
             return Err(Error::Limit { what, limit: lane.group_max() as u64 });
         }
         // The last thing that may fail. All memory that what follows needs is allocated here, too.
-        let appends = reserve_appends(core, log, plan)?;
+        let appends = space.book.reserve_all(m, &requests(log, plan))?;
         let mut lines = Vec::with_capacity(plan.slots.len() + plan.cells.len() + plan.drafts.len());
         let mut unlinked = Vec::with_capacity(plan.freed.len());
         lane.record_group(m, &plan.drafts);
@@ -402,33 +402,17 @@ fn commit<M: Medium>(
     })?
 }
 
-/// Takes the places in the logs that the large blocks of a group need; all of them or none.
-fn reserve_appends<M: Medium>(core: &Core<M>, log: LogId, plan: &Plan<'_>) -> Result<Vec<Append>> {
-    let (m, book) = (core.medium(), &core.space.book);
-    let mut appends = Vec::new();
-    let mut reserve = || {
-        for reserved in &plan.allocated {
-            if let Reserved::Large { extent, .. } = *reserved {
-                appends.push(book.reserve_alloc(m, log, extent)?);
-            }
-        }
-        for freed in &plan.freed {
-            if let FreedKind::Large { range, log } = freed.kind {
-                let Some((append, _)) = book.reserve_free(m, log, range.start)? else {
-                    return Err(Error::NotLive { offset: freed.span.start });
-                };
-                appends.push(append);
-            }
-        }
-        Ok(())
-    };
-    match reserve() {
-        Ok(()) => Ok(appends),
-        Err(error) => {
-            appends.into_iter().for_each(|append| book.cancel(append));
-            Err(error)
-        }
-    }
+/// What a group asks of the logs for its large blocks.
+fn requests(log: LogId, plan: &Plan<'_>) -> Vec<Request> {
+    let allocated = plan.allocated.iter().filter_map(|reserved| match *reserved {
+        Reserved::Large { extent, .. } => Some(Request::Alloc(log, extent)),
+        Reserved::Small { .. } => None,
+    });
+    let freed = plan.freed.iter().filter_map(|freed| match freed.kind {
+        FreedKind::Large { range, log } => Some(Request::Free(log, range.start)),
+        FreedKind::Small { .. } => None,
+    });
+    allocated.chain(freed).collect()
 }
 
 /// Sets the live bits of the blocks that a group allocates, and notes their lines.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use pmalloc_persist::{Anon, Medium, Offset, Word, sync::lock};
 
 use super::{
-    Append, Book, Extent, Held, LogId,
+    Append, Book, Extent, Held, LogId, Request,
     chunk::{ChunkIndex, Link},
     gc::Compacted,
 };
@@ -99,10 +99,16 @@ impl Fixture {
         Book::replay(&self.m, &self.geometry).unwrap()
     }
 
-    /// Reopens, and compares the extents with the model and the mirrors with those before.
-    fn reopen(&mut self) {
+    /// Replays the book, and compares the extents with the model.
+    fn replays(&self) -> Book {
         let (book, held) = self.replayed();
         assert_eq!(held, self.model.values().copied().collect::<Vec<_>>());
+        book
+    }
+
+    /// Reopens, and compares the extents with the model and the mirrors with those before.
+    fn reopen(&mut self) {
+        let book = self.replays();
         assert_eq!(mirrors(&book), mirrors(&self.book));
         self.book = book;
     }
@@ -535,4 +541,48 @@ fn an_append_that_was_written_may_be_dropped_with_the_book() {
 fn an_append_that_is_dropped_is_reported() {
     let fixture = Fixture::new();
     drop(fixture.book.reserve_alloc(&fixture.m, LOG, extent(0, 1)).unwrap());
+}
+
+/// A book with a place left in a chunk that is mostly garbage, and no chunk that may be taken.
+fn almost_full() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.alloc(LOG, 0, 1);
+    fixture.churn(LOG, 2, 2);
+    let pool = &fixture.book.pool;
+    pool.take_many(pool.free() - 3, 0).unwrap();
+    fixture
+}
+
+/// A group of operations found the book full, although its log was mostly garbage.
+#[test]
+fn several_appends_find_room_that_a_copy_makes() {
+    let more = |start| Request::Alloc(LOG, extent(start, 1));
+    let fixture = almost_full();
+    let (book, m) = (&fixture.book, &fixture.m);
+    let first = book.reserve_alloc(m, LOG, extent(2, 1)).unwrap();
+    let error = book.reserve_alloc(m, LOG, extent(4, 1)).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { .. }), "the first is in its way: {error}");
+    book.cancel(first);
+
+    let mut fixture = almost_full();
+    let requests = [more(2), more(4), Request::Free(LOG, Page(0)), more(6)];
+    let appends = fixture.book.reserve_all(&fixture.m, &requests).unwrap();
+    appends.into_iter().for_each(|append| fixture.finish(append));
+    fixture.replays();
+}
+
+#[test]
+fn appends_of_which_one_can_not_be_are_none() {
+    let mut fixture = almost_full();
+    let (book, m) = (&fixture.book, &fixture.m);
+    let too_many: Vec<Request> =
+        (1..30).map(|page| Request::Alloc(LOG, extent(2 * page, 1))).collect();
+    let error = book.reserve_all(m, &too_many).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    let twice = [Request::Free(LOG, Page(0)); 2];
+    let error = book.reserve_all(m, &twice).unwrap_err();
+    assert!(matches!(error, Error::NotLive { .. }), "{error}");
+    assert_eq!(lock(book.log(LOG)).in_flight, 0);
+    fixture.free(0);
+    fixture.replays();
 }
