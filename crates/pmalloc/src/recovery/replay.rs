@@ -6,7 +6,7 @@ use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
 
 use super::state::{self, StateImage};
 use crate::{
-    book::{Append, Book, Extent, Held, LogId},
+    book::{Append, Book, Extent, Held, LogId, Request},
     error::{Error, Result},
     lane::{self, LaneImage, Left},
     layout::{
@@ -130,6 +130,8 @@ struct Replay<'a, M> {
     /// The extents that records in flight allocate or free, and their blocks, in address order: a group may name slots
     /// inside them.
     in_flight: Vec<(PageRange, u64)>,
+    /// What the redone records ask of the logs.
+    requests: Vec<Request>,
     appends: Vec<Append>,
 }
 
@@ -160,6 +162,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             held,
             grown_pages,
             in_flight: Vec::new(),
+            requests: Vec::new(),
             appends: Vec::new(),
         })
     }
@@ -187,6 +190,13 @@ impl<'a, M: Medium> Replay<'a, M> {
         for (log, record) in records.iter().filter(|(_, record)| !record.op.is_alloc()) {
             self.apply(*log, record)?;
         }
+        self.append_all()
+    }
+
+    /// Writes the entries that are missing.
+    fn append_all(&mut self) -> Result<()> {
+        self.appends = self.book.reserve_all(self.m, &self.requests)?;
+        self.appends.iter().for_each(|append| self.book.write(self.m, append));
         Ok(())
     }
 
@@ -250,9 +260,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             return Ok(());
         }
         let extent = Extent { range, kind: ExtentKind::Large, tag };
-        let append = self.book.reserve_alloc(self.m, log, extent)?;
-        self.book.write(self.m, &append);
-        self.appends.push(append);
+        self.requests.push(Request::Alloc(log, extent));
         self.held.insert(range.start, Held { extent, log });
         Ok(())
     }
@@ -260,10 +268,7 @@ impl<'a, M: Medium> Replay<'a, M> {
     fn free_extent(&mut self, record: &Record) -> Result<()> {
         let range = self.range_of(record)?;
         let Some(held) = self.held.remove(&range.start) else { return Ok(()) };
-        let reserved = self.book.reserve_free(self.m, held.log, range.start)?;
-        let (append, _) = reserved.expect("the log holds the extents that it was replayed to");
-        self.book.write(self.m, &append);
-        self.appends.push(append);
+        self.requests.push(Request::Free(held.log, range.start));
         Ok(())
     }
 
