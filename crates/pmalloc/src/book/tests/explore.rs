@@ -548,7 +548,7 @@ fn a_full_file_system_is_an_error_that_changes_nothing() {
     driver.book.cancel(append);
 }
 
-/// Each system call was a wait for all that append to the log, and most of what a second thread lost.
+/// Each chunk that was made cost a system call, with the log's lock held.
 #[test]
 fn a_chunk_that_is_made_again_asks_for_no_memory() {
     let geometry = small_geometry();
