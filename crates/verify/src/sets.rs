@@ -118,7 +118,7 @@ fn full_disk(nesting: u32) -> Vec<Case> {
 }
 
 /// Operations that ask for memory, each refused at its first, second or third call for it: before anything is reserved, or
-/// when only the bookkeeping log still wants a chunk.
+/// when only the bookkeeping log still wants a chunk. That has memory unless the process is a new one, which knows of none.
 fn no_room(nesting: u32) -> Vec<Case> {
     let ops =
         [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::PublishBlocks, Op::PublishPages];
@@ -126,9 +126,12 @@ fn no_room(nesting: u32) -> Vec<Case> {
     for domain in DOMAINS {
         for start in Start::ALL {
             for op in ops {
-                for nth in 0..3 {
-                    let scene = Scene::NoRoom(start, vec![Step { op, lane: 0 }], nth);
-                    cases.push(Case { scene, domain, nesting });
+                for steps in [&[op][..], &[Op::Reopen, op]] {
+                    let steps: Vec<Step> = steps.iter().map(|&op| Step { op, lane: 0 }).collect();
+                    for nth in 0..3 {
+                        let scene = Scene::NoRoom(start, steps.clone(), nth);
+                        cases.push(Case { scene, domain, nesting });
+                    }
                 }
             }
         }
