@@ -406,6 +406,9 @@ impl<M: Medium + 'static> Heap<M> {
 
     /// Gives free memory back to the file system and returns how many bytes.
     ///
+    /// On its own the heap gives back only what is beyond its use of late: the most pages in use over the last 65 536 to
+    /// 131 072 frees of large blocks and of slabs, and a sixteenth more. A program that has shrunk for good says so here.
+    ///
     /// # Errors
     ///
     /// [`Error::Io`].
