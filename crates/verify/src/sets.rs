@@ -118,20 +118,22 @@ fn full_disk(nesting: u32) -> Vec<Case> {
 }
 
 /// Operations that ask for memory, each refused at its first, second or third call for it: before anything is reserved, or
-/// when only the bookkeeping log still wants a chunk. That has memory unless the process is a new one, which knows of none.
+/// when only the bookkeeping log still wants a chunk. A process that made the chunk before asks for no memory: so all is tried
+/// in one that has just opened the heap, too.
 fn no_room(nesting: u32) -> Vec<Case> {
     let ops =
         [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::PublishBlocks, Op::PublishPages];
+    let step = |op| Step { op, lane: 0 };
+    let sequences =
+        ops.into_iter().flat_map(|op| [vec![step(op)], vec![step(Op::Reopen), step(op)]]);
+    let sequences: Vec<Vec<Step>> = sequences.collect();
     let mut cases = Vec::new();
     for domain in DOMAINS {
         for start in Start::ALL {
-            for op in ops {
-                for steps in [&[op][..], &[Op::Reopen, op]] {
-                    let steps: Vec<Step> = steps.iter().map(|&op| Step { op, lane: 0 }).collect();
-                    for nth in 0..3 {
-                        let scene = Scene::NoRoom(start, steps.clone(), nth);
-                        cases.push(Case { scene, domain, nesting });
-                    }
+            for steps in &sequences {
+                for nth in 0..3 {
+                    let scene = Scene::NoRoom(start, steps.clone(), nth);
+                    cases.push(Case { scene, domain, nesting });
                 }
             }
         }

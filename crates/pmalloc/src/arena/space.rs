@@ -173,10 +173,7 @@ impl<M: Medium> Space<M> {
 
     /// Frees the extent of the slab at `start`: durably in the log, then in the page map and the extents.
     pub(crate) fn free_extent(&self, log: LogId, start: Page) -> Result<()> {
-        let reserved = self.book.reserve_free(&self.medium, log, start)?;
-        let Some((append, extent)) = reserved else {
-            return Err(Error::NotLive { offset: self.page_offset(start) });
-        };
+        let (append, extent) = self.book.reserve_free(&self.medium, log, start)?;
         self.book.write(&self.medium, &append);
         // CRASH: without the entry the slab is still there, empty; with it, its pages are free.
         self.medium.fence();

@@ -93,40 +93,38 @@ impl Book {
         Ok(self.take(&mut mirror, EntryOp::Alloc(extent.kind), extent))
     }
 
-    /// Takes a place in `log` for the free of the extent from `start` on, and says which extent that is;
-    /// `None` if the log holds none there, or somebody is freeing it. From here on nothing can fail, and a
-    /// second free of the extent finds none.
+    /// Takes a place in `log` for the free of the extent from `start` on, and says which extent that is.
+    /// From here on nothing can fail, and a second free of the extent finds none.
     ///
     /// # Errors
     ///
-    /// As [`Self::reserve_alloc`].
+    /// As [`Self::reserve_alloc`], and [`Error::NotLive`] if the log holds no extent there, or somebody is freeing it.
     #[inline]
     pub(crate) fn reserve_free<M: Medium>(
         &self,
         m: &M,
         log: LogId,
         start: Page,
-    ) -> Result<Option<(Append, Extent)>> {
+    ) -> Result<(Append, Extent)> {
         let mirror = lock(self.log(log));
         if !mirror.holds_firmly(start) {
-            return Ok(None);
+            return Err(self.not_live(start));
         }
         let mut mirror = self.room(m, mirror, Want::Free)?;
         // Making room may have let go of the lock.
         let Some(live) = mirror.live.get_mut(&start).filter(|live| live.hold == Hold::Firm) else {
-            return Ok(None);
+            return Err(self.not_live(start));
         };
         live.hold = Hold::Freeing;
         let extent = live.extent;
-        Ok(Some((self.take(&mut mirror, EntryOp::Free, extent), extent)))
+        Ok((self.take(&mut mirror, EntryOp::Free, extent), extent))
     }
 
     /// Takes places for all `requests`, in their order, or none.
     ///
     /// # Errors
     ///
-    /// As [`Self::reserve_alloc`], and [`Error::NotLive`] if a log does not hold an extent that is to be freed, or somebody
-    /// is freeing it.
+    /// As [`Self::reserve_alloc`] and [`Self::reserve_free`].
     pub(crate) fn reserve_all<M: Medium>(
         &self,
         m: &M,
@@ -159,11 +157,12 @@ impl Book {
     fn reserve<M: Medium>(&self, m: &M, request: Request) -> Result<Append> {
         match request {
             Request::Alloc(log, extent) => self.reserve_alloc(m, log, extent),
-            Request::Free(log, start) => match self.reserve_free(m, log, start)? {
-                Some((append, _)) => Ok(append),
-                None => Err(Error::NotLive { offset: self.geometry.page_offset(start) }),
-            },
+            Request::Free(log, start) => self.reserve_free(m, log, start).map(|(append, _)| append),
         }
+    }
+
+    fn not_live(&self, start: Page) -> Error {
+        Error::NotLive { offset: self.geometry.page_offset(start) }
     }
 
     /// Stores the entry and flushes its line; needs no lock.

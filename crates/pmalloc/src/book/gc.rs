@@ -93,7 +93,7 @@ impl Book {
         for log in &self.logs {
             let mut log = lock(log);
             self.collect_fast(m, &mut log);
-            if !self.copying_helps(&log) && !self.copying_empties_places(&log) {
+            if !self.copying_helps(&log) && !self.copying_makes_room(&log) {
                 continue;
             }
             if log.in_flight > 0 {
@@ -204,8 +204,8 @@ impl Book {
         log.chunks.len() as u64 * self.area.entries() / (log.live.len() as u64).max(1)
     }
 
-    /// Whether a copy would have room in as many chunks, of which none has any.
-    fn copying_empties_places(&self, log: &Log) -> bool {
+    /// Whether a copy that fills as many chunks would have a place left, and the log has none.
+    fn copying_makes_room(&self, log: &Log) -> bool {
         !log.has_room() && (log.live.len() as u64) < log.chunks.len() as u64 * self.area.entries()
     }
 

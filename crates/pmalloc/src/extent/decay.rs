@@ -7,9 +7,8 @@
 //!
 //! Volatile.
 
-/// Releases per window: so many that a program whose use goes up and down meets its peak again before it is forgotten.
-/// With 4096 of them, eight threads with 64 large blocks each spent a quarter of their time on giving memory back and
-/// getting it again.
+/// Releases per window: so many that a program whose use goes up and down meets its peak again before it is forgotten. How
+/// much fewer cost is in `docs/benchmarks.md`.
 pub(super) const WINDOW_RELEASES: u32 = 64 << 10;
 
 /// Memory beyond the recent peak: one part in this many of it, for what fragmentation makes unusable.

@@ -152,9 +152,7 @@ fn unlink_large<M: Medium>(
     let space = &core.space;
     let claim = state.claim.as_mut().expect("prepared with a lane");
     claim.with(|lane| {
-        let Some((append, extent)) = space.book.reserve_free(m, log, start)? else {
-            return Err(Error::NotLive { offset: block });
-        };
+        let (append, extent) = space.book.reserve_free(m, log, start)?;
         let pages = extent.range.pages;
         lane.record(m, Draft { op: Op::FreeLarge, block, pages, slot: place, version });
         // CRASH: the operation is decided by this fence.

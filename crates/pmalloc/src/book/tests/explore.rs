@@ -174,7 +174,7 @@ fn recover(
     }
     for (start, held) in found.iter().filter(|(start, _)| !expect.after.contains_key(start)) {
         let append = book.reserve_free(sim, held.log, Page(*start));
-        let (append, _) = append.map_err(|error| error.to_string())?.ok_or("not held")?;
+        let (append, _) = append.map_err(|error| error.to_string())?;
         appends.push(append);
     }
     appends.iter().for_each(|append| book.write(sim, append));
@@ -210,7 +210,7 @@ fn works(sim: &Sim, book: &Book, held: &[Held]) -> Result<(), String> {
     let mut appends = Vec::new();
     for held in held {
         let append = book.reserve_free(sim, held.log, held.extent.range.start);
-        let (append, extent) = append.map_err(|error| error.to_string())?.ok_or("not held")?;
+        let (append, extent) = append.map_err(|error| error.to_string())?;
         assert_eq!(extent, held.extent);
         appends.push(append);
     }
@@ -350,8 +350,7 @@ impl Driver {
         let mut appends = Vec::new();
         for start in frees {
             let log = self.now[start].log;
-            let (append, _) =
-                self.book.reserve_free(&self.sim, log, Page(*start)).unwrap().unwrap();
+            let (append, _) = self.book.reserve_free(&self.sim, log, Page(*start)).unwrap();
             appends.push(append);
         }
         for (log, start) in allocs {
@@ -551,29 +550,21 @@ fn a_full_file_system_is_an_error_that_changes_nothing() {
 /// Each chunk that was made cost a system call, with the log's lock held.
 #[test]
 fn a_chunk_that_is_made_again_asks_for_no_memory() {
-    let geometry = small_geometry();
-    let sim = formatted(Domain::Line64);
-    let churn = |book: &Book, rounds: u32| {
+    let mut driver = Driver::new(Domain::Line64, Start::Fresh);
+    let churn = |driver: &mut Driver, rounds: u32| {
         for _ in 0..rounds * ENTRIES {
-            for op in [EntryOp::Alloc(ExtentKind::Large), EntryOp::Free] {
-                let append = match op {
-                    EntryOp::Free => book.reserve_free(&sim, LOG, Page(2)).unwrap().unwrap().0,
-                    EntryOp::Alloc(_) => book.reserve_alloc(&sim, LOG, extent(2, 1)).unwrap(),
-                };
-                book.write(&sim, &append);
-                sim.fence();
-                book.commit(append);
-            }
+            driver.step(Step::Alloc);
+            driver.step(Step::FreeLowest);
         }
     };
-    let book = Book::new(&geometry);
-    churn(&book, 4);
-    let chunks = u64::from(lock(book.log(LOG)).chunks.tail().unwrap().index.0) + 1;
-    sim.fail_backs(BackFault::Never);
-    churn(&book, 40);
-    assert_eq!(sim.back_calls(), 0, "{chunks} chunks had memory");
+    churn(&mut driver, 4);
+    let chunks = u64::from(lock(driver.book.log(LOG)).chunks.tail().unwrap().index.0) + 1;
+    driver.sim.fail_backs(BackFault::Never);
+    churn(&mut driver, 40);
+    assert_eq!(driver.sim.back_calls(), 0, "{chunks} chunks had memory");
     // Another process does not know which of them do.
-    let (book, _) = Book::replay(&sim, &geometry).unwrap();
-    churn(&book, 40);
-    assert!((1..=chunks).contains(&sim.back_calls()), "{} for {chunks} chunks", sim.back_calls());
+    (driver.book, _) = Book::replay(&driver.sim, &small_geometry()).unwrap();
+    churn(&mut driver, 40);
+    let calls = driver.sim.back_calls();
+    assert!((1..=chunks).contains(&calls), "{calls} for {chunks} chunks");
 }

@@ -64,8 +64,7 @@ impl Fixture {
 
     fn reserve_free(&self, start: u32) -> Append {
         let held = self.model[&start];
-        let (append, extent) =
-            self.book.reserve_free(&self.m, held.log, Page(start)).unwrap().unwrap();
+        let (append, extent) = self.book.reserve_free(&self.m, held.log, Page(start)).unwrap();
         assert_eq!(extent, held.extent);
         append
     }
@@ -221,11 +220,16 @@ fn a_second_free_and_a_free_in_another_log_find_nothing() {
     let mut fixture = Fixture::new();
     fixture.alloc(LOG, 3, 2);
     let pending = fixture.book.reserve_alloc(&fixture.m, LOG, extent(8, 1)).unwrap();
-    assert!(fixture.book.reserve_free(&fixture.m, LOG, Page(8)).unwrap().is_none());
-    assert!(fixture.book.reserve_free(&fixture.m, OTHER, Page(3)).unwrap().is_none());
-    assert!(fixture.book.reserve_free(&fixture.m, LOG, Page(4)).unwrap().is_none());
+    let finds_nothing = |fixture: &Fixture, log, start| {
+        let error = fixture.book.reserve_free(&fixture.m, log, Page(start)).unwrap_err();
+        let wanted = fixture.geometry.page_offset(Page(start));
+        matches!(error, Error::NotLive { offset } if offset == wanted)
+    };
+    assert!(finds_nothing(&fixture, LOG, 8));
+    assert!(finds_nothing(&fixture, OTHER, 3));
+    assert!(finds_nothing(&fixture, LOG, 4));
     let append = fixture.reserve_free(3);
-    assert!(fixture.book.reserve_free(&fixture.m, LOG, Page(3)).unwrap().is_none());
+    assert!(finds_nothing(&fixture, LOG, 3));
     assert!(fixture.book.holds(Page(3)).is_some(), "held until the free counts");
     fixture.book.cancel(append);
     fixture.finish(pending);
@@ -472,7 +476,7 @@ fn a_book_that_was_full_because_an_append_stalled_goes_on_when_it_lands() {
         }
         if errors == 0 {
             match fixture.book.reserve_free(&fixture.m, LOG, Page(40)) {
-                Ok(append) => fixture.finish(append.unwrap().0),
+                Ok((append, _)) => fixture.finish(append),
                 Err(_) => errors += 1,
             }
         }
