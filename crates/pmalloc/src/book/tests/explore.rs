@@ -11,7 +11,7 @@
 use std::sync::{Arc, Mutex};
 
 use pmalloc_persist::{
-    Span,
+    PAGE_BYTES, Span,
     sim::{
         BackFault, Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions, SiteCount,
         SiteKind,
@@ -547,24 +547,38 @@ fn a_full_file_system_is_an_error_that_changes_nothing() {
     driver.book.cancel(append);
 }
 
+/// Allocates and frees until so many chunks are full.
+fn churn(driver: &mut Driver, chunks: u32) {
+    for _ in 0..chunks * ENTRIES / 2 {
+        driver.step(Step::Alloc);
+        driver.step(Step::FreeLowest);
+    }
+}
+
 /// Each chunk that was made cost a system call, with the log's lock held.
 #[test]
 fn a_chunk_that_is_made_again_asks_for_no_memory() {
     let mut driver = Driver::new(Domain::Line64, Start::Fresh);
-    let churn = |driver: &mut Driver, rounds: u32| {
-        for _ in 0..rounds * ENTRIES {
-            driver.step(Step::Alloc);
-            driver.step(Step::FreeLowest);
-        }
-    };
-    churn(&mut driver, 4);
+    churn(&mut driver, 8);
     let chunks = u64::from(lock(driver.book.log(LOG)).chunks.tail().unwrap().index.0) + 1;
     driver.sim.fail_backs(BackFault::Never);
-    churn(&mut driver, 40);
+    churn(&mut driver, 80);
     assert_eq!(driver.sim.back_calls(), 0, "{chunks} chunks had memory");
     // Another process does not know which of them do.
     (driver.book, _) = Book::replay(&driver.sim, &small_geometry()).unwrap();
-    churn(&mut driver, 40);
+    churn(&mut driver, 80);
     let calls = driver.sim.back_calls();
     assert!((1..=chunks).contains(&calls), "{calls} for {chunks} chunks");
+}
+
+/// The simulator would end the process, as a mapping would, were a page touched that has no memory.
+#[test]
+fn a_chunk_on_a_page_of_which_none_was_made_gets_memory() {
+    let mut driver = Driver::new(Domain::Line64, Start::Fresh);
+    driver.step(Step::Alloc);
+    let page = u32::try_from(PAGE_BYTES / small_geometry().chunk_bytes).unwrap();
+    let others = driver.book.pool.take_many(2 * page, 0).unwrap();
+    churn(&mut driver, 4);
+    let tail = lock(driver.book.log(LOG)).chunks.tail().unwrap().index;
+    assert!(others.last().is_some_and(|last| *last < tail), "{tail:?} follows those taken");
 }
