@@ -56,7 +56,7 @@ pub(crate) enum Command {
 pub(crate) struct CreateArgs {
     /// File to create
     pub(crate) path: PathBuf,
-    /// Most bytes it may ever hold; K, M, G are accepted [default: chosen by the library]
+    /// Most bytes it may ever hold, such as 64M, 1.5G or 2T [default: chosen by the library]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
     /// Name of the data's layout, checked at every open
@@ -300,16 +300,12 @@ pub(crate) fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().expect("no value is skipped").get_name().to_owned()
 }
 
-/// Reads a number of bytes with an optional suffix K, M or G (powers of 1024).
+/// Reads a number of bytes. All units are powers of 1024, with and without `i`: what the command prints, it reads.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, unit_bytes) = match text.char_indices().last() {
-        Some((end, 'K' | 'k')) => (&text[..end], 1 << 10),
-        Some((end, 'M' | 'm')) => (&text[..end], 1 << 20),
-        Some((end, 'G' | 'g')) => (&text[..end], 1 << 30),
-        _ => (text, 1_u64),
-    };
-    let count: u64 = digits.parse().map_err(|_| "a number, with K, M or G behind it".to_owned())?;
-    count.checked_mul(unit_bytes).ok_or_else(|| "too large".to_owned())
+    let sizes = parse_size::Config::new().with_binary();
+    sizes
+        .parse_size(text)
+        .map_err(|error| format!("{error}; a size is written 64M, 1.5G or '16 GiB'"))
 }
 
 #[cfg(test)]
@@ -324,13 +320,28 @@ mod tests {
     }
 
     #[test]
-    fn sizes_accept_suffixes_and_refuse_the_rest() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("3K"), Ok(3 << 10));
-        assert_eq!(parse_size("3m"), Ok(3 << 20));
-        assert_eq!(parse_size("16G"), Ok(16 << 30));
-        for wrong in ["", "K", "1T", "-1", "1.5G", "99999999999G", "é"] {
-            assert!(parse_size(wrong).is_err(), "{wrong:?}");
+    fn sizes_are_read_as_people_and_this_command_write_them() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("3K", 3 << 10),
+            ("3m", 3 << 20),
+            ("16G", 16 << 30),
+            ("1T", 1 << 40),
+            ("1.5G", 3 << 29),
+            ("16GiB", 16 << 30),
+            ("16.0 GiB", 16 << 30),
+            ("64 MB", 64 << 20),
+            ("512 B", 512),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text:?}");
+            // To the tenth that is printed.
+            let printed =
+                parse_size(&crate::output::bytes(bytes)).expect("what is printed is read");
+            assert!(printed.abs_diff(bytes) <= bytes / 20, "{text:?}");
+        }
+        for wrong in ["", "K", "-1", "1X", "1,5G", "99999999999G", "é", "1.5.2G"] {
+            let error = parse_size(wrong).expect_err(wrong);
+            assert!(error.contains("1.5G"), "{error}");
         }
     }
 }

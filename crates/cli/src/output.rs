@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use bytesize::ByteSize;
 use pmalloc_persist::Mapped;
 use serde::{
     Serialize,
@@ -77,15 +78,9 @@ pub(crate) fn warn_if_forced(mapped: &Mapped) {
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes for people, in powers of 1024; the command reads it, too.
 pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    for (unit, shift) in UNITS {
-        if count >> shift > 0 {
-            return format!("{:.1} {unit}", as_f64(count) / as_f64(1 << shift));
-        }
-    }
-    format!("{count} B")
+    ByteSize::b(count).display().iec().to_string()
 }
 
 /// A duration for people.
@@ -117,7 +112,7 @@ mod tests {
     fn figures_for_people_have_units() {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1 << 20), "1.0 MiB");
-        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
         assert_eq!(duration(999), "999 ns");
         assert_eq!(duration(1_500_000), "1.5 ms");
     }

@@ -8,6 +8,7 @@ use std::{alloc::Layout, fs};
 
 use common::{Place, expect_keys, run, spawn, str};
 use pmalloc::Heap;
+use uuid::{Uuid, Variant};
 
 const INFO_KEYS: [&str; 14] = [
     "format",
@@ -42,6 +43,37 @@ fn create_makes_a_heap_and_says_what_it_is() {
 }
 
 #[test]
+fn the_identity_of_a_heap_is_a_random_uuid_and_its_own() {
+    let place = Place::new();
+    let uuid = |name: &str| {
+        let info = run(&["info", str(&place.heap(name)), "--json"]).expect_code(0).json();
+        let text = info["uuid"].as_str().expect("a text").to_owned();
+        (Uuid::parse_str(&text).expect("as RFC 9562 has it"), text)
+    };
+    let ((one, text), (other, _)) = (uuid("one"), uuid("other"));
+    // Hyphenated, in lower case.
+    assert_eq!(text, one.to_string());
+    for uuid in [one, other] {
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (4, Variant::RFC4122), "{uuid}");
+    }
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_size_that_the_command_printed_is_one_that_it_takes() {
+    let place = Place::new();
+    let printed = |name: &str, size: &str| {
+        let path = place.path(name);
+        let text = run(&["create", str(&path), "--capacity", size]).expect_code(0).stdout();
+        let line = text.lines().find_map(|line| line.strip_prefix("capacity"));
+        line.expect("a capacity").trim().to_owned()
+    };
+    let size = printed("first", "1.5G");
+    assert_eq!(size, "1.5 GiB");
+    assert_eq!(printed("second", &size), size);
+}
+
+#[test]
 fn create_leaves_what_exists_alone() {
     let place = Place::new();
     let path = place.file("precious", b"not a heap");
@@ -65,6 +97,7 @@ fn usage_is_code_2() {
         &["frobnicate"][..],
         &["create"],
         &["create", str(&path), "--capacity", "1X"],
+        &["create", str(&path), "--capacity", "-1"],
         &["create", str(&path), "--stripes", "99"],
         &["create", str(&path), "--model", "gc"],
         &["replay", "--kills", "many"],

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::{
     args::{HeapArgs, OutputFlags},
@@ -47,7 +48,7 @@ pub(super) fn show(path: &Path, output: OutputFlags) -> Result<(), Failure> {
     let info = pmalloc::info(path).map_err(Failure::heap(path))?;
     let shown = Shown {
         format: info.format,
-        uuid: hyphenated(info.uuid),
+        uuid: Uuid::from_u128(info.uuid).to_string(),
         layout: info.layout,
         model: name(info.model),
         policy: info.policy.map(name),
@@ -99,21 +100,4 @@ fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
 /// The name that the command line has for a choice of the library.
 fn name(choice: impl std::fmt::Debug) -> String {
     format!("{choice:?}").to_lowercase()
-}
-
-/// The usual form of a UUID.
-fn hyphenated(uuid: u128) -> String {
-    let digits = format!("{uuid:032x}");
-    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    groups.join("-")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uuid_has_its_hyphens() {
-        assert_eq!(hyphenated(0xab << 120), "ab000000-0000-0000-0000-000000000000");
-    }
 }

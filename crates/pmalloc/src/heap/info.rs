@@ -22,7 +22,7 @@ use crate::{
 pub struct Info {
     /// Version of the format.
     pub format: u64,
-    /// Random identity.
+    /// Random identity: a UUID of version 4, its first byte the highest. Heaps made before have 128 random bits.
     pub uuid: u128,
     /// The application's name for its data; empty if it gave none.
     pub layout: String,

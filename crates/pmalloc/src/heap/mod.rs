@@ -539,7 +539,7 @@ impl<M: Medium + 'static> fmt::Debug for Heap<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = &self.core().header;
         f.debug_struct("Heap")
-            .field("uuid", &format_args!("{:032x}", header.uuid))
+            .field("uuid", &uuid::Uuid::from_u128(header.uuid))
             .field("layout", &header.layout_name)
             .field("capacity_bytes", &header.geometry.capacity_bytes)
             .finish_non_exhaustive()

@@ -324,7 +324,7 @@ impl HeapOptions {
         })?;
         let created_s = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.as_secs());
         Ok(Header {
-            uuid: u128::from_le_bytes(uuid),
+            uuid: uuid::Builder::from_random_bytes(uuid).into_uuid().as_u128(),
             model: Model::Log,
             created_s,
             layout_name,

@@ -29,7 +29,7 @@ on_media! {
         pub(crate) features_compatible: Word,
         /// Persistent: features that a program without them must refuse.
         pub(crate) features_required: Word,
-        /// Persistent: random identity, low and high half.
+        /// Persistent: random identity, a UUID of version 4, low and high half.
         pub(crate) uuid: [Word; 2],
         /// Persistent: consistency model, see [`Model`].
         pub(crate) model: Word,
