@@ -7,6 +7,8 @@
  *
  * For all functions:
  * - An int result is 0 or one of PMA_E_*. An error changes nothing. pma_last_error() says in a sentence what went wrong.
+ *   PMA_E_IO leaves the system's reason in errno; so does PMA_E_FULL (ENOSPC, EDQUOT, EFBIG), with ENOMEM for a heap that
+ *   has reached its capacity.
  * - A NULL where nothing else is said is PMA_E_INVAL. Pointers that are not NULL must be valid for what they point to;
  *   a pointer to a slot may be any address: one that is no slot of the heap is PMA_E_SLOT_FOREIGN.
  * - All may be called from any thread at any time, but pma_close, which must be the last call on its heap. None may be
@@ -30,7 +32,7 @@ extern "C" {
 
 /* Errors. The numbers never change. */
 #define PMA_E_INVAL 1        /* an argument that no heap accepts */
-#define PMA_E_FULL 2         /* no room left in the heap */
+#define PMA_E_FULL 2         /* no room left in the heap or its file system: free blocks, and try again */
 #define PMA_E_NOT_LIVE 3     /* not a live or reserved block, or no root of this name */
 #define PMA_E_SLOT_FULL 4    /* the slot owns a block already */
 #define PMA_E_SLOT_EMPTY 5   /* the slot owns no block */

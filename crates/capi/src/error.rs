@@ -2,12 +2,14 @@
 
 use std::{
     cell::RefCell,
+    error::Error as _,
     ffi::{CStr, CString, c_char, c_int},
-    fmt,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use pmalloc::{Error, persist::MapError};
+use rustix::io::Errno;
 
 use crate::numbers::*;
 
@@ -19,13 +21,17 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) struct Failure {
     code: c_int,
     text: String,
+    /// What the call leaves in `errno`, if anything.
+    errno: Option<c_int>,
 }
 
 impl Failure {
     /// A failure that `text`, a sentence, explains.
     #[cold]
     pub(crate) fn new(code: c_int, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        // A full heap says what a full memory says.
+        let errno = (code == PMA_E_FULL).then_some(Errno::NOMEM.raw_os_error());
+        Self { code, text: text.into(), errno }
     }
 
     /// An argument that no heap accepts.
@@ -58,9 +64,31 @@ impl From<Error> for Failure {
             Error::RootMissing { name } => {
                 Self::new(PMA_E_NOT_LIVE, format!("no root is called {name:?}"))
             }
-            error => Self::new(code_of(&error), error.to_string()),
+            error => {
+                let failure = Self::new(code_of(&error), error.to_string());
+                Self { errno: errno_of(&error).or(failure.errno), ..failure }
+            }
         }
     }
+}
+
+/// The number of the system's error behind `error`, if there is one that a program acts on.
+fn errno_of(error: &Error) -> Option<c_int> {
+    use {Error as E, MapError as M};
+    let errno = match error {
+        E::Map(M::NotFound { .. }) => Errno::NOENT,
+        E::Map(M::NotPermitted { .. } | M::ForeignOwner { .. }) => Errno::ACCESS,
+        E::Map(M::Io { .. }) | E::Io { .. } => return system_error(error),
+        E::NoSpace { .. } => {
+            return system_error(error).or(Some(Errno::NOSPC.raw_os_error()));
+        }
+        _ => return None,
+    };
+    Some(errno.raw_os_error())
+}
+
+fn system_error(error: &Error) -> Option<c_int> {
+    error.source()?.downcast_ref::<io::Error>()?.raw_os_error()
 }
 
 /// The number of an error of the library.
@@ -69,7 +97,7 @@ fn code_of(error: &Error) -> c_int {
     match error {
         // A durability that the memory does not have is a wrong option.
         E::Invalid { .. } | E::Map(M::NotPowerSafe { .. }) => PMA_E_INVAL,
-        E::OutOfMemory { .. } => PMA_E_FULL,
+        E::OutOfMemory { .. } | E::NoSpace { .. } => PMA_E_FULL,
         E::NotLive { .. } | E::RootMissing { .. } => PMA_E_NOT_LIVE,
         E::SlotFull { .. } => PMA_E_SLOT_FULL,
         E::SlotEmpty { .. } => PMA_E_SLOT_EMPTY,
@@ -120,10 +148,14 @@ fn caught<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Notes the sentence for the thread and returns the number.
 #[cold]
 fn note(failure: Failure) -> c_int {
-    let Failure { code, mut text } = failure;
+    let Failure { code, mut text, errno } = failure;
     text.retain(|character| character != '\0');
     // A thread that is about to end may have no place for the sentence any more; the number says enough then.
     let _ = LAST.try_with(|last| last.replace(CString::new(text).ok()));
+    // Last of all: what a call tidies up may write it as well.
+    if let Some(errno) = errno {
+        errno::set_errno(errno::Errno(errno));
+    }
     code
 }
 
@@ -144,7 +176,7 @@ fn meaning(error: c_int) -> &'static CStr {
     match error {
         0 => c"no error",
         PMA_E_INVAL => c"an argument that no heap accepts",
-        PMA_E_FULL => c"no room left in the heap",
+        PMA_E_FULL => c"no room left in the heap or its file system",
         PMA_E_NOT_LIVE => c"not a live or reserved block, or no root of this name",
         PMA_E_SLOT_FULL => c"the slot owns a block already",
         PMA_E_SLOT_EMPTY => c"the slot owns no block",
@@ -168,7 +200,7 @@ fn meaning(error: c_int) -> &'static CStr {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, io, path::PathBuf};
+    use std::{collections::HashSet, path::PathBuf};
 
     use super::*;
 
@@ -201,11 +233,12 @@ mod tests {
         let path = || PathBuf::from("heap");
         let (asked, offered) = (Durability::PowerFail, Durability::ProcessCrash);
         let name = String::new;
-        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        let io = || io::Error::from_raw_os_error(Errno::IO.raw_os_error());
         for (error, code) in [
             (E::Invalid { what: "size", why: name() }, PMA_E_INVAL),
             (E::Map(M::NotPowerSafe { path: path(), asked, offered }), PMA_E_INVAL),
             (E::OutOfMemory { requested_bytes: 2, capacity_bytes: 1 }, PMA_E_FULL),
+            (E::NoSpace { doing: "growing".into(), source: io() }, PMA_E_FULL),
             (E::NotLive { offset: 1 }, PMA_E_NOT_LIVE),
             (E::RootMissing { name: name() }, PMA_E_NOT_LIVE),
             (E::SlotFull { slot: 1 }, PMA_E_SLOT_FULL),
@@ -230,6 +263,30 @@ mod tests {
             let expected = format!("{error:?}");
             assert_eq!(Failure::from(error).code, code, "{expected}");
         }
+    }
+
+    #[test]
+    fn the_reason_of_the_system_is_kept() {
+        let path = || PathBuf::from("heap");
+        let of = |errno: Errno| io::Error::from(errno);
+        let no_space = |source| Error::NoSpace { doing: "growing".into(), source };
+        for (error, errno) in [
+            (no_space(of(Errno::DQUOT)), Errno::DQUOT),
+            (no_space(io::ErrorKind::StorageFull.into()), Errno::NOSPC),
+            (Error::OutOfMemory { requested_bytes: 2, capacity_bytes: 1 }, Errno::NOMEM),
+            (Error::Io { doing: "growing", source: of(Errno::IO) }, Errno::IO),
+            (
+                MapError::Io { op: "map", path: path(), source: of(Errno::MFILE) }.into(),
+                Errno::MFILE,
+            ),
+            (MapError::NotFound { path: path() }.into(), Errno::NOENT),
+        ] {
+            let said = format!("{error:?}");
+            assert_ne!(report(|| Err(error.into())), 0);
+            assert_eq!(errno::errno().0, errno.raw_os_error(), "{said}");
+        }
+        assert_eq!(report(|| Err(Error::SlotForeign.into())), PMA_E_SLOT_FOREIGN);
+        assert_eq!(errno::errno().0, Errno::NOENT.raw_os_error(), "left alone");
     }
 
     #[test]

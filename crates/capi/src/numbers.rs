@@ -2,7 +2,7 @@
 
 /// An argument that no heap accepts.
 pub const PMA_E_INVAL: i32 = 1;
-/// No room left in the heap.
+/// No room left in the heap or its file system.
 pub const PMA_E_FULL: i32 = 2;
 /// Not a live or reserved block, or no root of this name.
 pub const PMA_E_NOT_LIVE: i32 = 3;

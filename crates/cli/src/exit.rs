@@ -113,7 +113,11 @@ impl fmt::Display for Failure {
             Self::Usage(text) | Self::Inconsistent(text) | Self::Worker(text) => f.write_str(text),
             // An error of mapping names the file itself.
             Self::Heap { error: error @ pmalloc::Error::Map(_), .. } => write!(f, "{error}"),
-            Self::Heap { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Heap { path, error } => {
+                let (path, text) = (path.display().to_string(), error.to_string());
+                // So does one of room for its file.
+                if text.contains(&path) { f.write_str(&text) } else { write!(f, "{path}: {text}") }
+            }
             Self::Trace { name, error } => write!(f, "{name}: {error}"),
             Self::Bench(error) => write!(f, "{error}"),
             Self::Results { path, error } => {

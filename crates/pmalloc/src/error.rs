@@ -1,13 +1,15 @@
 //! Every way an operation can fail, told apart by what the caller can do about it.
 
-use std::io;
+use std::{borrow::Cow, io};
 
-use pmalloc_persist::{MapError, OutOfBounds};
+use pmalloc_persist::{MapError, OutOfBounds, is_out_of_space};
 
 /// Result of a heap operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed. An operation that fails changes nothing.
+///
+/// [`is_out_of_space`](Error::is_out_of_space) tells a heap or file system that is full from all else.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -154,7 +156,17 @@ pub enum Error {
     HandlesRemain,
     /// The file can't be mapped.
     #[error(transparent)]
-    Map(#[from] MapError),
+    Map(MapError),
+    /// The file system has no room: it is full, a quota is used up, a limit on the size of files is reached, or a tmpfs
+    /// gets no memory. What is freed in the heap can be allocated again; the heap can't grow until there is room.
+    #[error("{doing}: {source}; {}", advice(source))]
+    NoSpace {
+        /// What was being done.
+        doing: Cow<'static, str>,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system refused.
     #[error("{doing}: {source}; {}", advice(source))]
     Io {
@@ -167,9 +179,50 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] that says what was being done.
+    /// Whether there was no room, in the heap ([`Error::OutOfMemory`]) or in its file system ([`Error::NoSpace`]): a cache
+    /// that frees something may try again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::alloc::Layout;
+    /// # let dir = tempfile::tempdir()?;
+    /// let heap = pmalloc::Heap::options().capacity_bytes(1 << 20).create(dir.path().join("cache"))?;
+    /// let slots = heap.slots("entries", 4)?;
+    /// let entry = Layout::new::<[u8; 300_000]>();
+    /// for slot in slots {
+    ///     match heap.alloc_to(slot, entry) {
+    ///         Err(full) if full.is_out_of_space() => {
+    ///             heap.free_from(&slots[0])?; // evicted
+    ///             heap.alloc_to(slot, entry)?;
+    ///         }
+    ///         // Anything else is no reason to evict: a broken disk, say.
+    ///         done => done?,
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::NoSpace { .. })
+    }
+
+    /// An [`Error::Io`], or an [`Error::NoSpace`], that says what was being done.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing, source }
+        move |source| match is_out_of_space(&source) {
+            true => Self::NoSpace { doing: doing.into(), source },
+            false => Self::Io { doing, source },
+        }
+    }
+
+    /// As [`io`](Self::io), where memory was asked of the file system: if a tmpfs gets none, it has no room.
+    pub(crate) fn backing(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::OutOfMemory => Self::NoSpace { doing: doing.into(), source },
+            _ => Self::io(doing)(source),
+        }
     }
 
     /// An [`Error::Corrupted`].
@@ -214,8 +267,22 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "free space on its file system, or raise the quota, and try again"
         }
+        io::ErrorKind::FileTooLarge => {
+            "raise the limit on file sizes (ulimit -f), or free blocks of the heap"
+        }
         io::ErrorKind::OutOfMemory => "free memory, or choose a smaller capacity",
         _ => "check the file and its file system",
+    }
+}
+
+impl From<MapError> for Error {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::NoSpace { op, path, source } => {
+                Self::NoSpace { doing: format!("can't {op} {}", path.display()).into(), source }
+            }
+            error => Self::Map(error),
+        }
     }
 }
 

@@ -482,7 +482,8 @@ fn use_up(heap: &Heap<Tap>, on_error: &mut dyn FnMut(&Heap<Tap>, Error)) {
 
 fn is_storage_full(error: &Error) -> bool {
     let advises = error.to_string().contains("free space on its file system");
-    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull) && advises
+    matches!(error, Error::NoSpace { source, .. } if source.kind() == ErrorKind::StorageFull)
+        && advises
 }
 
 fn assert_whole(heap: &Heap<Tap>) {
@@ -517,6 +518,7 @@ fn a_full_file_system_is_survived_wherever_memory_is_asked_for() {
         heap.medium().sim.fail_backs(BackFault::From(nth));
         use_up(&heap, &mut |heap, error| {
             let expected = is_storage_full(&error) || matches!(error, Error::OutOfMemory { .. });
+            assert!(error.is_out_of_space());
             assert!(expected, "from {nth}: {error:?}");
             assert_whole(heap);
         });
@@ -532,7 +534,7 @@ fn creating_on_a_full_file_system_may_be_tried_again() {
         let sim = Sim::new(SimOptions { len_bytes: image::heap_bytes(), domain: Domain::Word8 });
         sim.fail_backs(BackFault::Once(nth));
         let first = options().create_on(Tap::new(sim.clone()));
-        assert_error!(first, Error::Io { .. }, "free space on its file system");
+        assert_error!(first, Error::NoSpace { .. }, "free space on its file system");
         assert_whole(&options().create_on(Tap::new(sim)).expect("created"));
     }
 }
@@ -552,7 +554,7 @@ fn recovering_on_a_full_file_system_may_be_tried_again() {
         let first = options().open_on(Tap::new(sim.clone()));
         let calls = sim.back_calls();
         if first.is_err() {
-            assert_error!(first, Error::Io { .. }, "free space on its file system");
+            assert_error!(first, Error::NoSpace { .. }, "free space on its file system");
             let heap = options().open_on(Tap::new(sim)).expect("opened");
             assert_eq!(common::contents(&heap).expect("undamaged"), crashed.contents);
         }

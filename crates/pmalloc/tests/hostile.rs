@@ -268,7 +268,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
             match heap.alloc_to(slot, layout(20_000)) {
                 Ok(()) => full += 1,
                 Err(error) => {
-                    assert_kind!(error, Error::Io { .. }, "growing the heap");
+                    assert_kind!(error, Error::NoSpace { .. }, "raise the limit on file sizes");
                     break;
                 }
             }
@@ -280,7 +280,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
         }
         heap.close().expect("closed");
         let error = Heap::create(path.with_extension("new")).expect_err("too large");
-        assert_kind!(error, Error::Io { .. }, "backing a new heap");
+        assert_kind!(error, Error::NoSpace { .. }, "backing a new heap");
         return;
     }
     let directory = directory();

@@ -1,7 +1,7 @@
 //! One case: a start state, a sequence of operations, a domain, a nesting depth.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -345,8 +345,7 @@ pub(crate) fn perform(world: &mut World, step: Step, in_flight: impl FnOnce(&Mod
     match plan.perform(world) {
         Ok(()) => world.model = after,
         // A refused operation changes nothing; the oracle holds it to that.
-        Err(Error::OutOfMemory { .. }) => {}
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {}
+        Err(error) if error.is_out_of_space() => {}
         Err(error) => panic!("{step} failed: {error}"),
     }
 }

@@ -83,7 +83,7 @@ impl Oracle {
         let opened = options().open_on(sim.clone());
         sim.fail_backs(BackFault::Never);
         match opened {
-            Err(Error::Io { .. }) => options().open_on(sim.clone()),
+            Err(Error::NoSpace { .. }) => options().open_on(sim.clone()),
             opened => opened,
         }
     }

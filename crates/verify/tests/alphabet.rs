@@ -118,7 +118,7 @@ fn groups_are_refused_for_want_of_blocks_and_of_places_in_the_log() {
         let before = used(&world);
         world.sim.fail_backs(BackFault::Once(nth));
         match perform(&mut world, Op::PublishPages) {
-            Err(Error::Io { doing, .. }) => {
+            Err(Error::NoSpace { doing, .. }) => {
                 assert_eq!(used(&world), before, "{start:?}, call {nth}");
                 doing == wanted
             }

@@ -1,7 +1,11 @@
 /* Every error that a program can provoke, each at least once: `errors FOLDER`. */
+#define _XOPEN_SOURCE 700
 #include "check.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 static char path[4096];
 
@@ -78,6 +82,7 @@ static void files_are_checked(const char *folder) {
   options.layout = "mine";
   const char *file = in(folder, "heap");
   EXPECT(PMA_E_IO, pma_open(file, NULL, &heap));
+  CHECK(errno == ENOENT);
   OK(pma_create(file, &options, &heap));
   EXPECT(PMA_E_EXISTS, pma_create(file, NULL, &second));
   EXPECT(PMA_E_IN_USE, pma_open(file, NULL, &second));
@@ -127,6 +132,7 @@ static void slots_are_checked(pma_heap *heap, pma_slot *slots) {
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 100, 24));
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 100, 8192));
   EXPECT(PMA_E_FULL, pma_alloc_to(heap, &slots[1], 2 << 20, 0));
+  CHECK(errno == ENOMEM);
   EXPECT(PMA_E_FULL, pma_alloc_to(heap, &slots[1], SIZE_MAX, 0));
   EXPECT(PMA_E_INVAL, pma_alloc_copy(heap, &slots[1], NULL, 100, 0));
   EXPECT(PMA_E_INVAL, pma_replace(heap, &slots[0], NULL, 100, 0));
@@ -211,6 +217,27 @@ static void roots_are_checked(pma_heap *heap) {
   OK(pma_root_remove(heap, "root"));
 }
 
+/* A file system that gives no more, here for the limit on the size of files, is no broken disk: a cache evicts. */
+static void a_full_file_system_is_told_apart(pma_heap *heap, pma_slot *slots, const char *folder) {
+  pma_heap *second = NULL;
+  struct stat now;
+  struct rlimit before, tight;
+  CHECK(stat(in(folder, "small"), &now) == 0 && getrlimit(RLIMIT_FSIZE, &before) == 0);
+  tight = before;
+  tight.rlim_cur = (rlim_t)now.st_size;
+  CHECK(setrlimit(RLIMIT_FSIZE, &tight) == 0);
+  int error = 0, at = 0;
+  while (at < 8 && (error = pma_alloc_to(heap, &slots[at], 60000, 0)) == 0)
+    at++;
+  CHECK(error == PMA_E_FULL && errno == EFBIG);
+  EXPECT(PMA_E_FULL, pma_create(in(folder, "second"), NULL, &second));
+  CHECK(errno == EFBIG);
+  CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  OK(pma_alloc_to(heap, &slots[at], 60000, 0));
+  for (; at >= 0; at--)
+    OK(pma_free_from(heap, &slots[at]));
+}
+
 static void the_rest_is_checked(pma_heap *heap) {
   pma_counts counts = {0};
   pma_stats stats = {0};
@@ -247,6 +274,7 @@ int main(int argc, char **argv) {
   slots_are_checked(heap, slots);
   publishes_are_checked(heap, slots);
   roots_are_checked(heap);
+  a_full_file_system_is_told_apart(heap, slots, argv[1]);
   the_rest_is_checked(heap);
   /* An error changes nothing: the root is the one block. */
   pma_stats stats = {0};

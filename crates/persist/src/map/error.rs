@@ -110,6 +110,16 @@ pub enum MapError {
         /// Present length of the file in bytes.
         file_len: u64,
     },
+    /// The file system has no room: it is full, a quota is used up, or the file would be larger than it may be.
+    #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
+    NoSpace {
+        /// What was tried.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The system refused something else.
     #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
     Io {
@@ -132,9 +142,35 @@ impl MapError {
         match errno {
             Errno::NOENT | Errno::NOTDIR => Self::NotFound { path },
             Errno::LOOP => Self::Symlink { path },
-            _ => Self::Io { op, path, source: errno.into() },
+            _ => Self::of_system(op, path, errno.into()),
         }
     }
+
+    /// The error `source` of doing `op` to `path`, if it has no variant of its own but want of room.
+    pub(super) fn of_system(op: &'static str, path: PathBuf, source: io::Error) -> Self {
+        if is_out_of_space(&source) {
+            Self::NoSpace { op, path, source }
+        } else {
+            Self::Io { op, path, source }
+        }
+    }
+}
+
+/// Whether `error` says that the file system has no room for more: it is full, a quota is used up, or a file would
+/// outgrow what its file system or the process's limit allows. Room that is given back cures all of these.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// assert!(pmalloc_persist::is_out_of_space(&ErrorKind::StorageFull.into()));
+/// assert!(!pmalloc_persist::is_out_of_space(&ErrorKind::PermissionDenied.into()));
+/// ```
+#[must_use]
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// What to do about an error that has no variant of its own.
@@ -187,15 +223,31 @@ mod tests {
             },
             MapError::BadReserve { path: path(), reserve_len: 0, file_len: 1 },
             MapError::of("map", &path(), Errno::NOMEM),
+            MapError::of("create", &path(), Errno::NOSPC),
+            MapError::of("copy", &path(), Errno::FBIG),
             MapError::of("map", &path(), Errno::INVAL),
         ];
-        let actions =
-            ["open", "close", "check", "give", "run as", "change", "put", "reserve", "raise"];
+        let actions = [
+            "open", "close", "check", "give", "run as", "change", "put", "reserve", "raise", "free",
+        ];
         for error in errors {
             let message = error.to_string();
             assert!(message.contains("/pool/a"), "{message}");
             let (_, advice) = message.rsplit_once([':', ';']).expect("a part that advises");
             assert!(actions.iter().any(|action| advice.contains(action)), "{message}");
+        }
+    }
+
+    #[test]
+    fn want_of_room_is_told_apart_from_a_broken_disk() {
+        let of = |errno| MapError::of("write", "/pool/a".as_ref(), errno);
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            let error = of(errno);
+            let MapError::NoSpace { source, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(source.raw_os_error(), Some(errno.raw_os_error()), "kept");
+        }
+        for errno in [Errno::IO, Errno::NOMEM, Errno::ACCESS, Errno::MFILE] {
+            assert!(matches!(of(errno), MapError::Io { .. }), "{errno:?}");
         }
     }
 }

@@ -116,7 +116,7 @@ impl MediaFile {
     /// # Errors
     ///
     /// [`MapError::Exists`] if another file is called `kept`, [`MapError::InUse`] if this file is being replaced already,
-    /// [`MapError::Io`] if there is no room for the copy.
+    /// [`MapError::NoSpace`] if there is no room for the copy.
     ///
     /// # Crash consistency
     ///
@@ -124,7 +124,7 @@ impl MediaFile {
     pub fn replacement(&self, kept: &Path, len: u64) -> Result<Self, MapError> {
         let (file, draft) = Draft::replacing(&self.path, kept, &self.stat()?)?;
         let copy = Self::new(file, &self.path, Access::Shared, Some(draft));
-        let error = |source| MapError::Io { op: "copy", path: self.path.clone(), source };
+        let error = |source| MapError::of_system("copy", self.path.clone(), source);
         for span in self.data_spans().map_err(error)? {
             let end = span.end().min(len);
             let data = Span::new(span.start, end.saturating_sub(span.start));

@@ -178,7 +178,7 @@ impl MediaFile {
     }
 
     fn map_error(&self, source: io::Error) -> MapError {
-        MapError::Io { op: "map", path: self.path().to_owned(), source }
+        MapError::of_system("map", self.path().to_owned(), source)
     }
 }
 

@@ -16,7 +16,7 @@ mod place;
 mod reservation;
 
 pub use anon::Anon;
-pub use error::MapError;
+pub use error::{MapError, is_out_of_space};
 pub use file::{Access, MediaFile, Owner};
 pub use fork::ForkMark;
 pub use lazy_table::LazyTable;

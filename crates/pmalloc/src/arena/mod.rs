@@ -119,7 +119,7 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] or [`Error::Io`] if there is none and no slab can be made.
+    /// [`Error::OutOfMemory`] or [`Error::NoSpace`] if there is none and no slab can be made.
     pub(crate) fn refill<M: Medium>(
         &self,
         space: &Space<M>,
@@ -219,7 +219,7 @@ impl Arena {
             Ok(()) => {
                 slabs.remove(page);
             }
-            Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
+            Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {}
             Err(error) => {
                 unreachable!("freeing an empty slab can only fail for want of room: {error}")
             }

@@ -198,7 +198,7 @@ impl<M: Medium> Space<M> {
         for page in span.start / PAGE_BYTES..span.end() / PAGE_BYTES {
             if !backed.contains(&page) {
                 let page_span = Span::new(page * PAGE_BYTES, PAGE_BYTES);
-                self.medium.back(page_span).map_err(Error::io("backing slab descriptors"))?;
+                self.medium.back(page_span).map_err(Error::backing("backing slab descriptors"))?;
                 backed.insert(page);
             }
         }

@@ -79,7 +79,7 @@ impl Book {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`] if the book is full, also after collecting, or others keep appends in flight for
-    /// long; [`Error::Io`] if the file system
+    /// long; [`Error::NoSpace`] if the file system
     /// is. Nothing changed then.
     #[inline]
     pub(crate) fn reserve_alloc<M: Medium>(

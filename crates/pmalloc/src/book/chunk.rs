@@ -85,11 +85,11 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file system has no room; the chunks are then as free as before.
+    /// [`Error::NoSpace`] if the file system has no room; the chunks are then as free as before.
     pub(super) fn back<M: Medium>(self, m: &M, first: ChunkIndex, last: ChunkIndex) -> Result<()> {
         let start = self.span_of(first).start;
         m.back(Span::new(start, self.span_of(last).end() - start))
-            .map_err(Error::io("backing a chunk of the bookkeeping log"))
+            .map_err(Error::backing("backing a chunk of the bookkeeping log"))
     }
 
     /// Zeroes the body of a chunk that has memory and writes its header, without `next`. Nothing is

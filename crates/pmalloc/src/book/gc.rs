@@ -48,7 +48,7 @@ impl Book {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the book has too few free chunks,
-    /// [`Error::Io`](crate::Error::Io) if the file system is full. The log is then as before.
+    /// [`Error::NoSpace`](crate::Error::NoSpace) if the file system is full. The log is then as before.
     pub(crate) fn compact<M: Medium>(&self, m: &M, log: LogId) -> Result<Compacted> {
         let mut log = lock(self.log(log));
         if log.in_flight > 0 {

@@ -162,7 +162,7 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the file system has no room; the chunk is then as free as before.
+    /// [`Error::NoSpace`](crate::Error::NoSpace) if the file system has no room; the chunk is then as free as before.
     fn make<M: Medium>(&self, m: &M, index: ChunkIndex, log: LogId, base: u64) -> Result<()> {
         // Acquire: pairs with the store below, behind which the chunks have memory.
         let backed = self.backed.load(Ordering::Acquire);

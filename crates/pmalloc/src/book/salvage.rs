@@ -106,7 +106,7 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file system has no room, [`Error::OutOfMemory`] if the book has none.
+    /// [`Error::NoSpace`] if the file system has no room, [`Error::OutOfMemory`] if the book has none.
     ///
     /// # Crash consistency
     ///

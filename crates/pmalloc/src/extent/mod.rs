@@ -121,7 +121,7 @@ impl Extents {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if neither a free run nor the capacity has room, [`Error::Io`] if the file
+    /// [`Error::OutOfMemory`] if neither a free run nor the capacity has room, [`Error::NoSpace`] if the file
     /// system has none. Nothing has changed then, and a smaller request may succeed.
     ///
     /// # Panics
@@ -181,7 +181,7 @@ impl Extents {
         let backed_pages = space.memory.backed_in(range);
         if backed_pages < pages {
             let backed = medium.back(self.geometry.span_of(range));
-            backed.map_err(Error::io("giving free pages of the heap memory"))?;
+            backed.map_err(Error::backing("giving free pages of the heap memory"))?;
         }
         space.free.take_front(run, pages);
         space.memory.allocate(range, backed_pages);
@@ -308,7 +308,7 @@ impl Extents {
             Err(_) if generous > needed => self.back_new(space, medium, needed),
             result => result,
         };
-        let added = added.map_err(Error::io("growing the heap"))?;
+        let added = added.map_err(Error::backing("growing the heap"))?;
         self.persist_grown(medium, added.end())?;
         space.extend(added);
         Ok(space.tail().expect("the heap just grew by a free run"))

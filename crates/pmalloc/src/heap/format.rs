@@ -24,7 +24,7 @@ const SUPERBLOCK_BYTES: u64 = (SUPERBLOCK_WORDS * size_of::<Word>()) as u64;
 pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     let geometry = &header.geometry;
     for span in fixed_spans(geometry) {
-        m.back(span).map_err(Error::io("backing a new heap"))?;
+        m.back(span).map_err(Error::backing("backing a new heap"))?;
     }
     state::format(m, Policy::Eager)?;
     Book::format(m, geometry);

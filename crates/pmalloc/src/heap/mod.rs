@@ -235,7 +235,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Errors
     ///
     /// [`Error::SlotFull`], [`Error::SlotForeign`], [`Error::OutOfMemory`], [`Error::Invalid`] for a size of
-    /// zero or an alignment over a page, [`Error::Io`]. Nothing changed then.
+    /// zero or an alignment over a page, [`Error::NoSpace`]. Nothing changed then.
     ///
     /// # Crash consistency
     ///
@@ -278,7 +278,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::SlotEmpty`], [`Error::SlotForeign`], [`Error::ChildrenAlive`], [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is
     /// damaged,
-    /// [`Error::OutOfMemory`] or [`Error::Io`] if the bookkeeping log of a large block has no room.
+    /// [`Error::OutOfMemory`] or [`Error::NoSpace`] if the bookkeeping log of a large block has no room.
     /// Nothing changed then.
     ///
     /// # Crash consistency
@@ -294,7 +294,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`], [`Error::Invalid`] for a size of zero or an alignment over a page, [`Error::Io`].
+    /// [`Error::OutOfMemory`], [`Error::Invalid`] for a size of zero or an alignment over a page, [`Error::NoSpace`].
     pub fn reserve(&self, layout: impl Into<BlockLayout>) -> Result<Reservation<'_, M>> {
         Reservation::new(self.core(), &mut Implicit(self.core()), layout.into())
     }

@@ -223,7 +223,7 @@ impl HeapOptions {
     /// # Errors
     ///
     /// [`Error::Invalid`] for an option out of range or a medium shorter than [`heap_bytes`](Self::heap_bytes),
-    /// [`Error::Io`] if the medium has no memory.
+    /// [`Error::NoSpace`] if the medium has no memory.
     pub fn create_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
         let header = self.header()?;
         let (len, needed) = (medium.region().len(), header.geometry.heap_bytes());
@@ -291,7 +291,8 @@ impl HeapOptions {
     fn format<M: Medium>(&self, m: &M, header: &Header) -> Result<()> {
         // Before the heap is there: who finds it finds all of its memory. The heap does not count it as grown.
         let start = header.geometry.data_span().start;
-        m.back(Span::new(start, self.initial_bytes)).map_err(Error::io("backing a new heap"))?;
+        m.back(Span::new(start, self.initial_bytes))
+            .map_err(Error::backing("backing a new heap"))?;
         format::format(m, header)
     }
 

@@ -177,7 +177,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// left full in a block that is freed, if it is named here or known by the type of the block;
     /// [`Error::Limit`] for more than [`PUBLISH_MAX`] actions; [`Error::Invalid`] for a block that was reserved in another
     /// heap, for a slot in a new block that was not added to this publish, whose contents were not written, or that was
-    /// not written as an empty one, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::Io`] if
+    /// not written as an empty one, and for a value that does not fit a cell; [`Error::OutOfMemory`] or [`Error::NoSpace`] if
     /// the bookkeeping log has no room for large blocks. Nothing changed then, and the actions are still here.
     ///
     /// # Crash consistency

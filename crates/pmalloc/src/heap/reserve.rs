@@ -69,7 +69,7 @@ pub(super) fn reserve<M: Medium>(
     core.prepare(state)?;
     match reserve_once(core, state, wanted) {
         // Also where the file system has no room: a block that is given back has memory.
-        Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {
+        Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {
             core.reclaim(state);
             reserve_once(core, state, wanted)
         }

@@ -144,7 +144,7 @@ pub(super) fn back<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<
     let start = Geometry::root_table().bytes() + u64::from(index) * bytes;
     let end = (start + 2 * bytes).min(geometry.root_span().end());
     debug_assert!(end.is_multiple_of(bytes) && PAGE_BYTES.is_multiple_of(bytes));
-    m.back(Span::new(start, end - start)).map_err(Error::io("backing the root table"))
+    m.back(Span::new(start, end - start)).map_err(Error::backing("backing the root table"))
 }
 
 /// Writes all that a root needs but its slot.

@@ -34,7 +34,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Errors
     ///
     /// [`Error::RootMismatch`] if a root of this name exists and is something else, [`Error::Invalid`] for a bad name or
-    /// length zero, [`Error::Limit`] if the root table is full, [`Error::OutOfMemory`], [`Error::Io`].
+    /// length zero, [`Error::Limit`] if the root table is full, [`Error::OutOfMemory`], [`Error::NoSpace`].
     ///
     /// # Crash consistency
     ///
@@ -65,7 +65,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::RootMismatch`] if a root of this name exists and is something else, also of another size or type;
     /// [`Error::Invalid`] for a bad name or size zero, [`Error::Limit`] if the root table is full,
-    /// [`Error::OutOfMemory`], [`Error::Io`].
+    /// [`Error::OutOfMemory`], [`Error::NoSpace`].
     ///
     /// # Crash consistency
     ///
@@ -107,7 +107,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::RootMismatch`] if a root of this name exists and is something else, also of another layout;
     /// [`Error::Invalid`] for a bad name, a type without bytes or one aligned to more than 64; [`Error::Limit`] if the root
-    /// table is full, [`Error::OutOfMemory`], [`Error::Io`].
+    /// table is full, [`Error::OutOfMemory`], [`Error::NoSpace`].
     ///
     /// # Crash consistency
     ///
@@ -183,7 +183,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// [`Error::RootMissing`]; [`Error::RootMismatch`] for a typed root; [`Error::RootInUse`] for a root array that [`slots`](Heap::slots) returned since the heap
     /// was opened, as references to it may live as long as the heap; [`Error::ChildrenAlive`] for a root array with a full
     /// slot; [`Error::Invalid`] for a bad name, [`Error::Corrupted`] if the table is damaged; [`Error::OutOfMemory`] or
-    /// [`Error::Io`] if the bookkeeping log of a large root has no room. Nothing changed then.
+    /// [`Error::NoSpace`] if the bookkeeping log of a large root has no room. Nothing changed then.
     ///
     /// # Crash consistency
     ///

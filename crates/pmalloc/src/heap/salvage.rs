@@ -60,7 +60,7 @@ pub struct SalvageReport {
 /// # Errors
 ///
 /// [`Error::Map`] if the file can't be opened, is in use, or the name of the kept file is taken; [`Error::NotAHeap`],
-/// [`Error::Version`], [`Error::Corrupted`] if neither superblock copy says what heap this was; [`Error::Io`] if there is no
+/// [`Error::Version`], [`Error::Corrupted`] if neither superblock copy says what heap this was; [`Error::NoSpace`] if there is no
 /// room for a copy. Nothing has changed then.
 ///
 /// # Crash consistency
@@ -130,7 +130,7 @@ pub(super) fn salvage<M: Medium + Clone>(header: &Header, m: &M) -> Result<Salva
     let geometry = header.geometry;
     let mut findings = Findings::default();
     for span in [&format::fixed_spans(&geometry)[..], &[geometry.root_span()]].concat() {
-        m.back(span).map_err(Error::io("giving a salvaged heap memory"))?;
+        m.back(span).map_err(Error::backing("giving a salvaged heap memory"))?;
     }
     mend_superblocks(m, header, &mut findings)?;
     recovery::salvage(m, &geometry, &mut findings)?;

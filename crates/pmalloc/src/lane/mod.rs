@@ -142,7 +142,7 @@ pub(super) fn directory_value(geometry: &Geometry, index: u32) -> u64 {
 /// Makes lane `index`: memory, zeros, header, and only then its directory word.
 fn make<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<()> {
     let span = geometry.lane_span(index);
-    m.back(span).map_err(Error::io("backing a lane"))?;
+    m.back(span).map_err(Error::backing("backing a lane"))?;
     zero(m, span)?;
     let header: &LaneHeader = m.at(Offset::new(span.start))?;
     m.store(&header.magic, LANE_MAGIC);

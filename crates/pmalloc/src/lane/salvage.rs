@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if a lane has no memory and can't get any.
+/// [`Error::NoSpace`] if a lane has no memory and can't get any.
 ///
 /// # Crash consistency
 ///

@@ -54,7 +54,7 @@ pub(crate) struct Recovered<M> {
 /// # Errors
 ///
 /// [`Error::Corrupted`](crate::Error::Corrupted) for anything that no crash can leave behind;
-/// [`Error::Io`](crate::Error::Io) if memory for the bookkeeping log is needed and can't be had.
+/// [`Error::NoSpace`](crate::Error::NoSpace) if memory for the bookkeeping log is needed and can't be had.
 ///
 /// # Crash consistency
 ///

@@ -107,7 +107,7 @@ fn mend_torn<M: Medium>(m: &M, geometry: &Geometry, book: &Book) -> Result<()> {
     for log in 0..geometry.logs {
         match book.compact(m, LogId(log)) {
             // Without room for a copy the holes stay; they are skipped by every replay.
-            Ok(_) | Err(Error::OutOfMemory { .. } | Error::Io { .. }) => {}
+            Ok(_) | Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {}
             Err(error) => return Err(error),
         }
     }

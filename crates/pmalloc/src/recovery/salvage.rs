@@ -23,7 +23,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Io`] or [`Error::OutOfMemory`] if there is no room for what has to be written.
+/// [`Error::NoSpace`] or [`Error::OutOfMemory`] if there is no room for what has to be written.
 ///
 /// # Crash consistency
 ///
@@ -53,7 +53,7 @@ pub(crate) fn salvage<M: Medium>(
 }
 
 fn back<M: Medium>(m: &M, span: Span) -> Result<()> {
-    m.back(span).map_err(Error::io("giving a salvaged heap memory"))
+    m.back(span).map_err(Error::backing("giving a salvaged heap memory"))
 }
 
 /// Whether what a log says of an extent can be used; says so if not.

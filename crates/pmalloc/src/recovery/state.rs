@@ -119,7 +119,7 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file has to grow and can't.
+/// [`Error::NoSpace`] if the file has to grow and can't.
 ///
 /// # Crash consistency
 ///
@@ -152,7 +152,7 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     m.persist(m.region().span_of(state));
     let end = geometry.data_span().start + grown * PAGE_BYTES;
     let last = Span::new(end - 1, 1);
-    m.back(last).map_err(Error::io("giving a salvaged heap its length"))
+    m.back(last).map_err(Error::backing("giving a salvaged heap its length"))
 }
 
 /// Stores `value` into a sealed word whose value is damaged or not `valid`, and says where to `note`.

@@ -533,9 +533,9 @@ fn a_full_file_system_is_an_error_that_changes_nothing() {
     let before = mirrors(book);
     sim.fail_backs(BackFault::From(0));
     let error = book.reserve_alloc(sim, LOG, extent(40, 1)).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
-    assert!(matches!(book.reserve_free(sim, LOG, Page(2)), Err(Error::Io { .. })));
-    assert!(matches!(book.compact(sim, LOG), Err(Error::Io { .. })));
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    assert!(matches!(book.reserve_free(sim, LOG, Page(2)), Err(Error::NoSpace { .. })));
+    assert!(matches!(book.compact(sim, LOG), Err(Error::NoSpace { .. })));
     assert_eq!(mirrors(book), before);
     sim.fail_backs(BackFault::Never);
     works(sim, book, &driver.now.values().copied().collect::<Vec<_>>()).unwrap();

@@ -37,7 +37,7 @@ fn fresh(pages: u64) -> (Probe, Extents) {
 
 fn kind_of(error: &Error) -> Option<io::ErrorKind> {
     match error {
-        Error::Io { source, .. } => Some(source.kind()),
+        Error::Io { source, .. } | Error::NoSpace { source, .. } => Some(source.kind()),
         _ => None,
     }
 }
@@ -363,7 +363,7 @@ fn a_larger_run_with_memory_serves_where_the_file_system_is_full() {
     let allocate = |pages| extents.allocate(&probe, LOG, pages);
     assert_eq!(allocate(9).expect("25 free pages have memory"), range(larger.start.0, 9));
     assert_eq!(allocate(9).expect("16 have"), range(larger.start.0 + 9, 9));
-    assert!(matches!(allocate(9), Err(Error::Io { .. })), "7 have");
+    assert!(matches!(allocate(9), Err(Error::NoSpace { .. })), "7 have");
     assert_eq!(allocate(7).expect("the best fit has memory"), range(larger.start.0 + 18, 7));
 }
 
