@@ -120,7 +120,20 @@ pub trait Medium: Send + Sync {
     /// # Errors
     ///
     /// The error of the file system; nothing can be said about what reached the disk then.
+    #[track_caller]
     fn sync(&self) -> io::Result<()>;
+
+    /// As [`sync`](Medium::sync), but only the pages of `span` have to reach stable storage: a barrier that does not wait
+    /// for whatever else of a large file is waiting to be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync`](Medium::sync), also of what was written elsewhere.
+    #[track_caller]
+    fn sync_span(&self, span: Span) -> io::Result<()> {
+        let _ = span;
+        self.sync()
+    }
 
     /// Whether the kernel may write any page to stable storage at any time, so that a power loss between two
     /// [`sync`](Medium::sync)s leaves a mixture: a file in the page cache of a disk.
@@ -149,6 +162,15 @@ pub trait Medium: Send + Sync {
     /// That of reading `/proc`, most often that it isn't mounted.
     fn process(&self) -> io::Result<ProcessId> {
         Ok(ProcessId { pid: 0, start_time: 0 })
+    }
+
+    /// The boot of the machine, a number that changes when it restarts: zero where the medium does not outlive it.
+    ///
+    /// # Errors
+    ///
+    /// That of reading `/proc`, most often that it isn't mounted.
+    fn boot(&self) -> io::Result<u128> {
+        Ok(0)
     }
 
     /// The `T` at `at`.
@@ -255,8 +277,13 @@ impl<M: Medium> Medium for Arc<M> {
     fn punch(&self, span: Span) -> io::Result<()> {
         (**self).punch(span)
     }
+    #[track_caller]
     fn sync(&self) -> io::Result<()> {
         (**self).sync()
+    }
+    #[track_caller]
+    fn sync_span(&self, span: Span) -> io::Result<()> {
+        (**self).sync_span(span)
     }
     fn needs_sync(&self) -> bool {
         (**self).needs_sync()
@@ -270,5 +297,8 @@ impl<M: Medium> Medium for Arc<M> {
     }
     fn process(&self) -> io::Result<ProcessId> {
         (**self).process()
+    }
+    fn boot(&self) -> io::Result<u128> {
+        (**self).boot()
     }
 }

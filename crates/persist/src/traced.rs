@@ -316,8 +316,13 @@ impl<M: Medium> Medium for Traced<M> {
     fn punch(&self, span: Span) -> io::Result<()> {
         self.medium.punch(span)
     }
+    #[track_caller]
     fn sync(&self) -> io::Result<()> {
         self.medium.sync()
+    }
+    #[track_caller]
+    fn sync_span(&self, span: Span) -> io::Result<()> {
+        self.medium.sync_span(span)
     }
     fn needs_sync(&self) -> bool {
         self.medium.needs_sync()
@@ -331,5 +336,8 @@ impl<M: Medium> Medium for Traced<M> {
     }
     fn process(&self) -> io::Result<ProcessId> {
         self.medium.process()
+    }
+    fn boot(&self) -> io::Result<u128> {
+        self.medium.boot()
     }
 }

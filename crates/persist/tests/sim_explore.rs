@@ -21,7 +21,8 @@ use pmalloc_persist::{
 use proptest::prelude::*;
 use sim_common::{flush, get, images_eagerly, images_with, page, pages, put, word};
 
-const DOMAINS: [Domain; 3] = [Domain::Line64, Domain::Word8, Domain::Eadr];
+const DOMAINS: [Domain; 5] =
+    [Domain::Line64, Domain::Word8, Domain::Eadr, Domain::Page4096, Domain::PageTorn];
 
 fn one_violation(report: &Report) -> &pmalloc_persist::sim::Violation {
     let [violation] = &report.violations[..] else { panic!("one violation expected: {report}") };

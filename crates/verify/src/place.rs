@@ -14,7 +14,7 @@ use pmalloc::persist::sim::{SiteCount, SiteKind};
 /// The sources of the heap, as a location names them.
 const SOURCES: &str = "crates/pmalloc/src/";
 
-/// A store, flush or fence of the heap, as in `flush heap/root_entry.rs write 1: m.flush_of(entry);`.
+/// A store, flush, fence or sync of the heap, as in `flush heap/root_entry.rs write 1: m.flush_of(entry);`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// What is done there.
@@ -91,7 +91,7 @@ impl FromStr for Place {
             let (name, text) = line.split_once(": ")?;
             let [kind, file, function, nth] =
                 name.split(' ').collect::<Vec<_>>().try_into().ok()?;
-            let kinds = [SiteKind::Store, SiteKind::Flush, SiteKind::Fence];
+            let kinds = [SiteKind::Store, SiteKind::Flush, SiteKind::Fence, SiteKind::Sync];
             let kind = kinds.into_iter().find(|known| word_of(*known) == kind)?;
             let nth = nth.parse().ok()?;
             Some(Self {
@@ -111,6 +111,7 @@ fn word_of(kind: SiteKind) -> &'static str {
         SiteKind::Store => "store",
         SiteKind::Flush => "flush",
         SiteKind::Fence => "fence",
+        SiteKind::Sync => "sync",
     }
 }
 

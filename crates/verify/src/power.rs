@@ -91,7 +91,8 @@ impl Judge {
         Self { cases: strided, killers: Vec::new(), patience, threads }
     }
 
-    /// Every place of the heap that the sets reach: flushes and fences first, whose absence must be noticed, then stores.
+    /// Every place of the heap that the sets reach: flushes, fences and syncs first, whose absence must be noticed, then
+    /// stores.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Access, Durability, FlushInstruction, Medium, OnMedia, PAGE_BYTES, ProcessId, Region, Span,
-    Word, domain,
+    Word, boot_id, domain,
     flush::Flusher,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -396,9 +396,19 @@ impl Medium for Mapped {
         if self.access != Access::Shared {
             return Ok(());
         }
-        self.range.sync(to_usize(self.len()))?;
+        self.range.sync(0, to_usize(self.len()))?;
         grow::retry(|| fs::fsync(&self.file.file))?;
         Ok(())
+    }
+
+    fn sync_span(&self, span: Span) -> io::Result<()> {
+        self.require_inside(span)?;
+        if self.access != Access::Shared || span.is_empty() {
+            return Ok(());
+        }
+        // That is an fsync of the range: the disk's own cache is emptied, too.
+        let start = span.start / system_page_bytes() * system_page_bytes();
+        Ok(self.range.sync(to_usize(start), to_usize(span.end() - start))?)
     }
 
     fn needs_sync(&self) -> bool {
@@ -412,6 +422,10 @@ impl Medium for Mapped {
 
     fn process(&self) -> io::Result<ProcessId> {
         ProcessId::current()
+    }
+
+    fn boot(&self) -> io::Result<u128> {
+        boot_id()
     }
 
     fn occupied_bytes(&self) -> io::Result<u64> {

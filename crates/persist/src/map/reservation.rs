@@ -102,11 +102,12 @@ impl Reservation {
         unsafe { mm::madvise(self.whole.as_ptr(), self.whole_len, Advice::LinuxDontFork) }
     }
 
-    /// Writes the first `len` bytes to the file's storage and waits for it.
-    pub(super) fn sync(&self, len: usize) -> Result<(), Errno> {
-        assert!(len <= self.len, "a sync inside the reservation");
+    /// Writes `len` bytes from `start`, the start of a page, on to the file's storage and waits for it.
+    pub(super) fn sync(&self, start: usize, len: usize) -> Result<(), Errno> {
+        assert!(start <= self.len && len <= self.len - start, "a sync inside the reservation");
+        let place = self.base.as_ptr().wrapping_byte_add(start);
         // SAFETY: the range is mapped; writing it back changes no byte of it.
-        unsafe { mm::msync(self.base.as_ptr(), len, MsyncFlags::SYNC) }
+        unsafe { mm::msync(place, len, MsyncFlags::SYNC) }
     }
 
     /// Drops the private memory of `len` bytes from `start` on; anonymous ones read as zero then.

@@ -170,7 +170,7 @@ impl Image {
         class_of: &mut dyn FnMut(u64) -> usize,
     ) -> Option<u64> {
         let slot = self.slot(self.domain.unit_of(word))?;
-        if self.list[slot].is_written(word) {
+        if self.list[slot].is_in_memory(word) {
             return None;
         }
         self.classes.clear();
@@ -192,8 +192,9 @@ impl Image {
     /// Decides everything.
     pub(super) fn decide_all(&mut self, memory: &mut Memory) {
         for slot in 0..self.list.len() {
-            let words = self.domain.words_of(self.list[slot].unit);
-            words.for_each(|word| self.decide_word(memory, word));
+            for word in self.list[slot].words().to_vec() {
+                self.decide_word(memory, word);
+            }
         }
     }
 
@@ -258,20 +259,23 @@ impl Image {
 
     fn open_slot(&mut self, unit: UnitAt, slot: usize) {
         self.slot_of[unit.0] = slot + 1;
-        self.heat(unit, 1);
+        self.heat(slot, 1);
     }
 
     fn close_slot(&mut self, unit: UnitAt) {
-        self.slot_of[unit.0] = 0;
-        self.heat(unit, -1);
+        let slot = std::mem::take(&mut self.slot_of[unit.0]) - 1;
+        self.heat(slot, -1);
     }
 
-    fn heat(&self, unit: UnitAt, change: i8) {
-        let line = self.domain.words_of(unit).next().expect("a unit has a word").line();
-        let cell = &self.hot[line];
-        // Relaxed: written under the medium's lock; a post-crash medium has one thread.
-        let heat = cell.load(Ordering::Relaxed).wrapping_add_signed(change);
-        cell.store(heat, Ordering::Relaxed);
+    /// Counts the unit in `slot` in or out at every line that it has open words in.
+    fn heat(&self, slot: usize, change: i8) {
+        let lines = self.list[slot].words().chunk_by(|a, b| a.line() == b.line());
+        for line in lines {
+            let cell = &self.hot[line[0].line()];
+            // Relaxed: written under the medium's lock; a post-crash medium has one thread.
+            let heat = cell.load(Ordering::Relaxed).wrapping_add_signed(change);
+            cell.store(heat, Ordering::Relaxed);
+        }
     }
 }
 

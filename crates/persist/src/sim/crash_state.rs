@@ -95,9 +95,13 @@ impl Sim {
     fn take_over(&self, boot: &mut State, source: &Self, state: &mut State) {
         boot.image.boot(state.after_crash());
         boot.mutations.clone_from(&state.mutations);
-        self.inner.pages.copy_from(&source.inner.pages);
+        let left = source.surviving_pages();
         let pages = boot.run.pages_at_boot.as_ref().expect("made with the medium");
-        pages.copy_from(&source.inner.pages);
+        for pages in [&self.inner.pages, &self.inner.sure_pages, pages] {
+            pages.copy_from(left);
+        }
+        let number = source.inner.boot.load(Ordering::Relaxed) + 1;
+        self.inner.boot.store(number, Ordering::Relaxed);
     }
 
     /// Borrows the post-crash medium kept with this one, as a crash now would leave it. Its `hook` makes
@@ -158,6 +162,7 @@ impl Sim {
         state.begin(script, plan, fresh_from);
         let pages = state.run.pages_at_boot.as_ref().expect("a run is made on a post-crash medium");
         self.inner.pages.copy_from(pages);
+        self.inner.sure_pages.copy_from(pages);
         self.inner.steps.store(0, Ordering::Relaxed);
     }
 

@@ -270,7 +270,7 @@ impl Engine {
         if self.options.replay.is_some() {
             return false;
         }
-        let fingerprint = sim.lock().fingerprint(&sim.inner.pages);
+        let fingerprint = sim.lock().fingerprint(sim.surviving_pages());
         let mut progress = self.lock();
         // Inside a point the oracle stands still, so its number stands for the oracle's state.
         let oracle = progress.oracle.unwrap_or(progress.report.points);

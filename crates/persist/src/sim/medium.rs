@@ -1,6 +1,6 @@
 //! The simulator as a [`Medium`]: what each access means in the model.
 
-use core::panic::Location;
+use core::{panic::Location, sync::atomic::Ordering};
 use std::io;
 
 use super::{
@@ -106,6 +106,37 @@ impl Sim {
             self.stored_one(site);
         }
         self.inner.pages.punch(page);
+        // Also where the file is not synchronized: the file system may free the blocks at any time.
+        self.inner.sure_pages.punch(page);
+    }
+
+    /// Makes the pages of `span`, or everything, durable.
+    fn synchronize(&self, span: Option<Span>, site: Site) -> io::Result<()> {
+        if !self.goes_on(site) {
+            return Err(killed());
+        }
+        self.step(site);
+        let is_left_out = {
+            let mut state = self.lock();
+            if self.inner.domain.is_page_cache() {
+                state.sites.note(SiteKind::Sync, site);
+            }
+            state.mutations.hits(SiteKind::Sync, site)
+        };
+        if is_left_out {
+            return Ok(());
+        }
+        if !self.lock().pending.is_empty() {
+            self.reach(PointKind::Sync, site);
+        }
+        let mut state = self.lock();
+        state.syncs.next().inspect_err(|_| state.pending.give_up())?;
+        state.sync(span);
+        match span {
+            Some(span) => self.inner.sure_pages.sync_span(&self.inner.pages, span),
+            None => self.inner.sure_pages.copy_from(&self.inner.pages),
+        }
+        Ok(())
     }
 }
 
@@ -268,16 +299,16 @@ impl Medium for Sim {
 
     #[track_caller]
     fn sync(&self) -> io::Result<()> {
-        let site = Location::caller();
-        if !self.goes_on(site) {
-            return Err(killed());
-        }
-        self.step(site);
-        if !self.lock().pending.is_empty() {
-            self.reach(PointKind::Sync, site);
-            self.lock().release_all();
-        }
-        Ok(())
+        self.synchronize(None, Location::caller())
+    }
+
+    #[track_caller]
+    fn sync_span(&self, span: Span) -> io::Result<()> {
+        self.synchronize(Some(span), Location::caller())
+    }
+
+    fn needs_sync(&self) -> bool {
+        self.inner.domain.is_page_cache()
     }
 
     fn occupied_bytes(&self) -> io::Result<u64> {
@@ -286,6 +317,10 @@ impl Medium for Sim {
 
     fn forked(&self) -> bool {
         self.process.is_killed()
+    }
+
+    fn boot(&self) -> io::Result<u128> {
+        Ok(self.inner.boot.load(Ordering::Relaxed).into())
     }
 
     fn process(&self) -> io::Result<ProcessId> {

@@ -16,11 +16,14 @@
 //! Beyond that:
 //!
 //! - A page without memory must not be touched: that is a violation, as it is a `SIGBUS` on a real file.
-//!   Backing and punching are durable at once; the zeroes that a punch leaves are ordinary stores, because
+//!   Backing and punching are durable at once, but in a page cache; the zeroes that a punch leaves are ordinary stores, because
 //!   a file system may undo a punch after a power failure.
 //! - Plain stores must be announced by [`Medium::stored`] and plain loads by [`Medium::settle`].
 //! - A recovery that only [classifies](Medium::classify) a word is run once for each class that the word can
 //!   be in, not for each value; what it writes over unread, it is not run for at all.
+//! - In a page cache ([`Domain::Page4096`]) the unit is the page, and a sync is the only barrier. A page that got its
+//!   memory since the last sync may lack it after a crash, and one that was punched may lack it as well.
+//! - A crash is another boot ([`Medium::boot`]); the kill of a process ([`Sim::kill`]) is not.
 //! - Recovery must be deterministic, and must not touch the medium from several threads.
 //!
 //! # Examples
@@ -116,6 +119,11 @@ struct Inner {
     live: Arc<Anon>,
     domain: Domain,
     pages: Arc<Pages>,
+    /// In a page cache, the pages that have memory on the disk for certain: those that had some at the last sync, and
+    /// lost none since.
+    sure_pages: Arc<Pages>,
+    /// How many crashes ago the first medium was made: another boot after each. Relaxed: set before the medium is used.
+    boot: AtomicU64,
     /// Per line: how many of its units a crash left undecided.
     hot: Arc<[AtomicU8]>,
     /// Accesses of the present run, and how many it may make. Both relaxed: one thread counts.
@@ -159,7 +167,14 @@ impl Sim {
         self.lock().backs.calls()
     }
 
-    /// The places in the source that stored, flushed or fenced so far, also in explored recoveries.
+    /// Lets calls of [`Medium::sync`] fail, counted from now on. Which stores are durable is not known then, and where a
+    /// sync is the only barrier a later one does not tell: as on Linux, a page that could not be written counts as clean
+    /// until it is stored to again.
+    pub fn fail_syncs(&self, fault: BackFault) {
+        self.lock().syncs.set(fault);
+    }
+
+    /// The places in the source that stored, flushed, fenced or synchronized so far, also in explored recoveries.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteCount> {
         self.lock().sites.list()
@@ -182,7 +197,12 @@ impl Sim {
         self.lock().mutations.add(SiteKind::Store, site);
     }
 
-    /// Omits or swaps what `site` names: a shorthand for the three functions above.
+    /// Lets every sync made at `site` succeed and do nothing, also in recoveries.
+    pub fn drop_sync(&self, site: &'static Location<'static>) {
+        self.lock().mutations.add(SiteKind::Sync, site);
+    }
+
+    /// Omits or swaps what `site` names: a shorthand for the four functions above.
     pub fn mutate(&self, site: SiteCount) {
         self.lock().mutations.add(site.kind, site.location);
     }
@@ -239,6 +259,8 @@ impl Sim {
                 live,
                 domain: options.domain,
                 pages: Pages::new(capacity),
+                sure_pages: Pages::new(capacity),
+                boot: AtomicU64::new(0),
                 hot,
                 steps: AtomicU64::new(0),
                 step_limit: AtomicU64::new(u64::MAX),
@@ -246,6 +268,12 @@ impl Sim {
                 state: Mutex::new(state),
             }),
         }
+    }
+
+    /// The pages that have memory after a crash, whatever reached the disk: to touch others is a violation.
+    fn surviving_pages(&self) -> &Pages {
+        let is_page_cache = self.inner.domain.is_page_cache();
+        if is_page_cache { &self.inner.sure_pages } else { &self.inner.pages }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

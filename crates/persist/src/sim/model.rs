@@ -1,14 +1,14 @@
 //! The persistency model: per unit a FIFO of stores that may or may not have become durable.
 //!
-//! The unit is the line, or the word in the harsher domain. The durable contents of a unit are its base and
-//! any prefix of its FIFO. A flush captures the prefix at its own time, a fence of the same thread makes what
-//! was captured part of the base.
+//! The unit is the line, the word in a harsher domain, or the page of a page cache. The durable contents of a unit are
+//! its base and any prefix of its FIFO. A flush captures the prefix at its own time, a fence of the same thread makes
+//! what was captured part of the base. In a page cache neither does anything: a sync makes all of it part of the base.
 
 use core::panic::Location;
 use std::collections::HashMap;
 
-use super::memory::WordAt;
-use crate::{Line, sync::thread::ThreadId};
+use super::memory::{WordAt, to_index};
+use crate::{LINE_BYTES, Line, PAGE_BYTES, Span, sync::thread::ThreadId};
 
 /// Where in the source a store, flush or fence was made.
 pub(super) type Site = &'static Location<'static>;
@@ -23,46 +23,58 @@ pub enum Domain {
     Word8,
     /// Caches are durable: every store survives as soon as it is made. This is also what `kill -9` leaves.
     Eadr,
+    /// A file in the page cache of a disk. The kernel writes any page back at any time, whole, as it is at some moment;
+    /// flush and fence mean nothing, [`sync`](crate::Medium::sync) is the only barrier. What the file system notes, which
+    /// pages have memory and how long the file is, reaches the disk at any time as well.
+    Page4096,
+    /// Harsher: the same, but a power failure tears pages: of each line any version is on the disk. Sectors, blocks
+    /// smaller than a page, a page that is stored to while the disk reads it.
+    PageTorn,
 }
 
-/// Words of the largest unit, a line.
-pub(super) const UNIT_WORDS: usize = 8;
+/// Bytes of a word.
+const WORD_BYTES: u64 = 8;
 
-/// Index of a unit: a line or a word.
+/// Index of a unit: a word, a line or a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct UnitAt(pub(super) usize);
 
 impl Domain {
+    /// Whether the medium is a file in a page cache, where only a [`sync`](crate::Medium::sync) makes anything durable.
+    #[must_use]
+    pub fn is_page_cache(self) -> bool {
+        matches!(self, Self::Page4096 | Self::PageTorn)
+    }
+
     /// The unit that holds `word`.
     pub(super) fn unit_of(self, word: WordAt) -> UnitAt {
-        match self {
-            Self::Line64 => UnitAt(word.line()),
-            Self::Word8 | Self::Eadr => UnitAt(word.0),
-        }
-    }
-
-    /// The words of `unit`.
-    pub(super) fn words_of(self, unit: UnitAt) -> impl Iterator<Item = WordAt> {
-        let count = if self == Self::Line64 { UNIT_WORDS } else { 1 };
-        (unit.0 * count..(unit.0 + 1) * count).map(WordAt)
-    }
-
-    /// Which word of its unit `word` is.
-    pub(super) fn index_of(self, word: WordAt) -> usize {
-        if self == Self::Line64 { word.0 % UNIT_WORDS } else { 0 }
+        UnitAt(word.0 / self.unit_words())
     }
 
     /// The units of `line`.
     pub(super) fn units_of(self, line: Line) -> impl Iterator<Item = UnitAt> {
-        let first = WordAt::of(line.span().start);
-        let count = if self == Self::Line64 { 1 } else { WordAt::all_in(line.span()).count() };
-        let first = self.unit_of(first).0;
-        (first..first + count).map(UnitAt)
+        self.units_in(line.span())
+    }
+
+    /// The units that `span` touches.
+    pub(super) fn units_in(self, span: Span) -> impl Iterator<Item = UnitAt> {
+        let bytes = self.unit_words() as u64 * WORD_BYTES;
+        let end = if span.is_empty() { span.start } else { span.end() };
+        (to_index(span.start / bytes)..to_index(end.div_ceil(bytes))).map(UnitAt)
     }
 
     /// Units in a region of `word_count` words.
     pub(super) fn unit_count(self, word_count: usize) -> usize {
         self.unit_of(WordAt(word_count)).0 + 1
+    }
+
+    fn unit_words(self) -> usize {
+        let bytes = match self {
+            Self::Line64 | Self::PageTorn => LINE_BYTES,
+            Self::Word8 | Self::Eadr => WORD_BYTES,
+            Self::Page4096 => PAGE_BYTES,
+        };
+        to_index(bytes / WORD_BYTES)
     }
 }
 
@@ -81,6 +93,9 @@ pub(super) struct Store {
 pub(super) struct Fifo {
     pub(super) unit: UnitAt,
     pub(super) stores: Vec<Store>,
+    /// A sync failed since the last store. The kernel takes such a page for clean: no later sync writes it, unless it is
+    /// stored to again.
+    is_given_up: bool,
 }
 
 /// All units with stores that may or may not be durable, and what each thread has flushed since its fence.
@@ -112,10 +127,13 @@ impl Pending {
 
     pub(super) fn push(&mut self, unit: UnitAt, store: Store) {
         if self.slot_of[unit.0] == 0 {
-            self.fifos.push(Fifo { unit, stores: self.spare.pop().unwrap_or_default() });
+            let stores = self.spare.pop().unwrap_or_default();
+            self.fifos.push(Fifo { unit, stores, is_given_up: false });
             self.slot_of[unit.0] = self.fifos.len();
         }
-        self.fifos[self.slot_of[unit.0] - 1].stores.push(store);
+        let fifo = &mut self.fifos[self.slot_of[unit.0] - 1];
+        fifo.stores.push(store);
+        fifo.is_given_up = false;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Fifo> {
@@ -164,17 +182,31 @@ impl Pending {
         self.captured.insert(thread, captures);
     }
 
-    /// Makes every store durable.
-    pub(super) fn release_all(&mut self, mut durable: impl FnMut(&Store)) {
-        for fifo in &self.fifos {
-            fifo.stores.iter().for_each(&mut durable);
+    /// Makes every store to one of `units` durable, or to any unit; but not those that were given up.
+    pub(super) fn sync(&mut self, units: Option<&[UnitAt]>, mut durable: impl FnMut(&Store)) {
+        let slot_of = |unit: &UnitAt| self.slot_of[unit.0].checked_sub(1);
+        let mut slots: Vec<usize> = match units {
+            Some(units) => units.iter().filter_map(slot_of).collect(),
+            None => (0..self.fifos.len()).collect(),
+        };
+        // From the end: what removing one moves is not looked at any more.
+        slots.sort_unstable();
+        for slot in slots.into_iter().rev() {
+            if !self.fifos[slot].is_given_up {
+                self.fifos[slot].stores.drain(..).for_each(|store| durable(&store));
+                self.remove(slot);
+            }
         }
-        self.clear();
+    }
+
+    /// A sync has failed: which stores are durable is not known, and no later sync tells.
+    pub(super) fn give_up(&mut self) {
+        self.fifos.iter_mut().for_each(|fifo| fifo.is_given_up = true);
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        for Fifo { unit, mut stores } in self.fifos.drain(..) {
+        for Fifo { unit, mut stores, .. } in self.fifos.drain(..) {
             self.slot_of[unit.0] = 0;
             stores.clear();
             self.spare.push(stores);
@@ -199,7 +231,7 @@ impl Pending {
     }
 
     fn remove(&mut self, slot: usize) {
-        let Fifo { unit, stores } = self.fifos.swap_remove(slot);
+        let Fifo { unit, stores, .. } = self.fifos.swap_remove(slot);
         self.slot_of[unit.0] = 0;
         self.spare.push(stores);
         if let Some(moved) = self.fifos.get(slot) {

@@ -14,16 +14,18 @@ pub enum SiteKind {
     Flush,
     /// A fence.
     Fence,
+    /// A sync, where it is the only barrier.
+    Sync,
 }
 
-/// A place in the source that stored, flushed or fenced.
+/// A place in the source that stored, flushed, fenced or synchronized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SiteCount {
     /// What was done there.
     pub kind: SiteKind,
     /// Where.
     pub location: &'static core::panic::Location<'static>,
-    /// How often: word stores, flush calls or fences, those of explored recoveries included.
+    /// How often: word stores, flush calls, fences or syncs, those of explored recoveries included.
     pub count: u64,
 }
 

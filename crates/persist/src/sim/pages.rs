@@ -65,6 +65,17 @@ impl Pages {
         self.version.store(NEXT_VERSION.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// Takes over the states of the pages of `span` from `other`, and a length that reaches to its end.
+    pub(super) fn sync_span(&self, other: &Self, span: Span) {
+        let pages = span.to_pages();
+        for page in pages.start / PAGE_BYTES..pages.end() / PAGE_BYTES {
+            let state = other.states[to_index(page)].load(Ordering::Relaxed);
+            self.states[to_index(page)].store(state, Ordering::Relaxed);
+        }
+        self.len.fetch_max(pages.end().min(other.len_bytes()), Ordering::Relaxed);
+        self.version.store(NEXT_VERSION.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// The backed pages that lie wholly inside `span`.
     pub(super) fn backed_inside(&self, span: Span) -> Vec<usize> {
         let first = to_index(span.start.div_ceil(PAGE_BYTES));
@@ -110,7 +121,7 @@ impl Pages {
 }
 
 /// Which calls of [`Medium::back`](crate::Medium::back) fail with
-/// [`StorageFull`](io::ErrorKind::StorageFull), counted from zero from now on.
+/// [`StorageFull`](io::ErrorKind::StorageFull), or which syncs, counted from zero from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackFault {
     /// None.
@@ -123,15 +134,21 @@ pub enum BackFault {
 }
 
 /// Counts calls and lets the chosen ones fail.
-#[derive(Debug, Default)]
-pub(super) struct Backs {
+#[derive(Debug)]
+pub(super) struct Faults {
     fault: BackFault,
+    kind: io::ErrorKind,
     calls: u64,
 }
 
-impl Backs {
-    pub(super) fn set(&mut self, fault: BackFault) {
-        *self = Self { fault, calls: 0 };
+impl Faults {
+    /// Calls that fail with an error of this kind.
+    pub(super) const fn new(kind: io::ErrorKind) -> Self {
+        Self { fault: BackFault::Never, kind, calls: 0 }
+    }
+
+    pub(super) const fn set(&mut self, fault: BackFault) {
+        (self.fault, self.calls) = (fault, 0);
     }
 
     pub(super) const fn calls(&self) -> u64 {
@@ -142,8 +159,8 @@ impl Backs {
         let call = self.calls;
         self.calls += 1;
         match self.fault {
-            BackFault::Once(n) if n == call => Err(io::ErrorKind::StorageFull.into()),
-            BackFault::From(n) if n <= call => Err(io::ErrorKind::StorageFull.into()),
+            BackFault::Once(n) if n == call => Err(self.kind.into()),
+            BackFault::From(n) if n <= call => Err(self.kind.into()),
             _ => Ok(()),
         }
     }

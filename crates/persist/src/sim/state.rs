@@ -1,15 +1,15 @@
 //! Everything of a simulated medium that its lock guards.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
     Sim,
     boot::{Decision, Image, Plan, number},
     engine::Hook,
     memory::{Memory, WordAt},
-    model::{Domain, Pending, Site, Store},
+    model::{Domain, Pending, Site, Store, UnitAt},
     mutate::{Delayed, Mutations, SiteKind, SiteTable},
-    pages::{Backs, Pages},
+    pages::{Faults, Pages},
     report::Crash,
     undecided::Undecided,
 };
@@ -28,7 +28,8 @@ pub(super) struct State {
     due: Vec<Store>,
     pub(super) mutations: Mutations,
     pub(super) sites: SiteTable,
-    pub(super) backs: Backs,
+    pub(super) backs: Faults,
+    pub(super) syncs: Faults,
     pub(super) hook: Option<Hook>,
     pub(super) run: Run,
     pub(super) violations: Vec<String>,
@@ -76,7 +77,8 @@ impl State {
             due: Vec::new(),
             mutations: Mutations::default(),
             sites: SiteTable::default(),
-            backs: Backs::default(),
+            backs: Faults::new(io::ErrorKind::StorageFull),
+            syncs: Faults::new(io::ErrorKind::Other),
             hook: None,
             run: Run::default(),
             violations: Vec::new(),
@@ -157,8 +159,11 @@ impl State {
         }
     }
 
-    /// Starts the write-back of `line`.
+    /// Starts the write-back of `line`; in a page cache a flush does nothing.
     pub(super) fn flush(&mut self, thread: ThreadId, line: Line) {
+        if self.domain.is_page_cache() {
+            return;
+        }
         for unit in self.domain.units_of(line) {
             self.pending.flush(thread, unit);
         }
@@ -173,10 +178,12 @@ impl State {
         });
     }
 
-    /// Makes everything durable.
-    pub(super) fn release_all(&mut self) {
+    /// Makes the pages of `span` durable, or everything.
+    pub(super) fn sync(&mut self, span: Option<Span>) {
+        let units: Option<Vec<UnitAt>> =
+            span.map(|span| self.domain.units_in(span.to_pages()).collect());
         let (memory, image) = (&mut self.memory, &mut self.image);
-        self.pending.release_all(|store| {
+        self.pending.sync(units.as_deref(), |store| {
             memory.guarantee(store.word, store.value);
             image.guarantee(store.word);
         });
@@ -189,7 +196,7 @@ impl State {
         let open = open.filter(|(unit, _)| !self.pending.has(*unit));
         let after = pending.chain(open).map(|(unit, stores)| {
             let before = self.image.open_at(unit);
-            Undecided::after_crash((self.domain, unit), &self.memory, before, stores)
+            Undecided::after_crash(unit, &self.memory, before, stores)
         });
         after.filter(|undecided| !undecided.is_decided())
     }

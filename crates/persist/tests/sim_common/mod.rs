@@ -22,11 +22,12 @@ pub(crate) fn page(domain: Domain) -> Sim {
     pages(domain, 1)
 }
 
-/// A medium of `count` backed pages.
+/// A medium of `count` pages that have memory, also after a crash.
 pub(crate) fn pages(domain: Domain, count: u64) -> Sim {
     let len_bytes = count * PAGE_BYTES;
     let sim = Sim::new(SimOptions { len_bytes, domain });
     sim.back(Span::new(0, len_bytes)).expect("the capacity suffices");
+    sim.sync().expect("no failure is asked for");
     sim
 }
 
