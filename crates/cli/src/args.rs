@@ -28,13 +28,13 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Show what a heap is; works on one that is open elsewhere, or damaged
     Info(HeapArgs),
-    /// Verify everything a heap says about itself; the file is not changed unless asked for
+    /// Verify everything a heap says about itself; the file is changed by `--salvage` only
     Check(CheckArgs),
-    /// Show how full a heap is
+    /// Show how full a heap is; the file is not changed
     Stats(StatsArgs),
     /// Show what each part of a heap is, as text or as a picture
     Map(MapArgs),
-    /// Recover a heap that was not closed, and close it
+    /// Recover a heap that was not closed, and close it; the other commands leave that to a program
     Recover(HeapArgs),
     /// Delete a heap that nobody has open
     Destroy(HeapArgs),
@@ -103,7 +103,7 @@ pub(crate) struct StatsArgs {
 pub(crate) struct MapArgs {
     /// The heap's file; it is not changed
     pub(crate) path: PathBuf,
-    /// Draw a picture into this file
+    /// Draw a picture into this file; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
     #[command(flatten)]

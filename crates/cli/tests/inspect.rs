@@ -103,7 +103,15 @@ fn recover_closes_what_a_killed_process_left() {
     // Between two operations nothing is in flight.
     assert_eq!((&recovered["replayed"], &recovered["rolled_back"]), (&0.into(), &0.into()));
     assert!(is_clean());
+    assert_eq!(recovered["was_closed"], false);
     assert_eq!(run(&["check", str(&left), "--json"]).expect_code(0).json()["blocks"], 2);
+
+    // Once more: there is nothing left to do, and it says so.
+    let text = run(&["recover", str(&left)]).expect_code(0).stdout();
+    assert_eq!(text, "the heap was closed: there was nothing to do\n");
+    let again = run(&["recover", str(&left), "--json"]).expect_code(0).json();
+    assert_eq!((&again["was_closed"], &again["replayed"]), (&true.into(), &0.into()));
+    assert!(is_clean());
 }
 
 /// The figures of a map's JSON.

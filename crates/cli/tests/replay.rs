@@ -109,7 +109,27 @@ fn people_get_figures_without_a_bar() {
     let path = place.file("tiny.mtr", &tiny());
     let ran = run(&["replay", str(&path), "--no-verify"]).expect_code(0);
     assert!(ran.stdout().contains("x peak live"), "{}", ran.stdout());
+    // The durability of a file in memory makes no persists, and the figures say so.
+    assert!(ran.stdout().contains("fences per operation; only counted"), "{}", ran.stdout());
     assert_eq!(ran.stderr(), "", "no bar where there is no terminal");
+}
+
+#[test]
+fn persists_that_no_instruction_makes_are_told_apart() {
+    let place = Place::new();
+    let path = place.file("tiny.mtr", &tiny());
+    for (durability, flushes, fences) in
+        [("process", false, false), ("eadr", false, true), ("powerfail", true, true)]
+    {
+        let args = ["replay", str(&path), "--durability", durability];
+        let report = run(&[&args[..], &["--json"]].concat()).expect_code(0).json();
+        assert_eq!(report["flushes_are_executed"], flushes, "{durability}");
+        assert_eq!(report["fences_are_executed"], fences, "{durability}");
+        // Counted everywhere: they are the protocol's.
+        assert!(report["flushes_per_op"].as_f64() >= Some(1.0), "{report}");
+        let text = run(&args).expect_code(0).stdout();
+        assert_eq!(text.contains("only counted"), !flushes, "{text}");
+    }
 }
 
 #[test]

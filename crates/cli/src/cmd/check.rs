@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use serde::Serialize;
 
+use super::note_if_not_closed;
 use crate::{
     args::CheckArgs,
     exit::Failure,
@@ -17,7 +18,8 @@ struct Shown {
     problems: Vec<Problem>,
     blocks: u64,
     live_bytes: u64,
-    unowned_blocks: u64,
+    /// Live blocks that slots inside other blocks may own: where those are, only the program knows.
+    unknown_owner_blocks: u64,
     ms: f64,
     #[serde(flatten)]
     salvage: Option<Salvage>,
@@ -55,7 +57,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         problems,
         blocks: check.blocks,
         live_bytes: check.live_bytes,
-        unowned_blocks: check.unowned_blocks,
+        unknown_owner_blocks: check.unowned_blocks,
         ms: start.elapsed().as_secs_f64() * 1e3,
         salvage,
     };
@@ -73,6 +75,7 @@ type Look = (pmalloc::CheckReport, Vec<pmalloc::Problem>, Option<Salvage>);
 fn look(args: &CheckArgs) -> Result<Look, Failure> {
     if !args.salvage {
         let check = pmalloc::check_file(&args.path).map_err(Failure::heap(&args.path))?;
+        note_if_not_closed(&args.path);
         return Ok((check, Vec::new(), None));
     }
     let report = pmalloc::salvage_file(&args.path).map_err(Failure::heap(&args.path))?;
@@ -97,7 +100,19 @@ fn print(shown: &Shown) -> Result<(), Failure> {
         ("ok", if shown.ok { "yes" } else { "no" }.to_owned()),
         ("blocks", shown.blocks.to_string()),
         ("live", bytes(shown.live_bytes)),
-        ("unowned", format!("{} blocks that no root array's slot owns", shown.unowned_blocks)),
+        ("owners", owners(shown)),
         ("time", format!("{:.1} ms", shown.ms)),
     ])
+}
+
+/// Who owns the blocks, as far as that can be told from outside.
+fn owners(shown: &Shown) -> String {
+    let seen = shown.blocks.saturating_sub(shown.unknown_owner_blocks);
+    match shown.unknown_owner_blocks {
+        0 => format!("all {seen} blocks: the root table and arrays of slots"),
+        hidden => format!(
+            "{seen} blocks: the root table and arrays of slots; {hidden} not known to the command: slots inside \
+             other blocks may own them, and only the program knows where those are"
+        ),
+    }
 }

@@ -5,12 +5,13 @@ use serde::Serialize;
 use crate::{
     args::HeapArgs,
     exit::Failure,
-    output::{as_f64, duration, print_either, print_rows},
+    output::{as_f64, duration, print_either, print_rows, print_text},
 };
 
 /// What recovery did.
 #[derive(Debug, Serialize)]
 struct Shown {
+    was_closed: bool,
     ms: f64,
     replayed: u64,
     reclaimed: u64,
@@ -22,6 +23,7 @@ struct Shown {
 pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     let report = pmalloc::recover_file(&args.path).map_err(Failure::heap(&args.path))?;
     let shown = Shown {
+        was_closed: report.was_closed,
         ms: as_f64(report.elapsed_ns) / 1e6,
         replayed: report.replayed,
         reclaimed: report.reclaimed,
@@ -29,6 +31,9 @@ pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
         rolled_forward: report.rolled_forward,
     };
     print_either(args.output, &shown, |shown| {
+        if shown.was_closed {
+            return print_text("the heap was closed: there was nothing to do\n");
+        }
         print_rows(&[
             ("recovered in", duration(report.elapsed_ns)),
             ("replayed", format!("{} records", shown.replayed)),

@@ -1,9 +1,8 @@
 //! `pmalloc stats`: how full a heap is. Volatile.
 
-use pmalloc::Heap;
 use serde::Serialize;
 
-use super::exposition;
+use super::{exposition, note_if_not_closed};
 use crate::{
     args::StatsArgs,
     exit::Failure,
@@ -59,10 +58,8 @@ pub(super) struct Log {
 
 /// Shows the figures of the heap that `args` name.
 pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
-    let heap = Heap::open(&args.path).map_err(Failure::heap(&args.path))?;
-    let stats = heap.stats().map_err(Failure::heap(&args.path))?;
-    heap.close().map_err(Failure::heap(&args.path))?;
-    let shown = shown(stats);
+    let shown = shown(pmalloc::stats_file(&args.path).map_err(Failure::heap(&args.path))?);
+    note_if_not_closed(&args.path);
     if args.prom {
         return print_text(&exposition::text(&shown));
     }

@@ -87,16 +87,6 @@ impl Summary {
         }
     }
 
-    /// What the file holds data for: metadata, slabs, large blocks, free space.
-    pub(super) fn data_bytes(&self) -> [(&'static str, u64); 4] {
-        [
-            ("metadata", self.metadata.iter().map(|area| area.total.data_bytes).sum()),
-            ("slabs", self.slabs.iter().map(|group| group.total.data_bytes).sum()),
-            ("large blocks", self.large.data_bytes),
-            ("free", self.free.data_bytes),
-        ]
-    }
-
     /// Bytes of the data area that were ever used.
     pub(super) fn grown_bytes(&self) -> u64 {
         let slabs: u64 = self.slabs.iter().map(|group| group.total.bytes).sum();

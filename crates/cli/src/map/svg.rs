@@ -6,7 +6,7 @@ use pmalloc::HeapMap;
 
 use super::{
     grid::{Cell, Grid},
-    summary::{GROUPS, Summary, Total, group_of},
+    summary::{GROUPS, Slabs, Summary, Total, group_of},
 };
 use crate::output::{as_f64, bytes, ratio};
 
@@ -51,6 +51,11 @@ pub(crate) fn svg(map: &HeapMap, summary: &Summary, name: &str) -> String {
     picture.finish()
 }
 
+/// The colours of a group of slabs: in the bar, the grid and the legend.
+fn slab_colours(group: &Slabs) -> (&'static str, &'static str) {
+    SLABS[group_of(group.block_bytes_max)]
+}
+
 /// The picture so far.
 #[derive(Debug, Default)]
 struct Picture {
@@ -91,24 +96,34 @@ impl Picture {
         self.text((MARGIN, 58.0), "", &figures);
     }
 
-    /// What the file holds data for.
+    /// What the file holds data for, in the colours of the legend.
     fn bar(&mut self, summary: &Summary) {
-        let shares = summary.data_bytes();
-        let total: u64 = shares.iter().map(|(_, bytes)| bytes).sum();
+        let slab = |group: &Slabs| (slab_colours(group).0, group.total.data_bytes);
+        let metadata = summary.metadata.iter().map(|area| area.total.data_bytes).sum();
+        let shares = [
+            ("metadata", vec![(METADATA, metadata)]),
+            ("slabs", summary.slabs.iter().map(slab).collect()),
+            ("large blocks", vec![(LARGE, summary.large.data_bytes)]),
+            ("free", vec![(FREE_WITH_DATA, summary.free.data_bytes)]),
+        ];
+        let sum = |parts: &[(&str, u64)]| parts.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let total = shares.iter().map(|(_, parts)| sum(parts)).sum();
         let what = format!("The file holds {} of data", bytes(total));
         self.text((MARGIN, 86.0), "", &what);
-        let (left, width) = (GRID_LEFT + 160.0, GRID_WIDTH - 160.0);
-        let mut x = left;
-        let fills = [METADATA, SLABS[1].0, LARGE, FREE_WITH_DATA];
-        for ((name, share), fill) in shares.into_iter().zip(fills) {
-            let wide = width * ratio(share, total);
-            self.rect((x, 72.0), (wide, 20.0), fill);
-            if wide > 110.0 {
-                let ink = if fill == FREE_WITH_DATA { "#222" } else { "white" };
-                let style = format!("fill=\"{ink}\" text-anchor=\"middle\" class=\"small\"");
-                self.text((x + wide / 2.0, 86.0), &style, &format!("{name} {}", bytes(share)));
+        let (mut x, width) = (GRID_LEFT + 160.0, GRID_WIDTH - 160.0);
+        for (name, parts) in &shares {
+            let (left, share) = (x, sum(parts));
+            for (fill, part) in parts {
+                let wide = width * ratio(*part, total);
+                self.rect((x, 72.0), (wide, 20.0), fill);
+                x += wide;
             }
-            x += wide;
+            if x - left > 110.0 {
+                let ink = if *name == "free" { "#222" } else { "white" };
+                let style = format!("fill=\"{ink}\" text-anchor=\"middle\" class=\"small\"");
+                let label = format!("{name} {}", bytes(share));
+                self.text((left.midpoint(x), 86.0), &style, &label);
+            }
         }
     }
 
@@ -144,7 +159,7 @@ impl Picture {
             self.head(&mut y, "Slabs by block size", "live blocks, full");
         }
         for group in &summary.slabs {
-            let (dark, tint) = SLABS[group_of(group.block_bytes_max)];
+            let (dark, tint) = slab_colours(group);
             let full = 100.0 * ratio(group.live, group.blocks);
             let name = format!("to {}: {}", bytes(group.block_bytes_max), bytes(group.total.bytes));
             // Spaces as wide as digits keep the columns.

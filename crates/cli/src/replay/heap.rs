@@ -1,9 +1,9 @@
 //! Makes and opens the heaps of replays, on watched media.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use pmalloc::{Heap, HeapOptions};
-use pmalloc_persist::{Access, MapOptions, Mapped, MediaFile, Traced};
+use pmalloc_persist::{Access, Durability, MapOptions, Mapped, MediaFile, Traced};
 
 use super::{
     medium::{Counted, Plain, Watched},
@@ -64,11 +64,36 @@ pub(super) fn persist_calls_to_open(
     Ok(u64::MAX - heap.medium().countdown())
 }
 
-/// What a heap survives, for people.
-pub(super) fn durability<M: Watched>(heap: &Heap<M>) -> String {
+/// What a heap survives.
+pub(super) fn survival<M: Watched>(heap: &Heap<M>) -> Survival {
     let mapped: &Mapped = heap.medium().probe().inner();
-    let forced = if mapped.durability_is_forced() { " (forced)" } else { "" };
-    format!("{}{forced}", mapped.durability())
+    Survival { durability: mapped.durability(), is_forced: mapped.durability_is_forced() }
+}
+
+/// What a heap survives, and so which persists it really makes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Survival {
+    durability: Durability,
+    is_forced: bool,
+}
+
+impl Survival {
+    /// Whether a flush is an instruction.
+    pub(super) fn flushes(self) -> bool {
+        self.durability == Durability::PowerFail
+    }
+
+    /// Whether a fence is an instruction.
+    pub(super) fn fences(self) -> bool {
+        self.durability.is_power_safe()
+    }
+}
+
+impl fmt::Display for Survival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let forced = if self.is_forced { " (forced)" } else { "" };
+        write!(f, "{}{forced}", self.durability)
+    }
 }
 
 fn options_for(plan: &Plan, flags: HeapFlags) -> HeapOptions {

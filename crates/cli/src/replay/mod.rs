@@ -176,7 +176,7 @@ fn count(setup: &Setup, interrupt: &Interrupt) -> Result<Counts, Failure> {
 fn replay(setup: &Setup, counts: &Counts, interrupt: &Interrupt) -> Result<Report, Failure> {
     let path = setup.scratch.heap();
     let heap = heap::create(path, &setup.plan, setup.flags)?;
-    let durability = heap::durability(&heap);
+    let survival = heap::survival(&heap);
     let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
     let mut progress = Progress::new("replaying", setup.plan.events(), interrupt);
     let run =
@@ -193,9 +193,7 @@ fn replay(setup: &Setup, counts: &Counts, interrupt: &Interrupt) -> Result<Repor
         audit(&heap, &journal, &setup.plan, setup.manner, Stage::AtEnd)?;
         heap.close().map_err(Failure::heap(path))?;
     }
-    let mut report = Report::new(&setup.plan, &journal, counts);
-    report.durability = durability;
-    Ok(report)
+    Ok(Report::new(&setup.plan, &journal, counts, survival))
 }
 
 /// Replays in workers that are killed.
@@ -206,10 +204,10 @@ fn campaign(
     kills: u32,
 ) -> Result<Report, Failure> {
     let progress = Progress::new("killing", setup.plan.events(), interrupt);
-    let (durability, campaign) = Supervisor::new(setup, progress, kills).run()?;
+    let (survival, campaign) = Supervisor::new(setup, progress, kills).run()?;
     let journal = worker::open_journal(&setup.journal_path(), setup.shape())?;
-    let mut report = Report::new(&setup.plan, &journal, counts);
-    (report.durability, report.campaign) = (durability, campaign);
+    let mut report = Report::new(&setup.plan, &journal, counts, survival);
+    report.campaign = campaign;
     Ok(report)
 }
 

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     deed::Kind,
+    heap::Survival,
     journal::{Journal, Tally},
     mix::Mix,
     plan::Plan,
@@ -23,7 +24,7 @@ pub(crate) struct Report {
     pub(super) trace: String,
     #[serde(serialize_with = "as_name")]
     pub(super) order: Order,
-    pub(super) durability: String,
+    durability: String,
     events: u64,
     threads: u16,
     allocs: u64,
@@ -31,6 +32,10 @@ pub(crate) struct Report {
     wall_ns: u64,
     cpu_ns: u64,
     ns_per_op: f64,
+    /// Whether the durability makes instructions of flushes: they are counted all the same.
+    flushes_are_executed: bool,
+    /// Likewise of fences.
+    fences_are_executed: bool,
     flushes_per_op: f64,
     fences_per_op: f64,
     /// By distance: the number of distinct other lines flushed since; the last stands for all above.
@@ -140,7 +145,12 @@ impl Campaign {
 
 impl Report {
     /// The report of a replay of `plan` whose figures stand in `journal`.
-    pub(super) fn new<J: Medium>(plan: &Plan, journal: &Journal<J>, counts: &Counts) -> Self {
+    pub(super) fn new<J: Medium>(
+        plan: &Plan,
+        journal: &Journal<J>,
+        counts: &Counts,
+        survival: Survival,
+    ) -> Self {
         let operations = journal.tally(Tally::Operations);
         let peak_blocks = journal.tally(Tally::PeakLiveBlocks);
         let peak_live_bytes = journal.tally(Tally::PeakLiveBytes) + peak_blocks * SLOT_BYTES;
@@ -148,7 +158,7 @@ impl Report {
         Self {
             trace: String::new(),
             order: Order::Threads,
-            durability: String::new(),
+            durability: survival.to_string(),
             events: plan.events(),
             threads: plan.threads(),
             allocs: plan.allocs(),
@@ -156,6 +166,8 @@ impl Report {
             wall_ns: journal.tally(Tally::WallNs),
             cpu_ns: journal.tally(Tally::CpuNs),
             ns_per_op: ratio(journal.tally(Tally::CpuNs), operations),
+            flushes_are_executed: survival.flushes(),
+            fences_are_executed: survival.fences(),
             flushes_per_op: ratio(counts.flushes, plan.events()),
             fences_per_op: ratio(counts.fences, plan.events()),
             reflushes_per_op: counts.reflushes.map(|count| ratio(count, plan.events())),
@@ -199,10 +211,6 @@ impl Report {
             self.threads,
             name_of(&self.order)
         );
-        let per_operation = format!(
-            "{:.0} ns cpu with contents, {:.2} flushes, {:.2} fences",
-            self.ns_per_op, self.flushes_per_op, self.fences_per_op
-        );
         let peak_heap =
             format!("{}, {:.3} x peak live", bytes(self.peak_heap_bytes), self.heap_ratio);
         let published = match (self.publish_percent, self.campaign.seed) {
@@ -214,7 +222,8 @@ impl Report {
             ("events", events),
             ("durability", self.durability.clone()),
             ("time", format!("{} wall, {} cpu", duration(self.wall_ns), duration(self.cpu_ns))),
-            ("per operation", per_operation),
+            ("per operation", format!("{:.0} ns cpu with contents", self.ns_per_op)),
+            ("persists", self.persists()),
             ("reflushes", self.reflushes()),
             ("peak live", bytes(self.peak_live_bytes)),
             ("peak heap", peak_heap),
@@ -222,6 +231,17 @@ impl Report {
             ("verified", format!("{} blocks", self.verified_blocks)),
             ("operations", format!("{}{published}", self.operations)),
         ]
+    }
+
+    /// Flushes and fences; where they are no instructions, they are those that the same operations need elsewhere.
+    fn persists(&self) -> String {
+        let executed = match (self.flushes_are_executed, self.fences_are_executed) {
+            (true, _) => "",
+            (false, true) => "; the flushes are only counted: this durability needs none",
+            (false, false) => "; only counted: this durability executes none, powerfail does",
+        };
+        let (flushes, fences) = (self.flushes_per_op, self.fences_per_op);
+        format!("{flushes:.2} flushes, {fences:.2} fences per operation{executed}")
     }
 
     fn reflushes(&self) -> String {

@@ -23,7 +23,7 @@ use super::{
     Setup, Shape,
     audit::{Stage, audit},
     engine::{Spectator, Trigger, Verdict},
-    heap,
+    heap::{self, Survival},
     journal::{Journal, Tally},
     probe::Calls,
     progress::Progress,
@@ -110,7 +110,8 @@ pub(super) struct Supervisor<'s> {
     kills: u32,
     campaign: Campaign,
     recoveries_ns: Vec<u64>,
-    durability: String,
+    /// What the heap of the present round survives.
+    survival: Option<Survival>,
     /// Rounds since the last kill.
     fruitless_rounds: u32,
 }
@@ -125,14 +126,14 @@ impl<'s> Supervisor<'s> {
             kills,
             campaign: Campaign::default(),
             recoveries_ns: Vec::new(),
-            durability: String::new(),
+            survival: None,
             fruitless_rounds: 0,
         }
     }
 
-    /// Makes all kills and replays to the end. Returns the heaps' durability; the other figures stand in the
+    /// Makes all kills and replays to the end. Returns what the heaps survive; the other figures stand in the
     /// journal.
-    pub(super) fn run(mut self) -> Result<(String, Campaign), Failure> {
+    pub(super) fn run(mut self) -> Result<(Survival, Campaign), Failure> {
         self.make_journal()?;
         loop {
             self.begin_round()?;
@@ -151,7 +152,7 @@ impl<'s> Supervisor<'s> {
             }
         }
         self.campaign.recovery_ms = Recovery::of(self.recoveries_ns);
-        Ok((self.durability, self.campaign))
+        Ok((self.survival.expect("a round was begun"), self.campaign))
     }
 
     fn make_journal(&self) -> Result<(), Failure> {
@@ -180,7 +181,7 @@ impl<'s> Supervisor<'s> {
         self.campaign.rounds += 1;
         self.fruitless_rounds += 1;
         let heap = heap::create(path, &self.setup.plan, self.setup.flags)?;
-        self.durability = heap::durability(&heap);
+        self.survival = Some(heap::survival(&heap));
         heap.close().map_err(Failure::heap(path))
     }
 

@@ -83,7 +83,7 @@ pub use self::{
     salvage::{SalvageReport, salvage_file},
     session::Session,
     slot::Slot,
-    stats::{ClassStats, LogStats, Stats, TagStats},
+    stats::{ClassStats, LogStats, Stats, TagStats, stats_file},
     versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};

@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
+    /// Whether the heap had been closed, so that there was nothing to do.
+    pub was_closed: bool,
     /// Nanoseconds from opening the file to a heap that could be used.
     pub elapsed_ns: u64,
     /// Records that were redone; an operation on several slots has several.
@@ -51,20 +53,22 @@ pub struct RecoveryReport {
 /// # let path = dir.path().join("heap");
 /// pmalloc::Heap::create(&path)?.close()?;
 /// let report = pmalloc::recover_file(&path)?;
-/// assert_eq!((report.replayed, report.rolled_back), (0, 0));
+/// assert!(report.was_closed);
 /// # Ok(())
 /// # }
 /// ```
 pub fn recover_file(path: impl AsRef<Path>) -> Result<RecoveryReport> {
-    let mut in_flight = InFlight::default();
+    let mut found = None;
     let heap = Heap::options().open_with(path, |mapped| {
         // What can't be read makes opening fail, which says so.
-        in_flight = survey(&mapped).unwrap_or_default();
+        found = survey(&mapped).unwrap_or_default();
         mapped
     })?;
+    let in_flight = found.unwrap_or_default();
     let figures = heap.core().recovery;
     heap.close()?;
     Ok(RecoveryReport {
+        was_closed: found.is_none(),
         elapsed_ns: figures.elapsed_ns,
         replayed: figures.replayed,
         rolled_forward: in_flight.decided,
@@ -73,11 +77,12 @@ pub fn recover_file(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     })
 }
 
-fn survey<M: Medium>(m: &M) -> Result<InFlight> {
+/// What was in flight, or `None` in a heap that was closed.
+fn survey<M: Medium>(m: &M) -> Result<Option<InFlight>> {
     let geometry = read_header_of(m)?.geometry;
     match state::read(m, &geometry)?.clean {
-        Clean::Closed => Ok(InFlight::default()),
-        Clean::No | Clean::Synced => lane::in_flight(m, &geometry),
+        Clean::Closed => Ok(None),
+        Clean::No | Clean::Synced => lane::in_flight(m, &geometry).map(Some),
     }
 }
 
@@ -101,11 +106,11 @@ mod tests {
     fn an_operation_is_decided_until_a_word_of_its_record_is_missing() {
         let m = Arc::new(Anon::new(image::heap_bytes()));
         image::closed().restore(&m);
-        assert_eq!(survey(&m).expect("undamaged"), InFlight::default());
+        assert_eq!(survey(&m).expect("undamaged"), None);
 
         image::crashed("crashed", Interrupted::AllocLarge, None).restore(&m);
         let decided = InFlight { decided: 1, undecided: 0 };
-        assert_eq!(survey(&m).expect("undamaged"), decided);
+        assert_eq!(survey(&m).expect("undamaged"), Some(decided));
         let geometry = small_geometry();
         let mut torn = 0;
         for lane in 0..geometry.lanes {
@@ -115,7 +120,7 @@ mod tests {
                 let word: &Word = m.at(Offset::new(at)).expect("inside");
                 let before = m.load(word);
                 m.store(word, 0);
-                match survey(&m).expect("undamaged") {
+                match survey(&m).expect("undamaged").expect("it was not closed") {
                     InFlight { decided: 0, undecided: 1 } => torn += 1,
                     found => assert_eq!(found, decided, "{at:#x}"),
                 }

@@ -1,16 +1,18 @@
 //! What a heap holds and what it costs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use pmalloc_persist::{Medium, sync::Ordering};
+use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, sync::Ordering};
 
 use super::{
     blocks::{Block, Blocks, grown_pages},
     core::Core,
+    options,
 };
 use crate::{
     error::{Error, Result},
     page_map::PageMap,
+    recovery::recover,
     slab::Kind,
 };
 
@@ -88,6 +90,41 @@ pub struct LogStats {
     pub fast_gc: u64,
     /// How often a log was copied.
     pub slow_gc: u64,
+}
+
+/// The figures of the heap in the file at `path`. A heap that was not closed is recovered in a private copy, and these are
+/// the figures that opening it would lead to; the file is not touched.
+///
+/// # Errors
+///
+/// [`Error::Map`] if the file can't be opened or is in use, [`Error::NotAHeap`], [`Error::Version`], [`Error::Corrupted`] and
+/// [`Error::PowerLoss`] as [`Heap::open`](crate::Heap::open).
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("heap");
+/// pmalloc::Heap::create(&path)?.close()?;
+/// assert_eq!(pmalloc::stats_file(&path)?.live_blocks, 0);
+/// # Ok(())
+/// # }
+/// ```
+pub fn stats_file(path: impl AsRef<Path>) -> Result<Stats> {
+    let started = Instant::now();
+    let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+    let header = options::read_header(&file)?;
+    let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
+    if options::lost_power(&mapped, &header)? {
+        return Err(Error::PowerLoss);
+    }
+    // Before anything is read: reading a hole may fill it.
+    let heap_bytes = mapped.occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
+    let recovered = recover(mapped, header.geometry)?;
+    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let stats = stats(&Core::new(header, recovered, elapsed_ns))?;
+    Ok(Stats { heap_bytes, peak_heap_bytes: heap_bytes, ..stats })
 }
 
 /// Collects the figures of a heap.
