@@ -7,7 +7,13 @@
 
 mod common;
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use pmalloc::{
     Error, Heap, HeapOptions, PCell, PPtr, Persistent, RootKind, Slot, SlotMap, TestGeometry,
@@ -392,33 +398,106 @@ fn a_new_block_is_not_taken_for_that_of_another_publish() {
     assert_eq!(values(&heap, &root.head), [2, 1]);
 }
 
+/// How two threads meet: whoever gives the sign is running then, and the other may not be.
+#[derive(Clone, Copy)]
+struct Meeting {
+    /// Whether the thread of its own gives it.
+    is_sign_of_first: bool,
+    /// How many turns each waits behind it.
+    turns: [u32; 2],
+}
+
+/// Calls both at nearly the same moment, the first one in a thread of its own.
+fn at_once<A: Send, B>(
+    meeting: Meeting,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    let (is_here, sign) = (AtomicBool::new(false), AtomicBool::new(false));
+    let wait = |flag: &AtomicBool| {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    };
+    let meet = |gives_sign, turns| {
+        if gives_sign {
+            wait(&is_here);
+            sign.store(true, Ordering::SeqCst);
+        } else {
+            is_here.store(true, Ordering::SeqCst);
+            wait(&sign);
+        }
+        (0..turns).for_each(|_| std::hint::spin_loop());
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            meet(meeting.is_sign_of_first, meeting.turns[0]);
+            first()
+        });
+        meet(!meeting.is_sign_of_first, meeting.turns[1]);
+        let second = second();
+        (first.join().expect("it does not panic"), second)
+    })
+}
+
+/// What became of a free of a typed block, and of an allocation into a slot of it.
+type Raced = (Result<(), Error>, Result<(), Error>);
+
+/// Lets both meet in many a `round`. Who is how much later is drawn, and each must have been first at times: threads of
+/// which one always follows the other meet nowhere.
+fn race(mut round: impl FnMut(Meeting) -> Raced) {
+    let rounds = if cfg!(miri) { 10 } else { 1000 };
+    let mut rng = fastrand::Rng::with_seed(19);
+    let (mut freed, mut filled) = (0, 0);
+    for _ in 0..rounds {
+        let mut turns = [0, rng.u32(..200)];
+        rng.shuffle(&mut turns);
+        match round(Meeting { is_sign_of_first: rng.bool(), turns }) {
+            (Ok(()), Err(Error::SlotForeign)) => freed += 1,
+            (Err(Error::ChildrenAlive { .. }), Ok(())) => filled += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("{freed} freed, {filled} filled");
+    assert!(cfg!(miri) || freed > 0 && filled > 0, "{freed} freed, {filled} filled: no race");
+}
+
 /// One thread frees a node while the other fills its slot. Looked at without the locks of the node's slots, the child that
 /// was just allocated was lost with the node.
 #[test]
 fn a_child_is_not_lost_with_a_parent_that_is_freed_meanwhile() {
-    let rounds = if cfg!(miri) { 10 } else { 500 };
     let heap = heap();
-    let root = heap.root("root", root).expect("room");
-    let (mut freed, mut filled) = (0, 0);
-    for _ in 0..rounds {
-        heap.alloc_value(&root.head, Node::of(1)).expect("room");
+    let head = &heap.root("root", root).expect("room").head;
+    race(|meeting| {
+        heap.alloc_value(head, Node::of(1)).expect("room");
         let guard = heap.pin();
-        let node = root.head.get(&guard).expect("full");
-        std::thread::scope(|scope| {
-            let free = scope.spawn(|| heap.free_from(&root.head));
-            let fill = heap.alloc_value(&node.next, Node::of(2));
-            match (free.join().expect("it does not panic"), fill) {
-                (Ok(()), Err(Error::SlotForeign)) => freed += 1,
-                (Err(Error::ChildrenAlive { .. }), Ok(())) => {
-                    filled += 1;
-                    let mut publish = heap.publish();
-                    publish.free(&node.next).free(&root.head);
-                    publish.commit().expect("both are full");
-                }
-                other => panic!("{other:?}"),
-            }
-        });
-    }
-    println!("{freed} freed, {filled} filled");
+        let next = &head.get(&guard).expect("full").next;
+        let fill = || heap.alloc_value(next, Node::of(2));
+        let raced = at_once(meeting, || heap.free_from(head), fill);
+        if raced.1.is_ok() {
+            heap.publish().free(next).free(head).commit().expect("both are full");
+        }
+        raced
+    });
+    assert_eq!(heap.check().expect("readable").blocks, 1);
+}
+
+/// The same with bytes in the slot, which are allocated another way.
+#[test]
+fn bytes_are_not_lost_with_a_parent_that_is_freed_meanwhile() {
+    let heap = heap();
+    let head: &Slot<Pair> = heap.root("pair", Slot::new).expect("room");
+    race(|meeting| {
+        heap.alloc_value(head, Pair(Slot::new(), Slot::new())).expect("room");
+        let guard = heap.pin();
+        let bytes = &head.get(&guard).expect("full").1;
+        let fill = || heap.alloc_to(bytes, common::layout(40));
+        let raced = at_once(meeting, || heap.free_from(head), fill);
+        if raced.1.is_ok() {
+            heap.free_from(bytes).expect("full");
+            heap.free_from(head).expect("it owns nothing");
+        }
+        raced
+    });
     assert_eq!(heap.check().expect("readable").blocks, 1);
 }

@@ -177,11 +177,59 @@ mod tests {
         guards.defer(freed());
         assert!(guards.collect().is_empty());
         let young = guards.enter();
+        assert!(guards.collect().is_empty(), "the old one lives");
         guards.leave(old);
-        assert!(guards.collect().len() <= 1);
+        assert_eq!(guards.collect().len(), 1, "a later guard holds nothing");
+        assert!(!guards.has_waiting() && !guards.quiescent());
         guards.leave(young);
-        guards.collect();
-        assert!(!guards.has_waiting());
+        assert!(guards.quiescent());
+    }
+
+    #[test]
+    fn a_guard_counts_in_whichever_epoch_it_was_made() {
+        let guards = Guards::new();
+        for _ in 0..4 {
+            let guard = guards.enter();
+            // Each time as far as the guard allows: it is of the present epoch, then of the one before.
+            for _ in 0..3 {
+                assert!(!guards.quiescent());
+                guards.defer(freed());
+                assert!(guards.collect().is_empty());
+            }
+            guards.leave(guard);
+            assert!(guards.quiescent());
+            assert_eq!(guards.collect().len(), 3);
+        }
+    }
+
+    #[test]
+    fn what_waits_is_handed_out_in_the_order_of_its_frees_and_once() {
+        let guards = Guards::new();
+        let offsets = |freed: VecDeque<Freed>| -> Vec<u64> {
+            let offset = |freed| match freed {
+                Freed::Small { offset, .. } => offset,
+                Freed::Large { range, .. } => u64::from(range.start.0),
+            };
+            freed.into_iter().map(offset).collect()
+        };
+        let large = |nth: u32| {
+            let range = PageRange::new(crate::layout::geometry::Page(nth), 1);
+            Freed::Large { range, log: LogId(0) }
+        };
+        // Overlapping guards: behind each, twenty large blocks are freed, which the next one does not hold.
+        let mut guard = guards.enter();
+        let mut out = Vec::new();
+        for round in 0..50 {
+            (20 * round..20 * (round + 1)).for_each(|nth| guards.defer(large(nth)));
+            out.extend(offsets(guards.collect()));
+            assert!(out.len() <= 20 * round as usize, "a guard lives: {}", out.len());
+            let next = guards.enter();
+            guards.leave(guard);
+            guard = next;
+        }
+        guards.leave(guard);
+        out.extend(offsets(guards.collect()));
+        assert_eq!(out, (0..1000).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -104,17 +104,49 @@ fn place(block: u64) -> (usize, u64) {
 mod tests {
     use super::*;
 
+    /// Blocks of which two and two share a bit of the filter, and no others do.
+    fn sharing() -> Vec<[u64; 2]> {
+        let mut by_bit: HashMap<_, Vec<u64>> = HashMap::new();
+        for block in (0..40_000).map(|nth| nth * 64) {
+            by_bit.entry(place(block)).or_default().push(block);
+        }
+        let mut pairs: Vec<[u64; 2]> =
+            by_bit.into_values().filter_map(|blocks| blocks.first_chunk().copied()).collect();
+        pairs.sort_unstable();
+        assert!(pairs.len() > 1000, "{} pairs", pairs.len());
+        pairs
+    }
+
     #[test]
     fn holds_what_was_inserted_and_nothing_else() {
         let set = RootBlocks::new();
-        (0..4096_u64).step_by(3).for_each(|nth| set.insert(nth * 64));
-        for nth in 0..4096 {
-            assert_eq!(set.contains(nth * 64), nth % 3 == 0, "{nth}");
+        let pairs = sharing();
+        let (held, others) = pairs.split_at(pairs.len() / 2);
+        held.iter().for_each(|[one, _]| set.insert(*one));
+        assert!(held.iter().all(|[one, other]| set.contains(*one) && !set.contains(*other)));
+        assert!(!others.as_flattened().iter().any(|block| set.contains(*block)));
+        held.iter().for_each(|[_, other]| set.insert(*other));
+        // What is removed takes no other with it that shares its bit.
+        for [one, other] in held {
+            set.remove(*one);
+            assert!(!set.contains(*one) && set.contains(*other), "{one:#x} and {other:#x}");
         }
-        // Many share a bit of the filter: what is removed takes no other with it.
-        (0..4096_u64).step_by(6).for_each(|nth| set.remove(nth * 64));
-        for nth in 0..4096 {
-            assert_eq!(set.contains(nth * 64), nth % 6 == 3, "{nth}");
+    }
+
+    #[test]
+    fn the_filter_forgets_a_bit_with_the_last_block_of_it() {
+        let set = RootBlocks::new();
+        let is_set = |block| {
+            let (word, bit) = place(block);
+            set.filter[word].load(Ordering::Relaxed) & bit != 0
+        };
+        for [one, other] in sharing() {
+            set.insert(one);
+            set.insert(other);
+            set.remove(other);
+            assert!(is_set(one), "{one:#x}");
+            set.remove(one);
+            assert!(!is_set(one), "{one:#x}");
         }
     }
 
