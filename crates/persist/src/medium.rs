@@ -1,6 +1,10 @@
 //! The seam: everything that touches durable memory goes through a [`Medium`].
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset, process::ProcessId};
 
@@ -148,6 +152,15 @@ pub trait Medium: Send + Sync {
     /// The error of the file system.
     fn occupied_bytes(&self) -> io::Result<u64>;
 
+    /// Time since some moment before now, which never goes back: what the user of the medium measures waiting by.
+    ///
+    /// That of the system, unless the medium has a time of its own, as the simulator does: nothing that happens on it may
+    /// depend on how fast the machine is.
+    fn now(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
     /// Whether this process is a fork of the one that mapped the medium and so must not touch it.
     #[inline]
     fn forked(&self) -> bool {
@@ -290,6 +303,9 @@ impl<M: Medium> Medium for Arc<M> {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         (**self).occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        (**self).now()
     }
     #[inline]
     fn forked(&self) -> bool {

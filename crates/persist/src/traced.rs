@@ -4,7 +4,7 @@
 //! operation); the trace names every store, flush and fence with its place in the source. Everything here is
 //! volatile.
 
-use core::{ops::Sub, panic::Location};
+use core::{ops::Sub, panic::Location, time::Duration};
 use std::{
     collections::HashMap,
     io,
@@ -329,6 +329,9 @@ impl<M: Medium> Medium for Traced<M> {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.medium.occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        self.medium.now()
     }
     #[inline]
     fn forked(&self) -> bool {

@@ -20,6 +20,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use common::{fill, layout, options};
@@ -111,6 +112,9 @@ impl Medium for Mortal {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.sim.occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        self.sim.now()
     }
 }
 

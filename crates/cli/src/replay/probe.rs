@@ -2,7 +2,7 @@
 //!
 //! Everything is passed on to the medium underneath. Volatile.
 
-use std::io;
+use std::{io, time::Duration};
 
 use clap::ValueEnum;
 use pmalloc_persist::{
@@ -185,6 +185,9 @@ impl<M: Medium> Medium for Probe<M> {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.medium.occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        self.medium.now()
     }
 }
 

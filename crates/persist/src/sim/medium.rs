@@ -1,6 +1,6 @@
 //! The simulator as a [`Medium`]: what each access means in the model.
 
-use core::{panic::Location, sync::atomic::Ordering};
+use core::{panic::Location, sync::atomic::Ordering, time::Duration};
 use std::io;
 
 use super::{
@@ -313,6 +313,10 @@ impl Medium for Sim {
 
     fn occupied_bytes(&self) -> io::Result<u64> {
         Ok(self.inner.pages.occupied_bytes())
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.inner.clock_ns.load(Ordering::Relaxed))
     }
 
     fn forked(&self) -> bool {

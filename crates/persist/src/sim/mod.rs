@@ -74,6 +74,7 @@ use core::{
     fmt,
     panic::Location,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    time::Duration,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -130,6 +131,8 @@ struct Inner {
     steps: AtomicU64,
     step_limit: AtomicU64,
     is_boot: AtomicBool,
+    /// What the clock shows, in nanoseconds: zero after a boot. Relaxed: nothing is published by it.
+    clock_ns: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -154,6 +157,12 @@ impl Sim {
     #[must_use]
     pub fn is_boot(&self) -> bool {
         self.inner.is_boot.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass: the clock, which stands still by itself, shows so much more.
+    pub fn pass(&self, time: Duration) {
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.inner.clock_ns.fetch_add(time_ns, Ordering::Relaxed);
     }
 
     /// Lets calls of [`Medium::back`] fail, counted from now on.
@@ -265,6 +274,7 @@ impl Sim {
                 steps: AtomicU64::new(0),
                 step_limit: AtomicU64::new(u64::MAX),
                 is_boot: AtomicBool::new(is_boot),
+                clock_ns: AtomicU64::new(0),
                 state: Mutex::new(state),
             }),
         }

@@ -34,6 +34,9 @@ use crate::{
 /// Blocks in a remote queue at which the thread that adds one empties it itself.
 const REMOTE_MAX: usize = 256;
 
+/// Most slabs that an arena gives up at the end of a window, so that nobody waits for long.
+const IDLE_MAX: usize = 1024;
+
 /// A set of slabs with their own bookkeeping log.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -48,8 +51,19 @@ pub(crate) struct Arena {
 struct Slabs {
     /// Volatile: every slab, by its first page.
     all: BTreeMap<Page, Inventory>,
+    /// Volatile: those without a live or cached block, and how long they have been so.
+    empty: BTreeMap<Page, Age>,
     /// Volatile: which of them have blocks of what kind.
     kinds: PerKind<OfKind>,
+}
+
+/// How long a slab has been empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// Since the present window of operations or time began, at the longest.
+    Young,
+    /// For a whole window.
+    Idle,
 }
 
 /// The slabs of one kind.
@@ -63,7 +77,7 @@ struct OfKind {
 
 impl Slabs {
     fn new() -> Self {
-        Self { all: BTreeMap::new(), kinds: PerKind::new() }
+        Self { all: BTreeMap::new(), empty: BTreeMap::new(), kinds: PerKind::new() }
     }
 
     fn add(&mut self, inventory: Inventory) {
@@ -72,6 +86,9 @@ impl Slabs {
         of_kind.count += 1;
         if inventory.free_count() > 0 {
             of_kind.partial.insert(page);
+        }
+        if inventory.is_whole() {
+            self.empty.insert(page, Age::Young);
         }
         self.all.insert(page, inventory);
     }
@@ -85,6 +102,9 @@ impl Slabs {
         {
             let inventory = self.all.get_mut(&page).expect("a partial slab is a slab");
             let slab = *inventory.descriptor();
+            if inventory.is_whole() {
+                self.empty.remove(&page);
+            }
             taken += inventory.take(want - taken, |block| take(slab.block_offset(block), block));
             if inventory.free_count() == 0 {
                 partial.remove(&page);
@@ -95,6 +115,7 @@ impl Slabs {
 
     fn remove(&mut self, page: Page) -> Option<Inventory> {
         let inventory = self.all.remove(&page)?;
+        self.empty.remove(&page);
         let of_kind = self.kinds.get_mut(inventory.descriptor().kind());
         of_kind.count -= 1;
         of_kind.partial.remove(&page);
@@ -178,11 +199,24 @@ impl Arena {
     pub(crate) fn reclaim<M: Medium>(&self, space: &Space<M>) {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        let whole = |(page, inventory): (&Page, &Inventory)| inventory.is_whole().then_some(*page);
-        let empty: Vec<Page> = slabs.all.iter().filter_map(whole).collect();
+        let empty: Vec<Page> = slabs.empty.keys().copied().collect();
         for page in empty {
             self.retire_slab(space, &mut slabs, page);
         }
+    }
+
+    /// Gives slabs back to the extents that were empty at the end of the last window as well: also the last of their kind, and
+    /// those that were empty when the heap was opened. Called at the end of every window.
+    #[cold]
+    pub(crate) fn retire_idle<M: Medium>(&self, space: &Space<M>) {
+        let mut slabs = lock(&self.state);
+        self.drain_remote(space, &mut slabs);
+        let idle = slabs.empty.iter().filter(|(_, age)| **age == Age::Idle).map(|(page, _)| *page);
+        let idle: Vec<Page> = idle.take(IDLE_MAX).collect();
+        for page in idle {
+            self.retire_slab(space, &mut slabs, page);
+        }
+        slabs.empty.values_mut().for_each(|age| *age = Age::Idle);
     }
 
     /// Calls `visit` with each slab's inventory.
@@ -206,9 +240,13 @@ impl Arena {
         let whole = inventory.is_whole();
         let partial = &mut slabs.kinds.get_mut(slab.kind()).partial;
         partial.insert(page);
-        // One empty slab may stay where it is the only one with room: the next refill would make it again.
-        if whole && partial.len() > 1 {
-            self.retire_slab(space, slabs, page);
+        if whole {
+            let is_last = partial.len() == 1;
+            slabs.empty.insert(page, Age::Young);
+            // One empty slab may stay where it is the only one with room: the next refill would make it again.
+            if !is_last {
+                self.retire_slab(space, slabs, page);
+            }
         }
     }
 

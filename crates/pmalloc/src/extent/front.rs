@@ -4,11 +4,9 @@
 //! neither coalesced nor looked for by size, and an arena that finds it does not wait for the lock that all share.
 //!
 //! What is at hand is free to everybody: before a request makes the heap grow or fails, all fronts are emptied into the
-//! free runs. Each holds a bounded number of pages, and none for longer than a window of releases. Volatile.
+//! free runs. Each holds a bounded number of pages, and none for longer than a window of `decay`. Volatile.
 
 use crate::layout::geometry::{Page, PageRange};
-
-use super::decay::WINDOW_RELEASES;
 
 /// Most extents in a front: as many as a byte tells apart.
 const EXTENTS_MAX: usize = NONE as usize;
@@ -33,16 +31,6 @@ pub(super) struct Front {
     places: [Place; EXTENTS_MAX],
     /// Volatile: pages of all extents.
     pages: u32,
-    /// Volatile: extents that were put since the front was last emptied.
-    puts: u32,
-}
-
-/// What leaves a front.
-#[derive(Debug)]
-pub(super) struct Released {
-    pub(super) extents: Vec<PageRange>,
-    /// How many releases that stands for: some of the extents were taken again, and are not among them.
-    pub(super) releases: u32,
 }
 
 /// An extent, or a vacancy.
@@ -61,7 +49,6 @@ impl Front {
             vacant: NONE,
             places: [Place { start: Page(0), next: NONE }; EXTENTS_MAX],
             pages: 0,
-            puts: 0,
         };
         (0..NONE).zip(0..EXTENTS_MAX).rev().for_each(|(place, _)| front.vacate(place));
         front
@@ -85,12 +72,12 @@ impl Front {
         Some(PageRange::new(start, pages))
     }
 
-    /// Puts `range` at hand; if there is no room, or it is time, what was at hand has to leave first.
+    /// Puts `range` at hand; if there is no room, what was at hand has to leave first, and is returned.
     #[inline]
-    pub(super) fn put(&mut self, range: PageRange) -> Option<Released> {
+    pub(super) fn put(&mut self, range: PageRange) -> Option<Vec<PageRange>> {
         debug_assert!(!self.overlaps(range), "{range:?} is not allocated");
         let is_full = self.vacant == NONE || self.pages + range.pages > PAGES_MAX;
-        let displaced = (is_full || self.puts == WINDOW_RELEASES).then(|| self.empty());
+        let displaced = is_full.then(|| self.empty());
         let place = self.vacant;
         let newest = &mut self.newest[range.pages as usize];
         let taken = &mut self.places[usize::from(place)];
@@ -98,20 +85,18 @@ impl Front {
         *taken = Place { start: range.start, next: *newest };
         *newest = place;
         self.pages += range.pages;
-        self.puts += 1;
         displaced
     }
 
     /// Takes everything that is at hand, of each size the oldest first.
     #[cold]
-    pub(super) fn empty(&mut self) -> Released {
+    pub(super) fn empty(&mut self) -> Vec<PageRange> {
         let mut extents: Vec<PageRange> = self.iter().collect();
         extents.reverse();
-        let releases = self.puts;
-        if releases > 0 {
+        if !extents.is_empty() {
             *self = Self::new();
         }
-        Released { extents, releases }
+        extents
     }
 
     /// Everything that is at hand.
@@ -140,11 +125,10 @@ impl Front {
 mod tests {
     use super::*;
 
-    /// The naive model: what is at hand, oldest first, and the releases since it was emptied.
+    /// The naive model: what is at hand, oldest first.
     #[derive(Default)]
     struct Model {
         extents: Vec<PageRange>,
-        puts: u32,
     }
 
     impl Model {
@@ -153,13 +137,11 @@ mod tests {
             Some(self.extents.remove(newest))
         }
 
-        fn put(&mut self, range: PageRange) -> Option<Self> {
+        fn put(&mut self, range: PageRange) -> Option<Vec<PageRange>> {
             let pages: u32 = self.extents.iter().map(|range| range.pages).sum();
             let has_room = self.extents.len() < EXTENTS_MAX && pages + range.pages <= PAGES_MAX;
-            let displaced =
-                (!has_room || self.puts == WINDOW_RELEASES).then(|| std::mem::take(self));
+            let displaced = (!has_room).then(|| std::mem::take(&mut self.extents));
             self.extents.push(range);
-            self.puts += 1;
             displaced
         }
     }
@@ -187,8 +169,7 @@ mod tests {
             match (front.put(range), model.put(range)) {
                 (None, None) => {}
                 (Some(found), Some(expected)) => {
-                    assert_eq!(by_size(found.extents), by_size(expected.extents));
-                    assert_eq!(found.releases, expected.puts);
+                    assert_eq!(by_size(found), by_size(expected));
                     displacements += 1;
                 }
                 (found, _) => panic!("the front displaced {found:?}"),
@@ -197,17 +178,16 @@ mod tests {
             assert_eq!(found, front.pages);
         }
         let rest = front.empty();
-        assert_eq!(by_size(rest.extents), by_size(model.extents));
-        assert_eq!((front.iter().count(), front.empty().releases), (0, 0));
+        assert_eq!(by_size(rest), by_size(model.extents));
+        assert_eq!((front.iter().count(), front.empty().len(), front.pages), (0, 0, 0));
     }
 
     #[test]
     fn a_front_does_as_the_naive_model() {
         for seed in 0..8 {
-            // Too many extents, too many pages, and too many releases.
+            // Too many extents, and too many pages.
             drive(seed, 8, 0.4);
             drive(seed, EXTENT_PAGES_MAX, 0.2);
-            drive(seed, 2, 0.7);
         }
     }
 }

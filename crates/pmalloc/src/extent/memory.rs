@@ -1,17 +1,21 @@
 //! Which free pages have memory, and in which order they lose it.
 //!
 //! Each page below the grown length has a mark: allocated, or free without memory, or free with memory
-//! since the release of that number. The releases queue up in order; decay takes the oldest and punches
-//! those of its pages that still carry its number, so a page that was used again in between is as young as
-//! its last release.
+//! since the release of that number, or free since before the heap was opened. The releases queue up in order; decay takes
+//! the oldest and punches those of its pages that still carry its number, so a page that was used again in between is as
+//! young as its last release.
+//!
+//! What was free when the heap was opened is the oldest release of all. Nothing says whether those pages have memory, and
+//! both must be reckoned with: they get some before they are used, and count as if they had some until they are punched.
+//! To punch what has none is harmless.
 
 use std::{collections::VecDeque, io, ops::Range};
 
 use crate::layout::geometry::{Page, PageRange};
 
 /// Marks of pages: these, or the number of a release from [`FIRST_RELEASE`] on.
-/// Free since before the heap was opened: it may have memory, but nothing says that it does. Zero, so that the marks of
-/// pages that nobody ever uses need no memory themselves.
+/// Free since before the heap was opened: it may have memory, but nothing says that it does. The number of the release that
+/// stands for all of them. Zero, so that the marks of pages that nobody ever uses need no memory themselves.
 const UNKNOWN: u32 = 0;
 const ALLOCATED: u32 = 1;
 /// Free, and without memory.
@@ -20,6 +24,15 @@ const FIRST_RELEASE: u32 = 3;
 
 /// Releases in the queue that are always worth less than looking for those that are void.
 const QUEUE_SLACK: usize = 1024;
+
+/// What a call that punches costs at least, in pages punched.
+const PUNCH_CALL_PAGES: u32 = 8;
+
+/// Pages that a call punches if the oldest release has so many: beyond the bound, if need be.
+const PUNCH_PAGES_MIN: u32 = 64;
+
+/// Marks that are looked at for the price of a page punched.
+const MARKS_PER_PAGE: u32 = 64;
 
 /// The marks, and the queue of releases.
 #[derive(Debug)]
@@ -33,6 +46,8 @@ pub(super) struct PageMemory {
     next: u32,
     /// Volatile: pages whose mark is a release.
     backed_free: u32,
+    /// Volatile: pages whose mark is unknown.
+    unknown: u32,
     /// Volatile: whether the medium refused to punch since the last trim; decay rests then.
     refused: bool,
 }
@@ -45,21 +60,26 @@ struct Release {
 }
 
 impl PageMemory {
-    /// The marks of a heap with `grown` pages: all unknown.
+    /// The marks of a heap with `grown` pages: all are free, and unknown.
     pub(super) fn new(grown: u32) -> Self {
+        let before_open = Release { range: PageRange::new(Page(0), grown), number: UNKNOWN };
         Self {
             marks: vec![UNKNOWN; grown as usize],
-            queue: VecDeque::new(),
+            queue: VecDeque::from([before_open]),
             sweep_at: QUEUE_SLACK,
             next: FIRST_RELEASE,
             backed_free: 0,
+            unknown: grown,
             refused: false,
         }
     }
 
-    /// Makes room for the pages below `grown`; new ones are unknown.
-    pub(super) fn grow(&mut self, grown: u32) {
-        self.marks.resize(grown as usize, UNKNOWN);
+    /// Enters `added`, pages behind the last one that are free and have memory.
+    pub(super) fn extend(&mut self, added: PageRange) {
+        assert_eq!(added.start.0 as usize, self.marks.len(), "{added:?} leaves a gap");
+        // Not unknown: `set_backed` gives them their number.
+        self.marks.resize(self.marks.len() + added.pages as usize, BARE);
+        self.set_backed(added);
     }
 
     /// Bytes of volatile memory.
@@ -70,6 +90,16 @@ impl PageMemory {
     /// Free pages that have memory for sure.
     pub(super) fn backed_free(&self) -> u32 {
         self.backed_free
+    }
+
+    /// Free pages that have memory for sure, or may have some.
+    pub(super) fn maybe_backed(&self) -> u32 {
+        self.backed_free + self.unknown
+    }
+
+    /// How many pages of `range`, which is free, have no memory for sure.
+    pub(super) fn bare_in(&self, range: PageRange) -> u32 {
+        count(&self.marks[indexes(range)], |mark| mark == BARE)
     }
 
     /// How many pages of `range`, which is free, have memory for sure.
@@ -87,6 +117,9 @@ impl PageMemory {
         let allocated = |mark| mark == ALLOCATED;
         debug_assert!(count(marks, allocated) == 0, "{range:?} is allocated already");
         self.backed_free -= backed;
+        if self.unknown > 0 {
+            self.unknown -= count(marks, |mark| mark == UNKNOWN);
+        }
         marks.fill(ALLOCATED);
     }
 
@@ -104,7 +137,7 @@ impl PageMemory {
     }
 
     /// Marks `range`, which has no number, as free with memory from now on.
-    pub(super) fn set_backed(&mut self, range: PageRange) {
+    fn set_backed(&mut self, range: PageRange) {
         if self.queue.len() >= self.sweep_at || self.next == u32::MAX {
             self.sweep();
         }
@@ -114,15 +147,62 @@ impl PageMemory {
         self.backed_free += range.pages;
     }
 
-    /// Punches the pages released longest ago until at most `bound` free pages have memory.
-    pub(super) fn decay(&mut self, bound: u32, mut punch: impl FnMut(PageRange) -> io::Result<()>) {
-        while self.backed_free > bound && !self.refused {
-            let release = self.queue.pop_front().expect("a free page with memory was released");
-            let is_of_it = |mark| mark == release.number;
-            if self.punch_where(release.range, is_of_it, &mut punch).is_err() {
-                self.refused = true;
-                self.queue.push_front(release);
+    /// Punches the pages released longest ago until at most `bound` free pages may have memory, at the cost of about
+    /// `budget` pages punched; returns how many were.
+    pub(super) fn decay(
+        &mut self,
+        bound: u32,
+        mut budget: u32,
+        mut punch: impl FnMut(PageRange) -> io::Result<()>,
+    ) -> u32 {
+        let mut punched = 0;
+        while self.is_over(bound) && budget > 0 {
+            let release =
+                self.queue.front().expect("a free page that may have memory was released");
+            let Release { range, number } = *release;
+            let seen = range.first(budget.saturating_mul(MARKS_PER_PAGE));
+            // Not only what is too much, if that is little: the next release would be too much again.
+            let pages = budget.min((self.maybe_backed() - bound).max(PUNCH_PAGES_MIN));
+            let run = self.next_run(seen, |mark| mark == number).map(|run| run.first(pages));
+            if let Some(run) = run {
+                if punch(run).is_err() {
+                    self.refused = true;
+                    break;
+                }
+                self.set_bare(run);
+                punched += run.pages;
+                budget = budget.saturating_sub(run.pages.max(PUNCH_CALL_PAGES));
             }
+            let done = run.map_or(seen.pages, |run| run.start.0 + run.pages - range.start.0);
+            budget = budget.saturating_sub(done.div_ceil(MARKS_PER_PAGE));
+            self.shorten_oldest(range.without_first(done));
+        }
+        punched
+    }
+
+    /// Punches the pages released longest ago until at most `bound` free pages have memory for sure; what was free when the
+    /// heap was opened is left alone.
+    pub(super) fn decay_known(
+        &mut self,
+        bound: u32,
+        punch: impl FnMut(PageRange) -> io::Result<()>,
+    ) {
+        let before_open = self.queue.pop_front_if(|release| release.number == UNKNOWN);
+        self.decay(bound.saturating_add(self.unknown), u32::MAX, punch);
+        before_open.into_iter().for_each(|release| self.queue.push_front(release));
+    }
+
+    /// Whether more than `bound` free pages may have memory, and it can be taken from them.
+    pub(super) fn is_over(&self, bound: u32) -> bool {
+        self.maybe_backed() > bound && !self.refused
+    }
+
+    /// Leaves `rest` of the oldest release.
+    fn shorten_oldest(&mut self, rest: PageRange) {
+        if rest.pages == 0 {
+            self.queue.pop_front();
+        } else if let Some(oldest) = self.queue.front_mut() {
+            oldest.range = rest;
         }
     }
 
@@ -132,37 +212,32 @@ impl PageMemory {
         run: PageRange,
         mut punch: impl FnMut(PageRange) -> io::Result<()>,
     ) -> io::Result<u64> {
-        self.punch_where(run, |mark| mark != BARE, &mut punch)
+        let mut punched_pages = 0;
+        let mut rest = run;
+        while let Some(run) = self.next_run(rest, |mark| mark != BARE) {
+            punch(run)?;
+            self.set_bare(run);
+            punched_pages += u64::from(run.pages);
+            rest = rest.without_first(run.start.0 + run.pages - rest.start.0);
+        }
+        Ok(punched_pages)
     }
 
     /// Forgets the releases after every free page was punched.
     pub(super) fn forget_releases(&mut self) {
-        assert_eq!(self.backed_free, 0, "a free page has memory after all were punched");
+        assert_eq!(self.maybe_backed(), 0, "a free page has memory after all were punched");
         self.queue.clear();
         self.sweep_at = QUEUE_SLACK;
         self.next = FIRST_RELEASE;
         self.refused = false;
     }
 
-    /// Punches every run of pages in `range` whose marks are `chosen`; returns the number of pages.
-    fn punch_where(
-        &mut self,
-        range: PageRange,
-        chosen: impl Fn(u32) -> bool,
-        punch: &mut impl FnMut(PageRange) -> io::Result<()>,
-    ) -> io::Result<u64> {
-        let mut punched_pages = 0;
-        let mut rest = range;
-        while let Some(run) = self.next_run(rest, &chosen) {
-            punch(run)?;
-            let marks = &mut self.marks[indexes(run)];
-            self.backed_free -= count(marks, |mark| mark >= FIRST_RELEASE);
-            marks.fill(BARE);
-            punched_pages += u64::from(run.pages);
-            let next = run.start.0 + run.pages;
-            rest = PageRange::new(Page(next), rest.pages - (next - rest.start.0));
-        }
-        Ok(punched_pages)
+    /// Marks `run`, which is free and was punched, as without memory.
+    fn set_bare(&mut self, run: PageRange) {
+        let marks = &mut self.marks[indexes(run)];
+        self.backed_free -= count(marks, |mark| mark >= FIRST_RELEASE);
+        self.unknown -= count(marks, |mark| mark == UNKNOWN);
+        marks.fill(BARE);
     }
 
     /// The first run of pages in `range` whose marks are `chosen`.
@@ -182,7 +257,11 @@ impl PageMemory {
     fn sweep(&mut self) {
         let mut number = FIRST_RELEASE;
         let marks = &mut self.marks;
+        let unknown = self.unknown;
         self.queue.retain_mut(|release| {
+            if release.number == UNKNOWN {
+                return unknown > 0;
+            }
             let marks = &mut marks[indexes(release.range)];
             if count(marks, |mark| mark == release.number) == 0 {
                 return false;

@@ -7,16 +7,16 @@
 //! wilderness behind its last grown page; where the file system has no memory for the smallest run, a larger one serves
 //! that has some. Pages that become part of the runs coalesce with both neighbours at once.
 //!
-//! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back
-//! (`decay`). That happens when pages are freed and when the user trims the heap, never because a request
-//! can't be met.
+//! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back, also those that
+//! were free when the heap was opened (`decay`). That happens when pages are freed, now and then among operations of any
+//! size ([`Extents::look`]), when the heap is closed and when the user trims it, never because a request can't be met.
 //!
 //! Persistent: the grown length of the data area, nothing else. Which pages are allocated is known from the
 //! bookkeeping log, and all that is here is rebuilt from it at open: free space is the complement.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `decay` | how many free pages may keep their memory |
+//! | `decay` | how many free pages may keep their memory, and when it is time to look |
 //! | `front` | what an arena has at hand |
 //! | `free` | the free runs, by size and by their ends |
 //! | `memory` | which free pages have memory, and since when |
@@ -28,7 +28,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, time::Duration};
 
 use crossbeam_utils::CachePadded;
 use pmalloc_persist::{
@@ -47,11 +47,12 @@ use crate::{
 };
 
 use self::{
-    decay::{RecentPeak, Window},
+    decay::{Moment, Pace, RecentPeak},
     free::FreeRuns,
-    front::{Front, Released},
+    front::Front,
     memory::PageMemory,
 };
+pub(crate) use decay::KEEP_DEFAULT;
 
 /// The heap grows by one part in this many of its grown length, so that a peak costs little.
 const GROWTH_PARTS: u32 = 64;
@@ -62,14 +63,30 @@ const GROWTH_MIN_PAGES: u32 = 32;
 /// Most growth beyond what is asked for: 64 MiB.
 const GROWTH_MAX_PAGES: u32 = 16 << 10;
 
+/// Most pages that are punched at a time beside other work: 1 MiB. On a tmpfs that takes a fraction of a millisecond.
+const PUNCH_PAGES: u32 = 256;
+
 /// The free space of a heap.
 #[derive(Debug)]
 pub(crate) struct Extents {
     geometry: Geometry,
+    /// Volatile: how long free memory is kept; zero for not at all.
+    keep: Duration,
+    /// Volatile: when it is time to look.
+    pace: CachePadded<Pace>,
     /// Volatile: what each arena has at hand, in cache lines of its own. No other lock is taken while one is held.
     fronts: Vec<CachePadded<Mutex<Front>>>,
     /// Volatile: all that arenas share. Nothing is called with the lock held but the medium.
     space: Mutex<Space>,
+}
+
+/// What a look at the free memory found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing that was to be done.
+    Idle,
+    /// A window of operations or of time is over: what lay unused for all of it may go.
+    WindowEnded,
 }
 
 /// The free space in figures.
@@ -79,7 +96,7 @@ pub(crate) struct ExtentStats {
     pub(crate) grown_bytes: u64,
     /// Free bytes among them.
     pub(crate) free_bytes: u64,
-    /// Free bytes that have memory, those at hand among them; what was free when the heap was opened is not known to.
+    /// Free bytes that have memory for sure, those at hand among them; what was free when the heap was opened may have some.
     pub(crate) backed_free_bytes: u64,
     /// The largest request, in bytes, that there is room for, growth included.
     pub(crate) largest_free_bytes: u64,
@@ -108,13 +125,22 @@ impl Extents {
         let mut space = Space {
             free: FreeRuns::new(grown_pages),
             memory: PageMemory::new(grown_pages),
-            peak: RecentPeak::default(),
+            peak: RecentPeak::new(Duration::MAX),
             grown: grown_pages,
         };
         space.take_over(&geometry, allocated)?;
         let front = |_| CachePadded::new(Mutex::new(Front::new()));
         let fronts = (0..geometry.logs).map(front).collect();
-        Ok(Self { geometry, fronts, space: Mutex::new(space) })
+        let (keep, pace) = (Duration::MAX, CachePadded::new(Pace::default()));
+        Ok(Self { geometry, keep, pace, fronts, space: Mutex::new(space) })
+    }
+
+    /// Keeps free memory beyond the use of late for `keep` from now on, and not for ever as at first.
+    pub(crate) fn keep<M: Medium>(&mut self, medium: &M, keep: Duration) {
+        self.keep = keep;
+        let mut space = lock(&self.space);
+        space.peak.begin(keep, self.pace.count(0, medium.now()));
+        self.pace.wait_for(&space.peak);
     }
 
     /// Takes `pages` pages with memory of their own, for the arena of `log`.
@@ -157,7 +183,7 @@ impl Extents {
         }
         drop(space);
         // What is at hand may be what is missing, or complete it; also where the file system has no memory for a run.
-        self.empty_fronts(medium);
+        self.empty_fronts();
         let mut space = lock(&self.space);
         let run = match space.free.best_fit(pages) {
             Some(run) => run,
@@ -179,14 +205,16 @@ impl Extents {
     ) -> Result<PageRange> {
         let range = PageRange::new(run.start, pages);
         let backed_pages = space.memory.backed_in(range);
+        let mut bare_pages = 0;
         if backed_pages < pages {
             let backed = medium.back(self.geometry.span_of(range));
             backed.map_err(Error::backing("giving free pages of the heap memory"))?;
+            bare_pages = space.memory.bare_in(range);
         }
         space.free.take_front(run, pages);
         space.memory.allocate(range, backed_pages);
         let used = space.used();
-        space.peak.rise(used);
+        space.peak.rise(used, bare_pages);
         Ok(range)
     }
 
@@ -201,41 +229,79 @@ impl Extents {
     /// builds at once, if any is not.
     #[inline]
     pub(crate) fn release<M: Medium>(&self, medium: &M, log: LogId, range: PageRange) {
-        if !Front::takes(range.pages) {
-            return self.release_to_runs(medium, &[range], 1);
+        if !Front::takes(range.pages) || self.keep.is_zero() {
+            return self.release_to_runs(medium, &[range]);
         }
         let displaced = self.front(log).put(range);
-        if let Some(Released { extents, releases }) = displaced {
-            self.release_to_runs(medium, &extents, releases);
+        if let Some(extents) = displaced {
+            self.release_to_runs(medium, &extents);
         }
     }
 
-    /// Coalesces `ranges`, which stand for so many `releases`.
-    fn release_to_runs<M: Medium>(&self, medium: &M, ranges: &[PageRange], releases: u32) {
+    /// Coalesces `ranges`, and gives back what is too much then.
+    fn release_to_runs<M: Medium>(&self, medium: &M, ranges: &[PageRange]) {
         let mut space = lock(&self.space);
-        for &range in ranges {
-            space.memory.release(range);
-            space.free.insert(range);
+        space.release(ranges);
+        let pages: u32 = ranges.iter().map(|range| range.pages).sum();
+        // Twice what came, so that what is too much becomes less whatever comes.
+        self.give_back(&mut space, medium, pages.saturating_mul(2).max(PUNCH_PAGES));
+    }
+
+    /// Punches free pages beyond the bound, at the cost of about `budget` pages.
+    fn give_back<M: Medium>(&self, space: &mut Space, medium: &M, budget: u32) {
+        let bound = space.peak.bound(space.used());
+        let punch = |old| medium.punch(self.geometry.span_of(old));
+        let punched = space.memory.decay(bound, budget, punch);
+        space.peak.gave(punched);
+        self.pace.set_behind(space.memory.is_over(bound));
+    }
+
+    /// Counts `operations` of any size, and gives memory back if it is time to; says whether a window is over.
+    #[inline]
+    pub(crate) fn look<M: Medium>(&self, medium: &M, operations: u32) -> Look {
+        let now = self.pace.count(u64::from(operations), medium.now());
+        if self.pace.is_due(now) { self.tend(medium, now) } else { Look::Idle }
+    }
+
+    #[cold]
+    fn tend<M: Medium>(&self, medium: &M, now: Moment) -> Look {
+        let is_over = lock(&self.space).peak.is_over(now);
+        if is_over {
+            // What is at hand of an arena that does nothing must neither be kept for ever nor count as used.
+            self.empty_fronts();
         }
+        let mut space = lock(&self.space);
         let used = space.used();
-        let window = space.peak.fall(used, releases);
-        let bound = space.peak.bound(used);
-        space.memory.decay(bound, |old| medium.punch(self.geometry.span_of(old)));
-        drop(space);
-        if window == Window::Ended {
-            // What is at hand of an arena that does nothing must not be kept for ever.
-            self.empty_fronts(medium);
-        }
+        let has_ended = space.peak.pass(now, used);
+        self.pace.wait_for(&space.peak);
+        self.give_back(&mut space, medium, PUNCH_PAGES);
+        if has_ended { Look::WindowEnded } else { Look::Idle }
+    }
+
+    /// Whether memory waits for the next look to be given back.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.pace.is_behind()
+    }
+
+    /// Gives back what the heap was to keep for later, as far as it is known to have memory: it is being closed.
+    ///
+    /// A file system that refuses keeps it.
+    pub(crate) fn settle<M: Medium>(&self, medium: &M) {
+        self.empty_fronts();
+        let mut space = lock(&self.space);
+        let used = space.used();
+        space.peak.forget(used);
+        let Space { memory, peak, .. } = &mut *space;
+        let punch = |old| medium.punch(self.geometry.span_of(old));
+        memory.decay_known(peak.bound(used), punch);
     }
 
     /// Makes everything that is at hand a part of the runs.
     #[cold]
-    fn empty_fronts<M: Medium>(&self, medium: &M) {
+    fn empty_fronts(&self) {
         for front in &self.fronts {
-            let Released { extents, releases } = lock(front).empty();
-            if releases > 0 {
-                self.release_to_runs(medium, &extents, releases);
-            }
+            let extents = lock(front).empty();
+            lock(&self.space).release(&extents);
         }
     }
 
@@ -250,7 +316,7 @@ impl Extents {
     ///
     /// [`Error::Io`] if the file system refuses; what was punched before stays so.
     pub(crate) fn trim<M: Medium>(&self, medium: &M) -> Result<u64> {
-        self.empty_fronts(medium);
+        self.empty_fronts();
         let mut space = lock(&self.space);
         let Space { free, memory, .. } = &mut *space;
         let mut punched_pages = 0;
@@ -377,8 +443,8 @@ impl Space {
             end = Page(range.start.0 + range.pages);
         }
         self.free.insert_if_any(PageRange::new(end, self.grown - end.0));
-        let used = self.used();
-        self.peak.rise(used);
+        // What was free before may be needed again as soon as what was in use.
+        self.peak.rise(self.grown, 0);
         Ok(())
     }
 
@@ -386,9 +452,16 @@ impl Space {
     fn extend(&mut self, added: PageRange) {
         self.grown += added.pages;
         self.free.grow(self.grown);
-        self.memory.grow(self.grown);
-        self.memory.set_backed(added);
+        self.memory.extend(added);
         self.free.insert(added);
+    }
+
+    /// Coalesces `ranges`, which are in use.
+    fn release(&mut self, ranges: &[PageRange]) {
+        for &range in ranges {
+            self.memory.release(range);
+            self.free.insert(range);
+        }
     }
 
     /// The smallest run whose first `pages` pages have memory for sure: for who can't get any.

@@ -17,10 +17,17 @@ use super::{
 use crate::{
     arena::{Arena, Space},
     error::{Error, Finding, Result},
-    lane::{Claim, Lanes},
+    extent::Look,
+    lane::Lanes,
     layout::{state::Clean, superblock::Header},
     recovery::Recovered,
 };
+
+/// Operations of a session between two looks at the heap's free memory: so many that a look costs nothing beside them.
+const LOOK_OPERATIONS: u32 = 256;
+
+/// The same while more memory is to be given back than one look does.
+const BEHIND_OPERATIONS: u32 = 16;
 
 /// Identities of open heaps in this process.
 static NEXT_ID: ProcessCounter = ProcessCounter::new(1);
@@ -119,6 +126,7 @@ impl<M: Medium> Core<M> {
         }
         // Not before: entering may take back the promise of a sync, and a closed heap's stands.
         let Ok(_entered) = self.enter() else { return };
+        state.operations_left = 0;
         state.cache.drain(&self.space, &self.arenas[state.arena]);
         if let Some(claim) = state.claim.take() {
             self.lanes.release(claim);
@@ -142,22 +150,35 @@ impl<M: Medium> Core<M> {
         if self.medium().forked() { Err(Error::Forked) } else { Ok(()) }
     }
 
-    /// Makes sure that `state` has a lane.
+    /// Begins an operation: makes sure that `state` has a lane, and looks after the heap now and then.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if a lane must be made and can't be.
     #[inline]
     pub(super) fn prepare(&self, state: &mut SessionState) -> Result<()> {
-        if state.claim.is_none() {
-            state.claim = Some(self.claim_lane()?);
+        match state.operations_left.checked_sub(1) {
+            Some(left) => {
+                state.operations_left = left;
+                Ok(())
+            }
+            None => self.prepare_slowly(state),
         }
-        Ok(())
     }
 
     #[cold]
-    fn claim_lane(&self) -> Result<Claim> {
-        self.lanes.claim(self.medium())
+    fn prepare_slowly(&self, state: &mut SessionState) -> Result<()> {
+        if state.claim.is_none() {
+            state.claim = Some(self.lanes.claim(self.medium())?);
+        }
+        let Space { extents, medium, .. } = &self.space;
+        // A session may end before its first look: what it did until then is not counted, but this operation.
+        if extents.look(medium, state.operations_granted.max(1)) == Look::WindowEnded {
+            self.arenas.iter().for_each(|arena| arena.retire_idle(&self.space));
+        }
+        let granted = if extents.is_behind() { BEHIND_OPERATIONS } else { LOOK_OPERATIONS };
+        (state.operations_granted, state.operations_left) = (granted, granted - 1);
+        Ok(())
     }
 
     /// Writes everything to stable storage and, where that matters, says so on the state page.
@@ -176,6 +197,8 @@ impl<M: Medium> Core<M> {
             return Ok(());
         }
         *closed = true;
+        // Before all is written back: free pages need not be.
+        self.space.extents.settle(self.medium());
         gate::write_back(self.medium(), Clean::Closed)
     }
 

@@ -406,8 +406,9 @@ impl<M: Medium + 'static> Heap<M> {
 
     /// Gives free memory back to the file system and returns how many bytes.
     ///
-    /// On its own the heap gives back only what is beyond its use of late: the most pages in use over the last 65 536 to
-    /// 131 072 frees of large blocks and of slabs, and a sixteenth more. A program that has shrunk for good says so here.
+    /// On its own the heap gives back only what is beyond its use of late ([`HeapOptions::decay`]), little by little, and only
+    /// while operations run. A program that has shrunk for good, or that has nothing to do for some time, says so here. What was
+    /// free when the heap was opened counts as given back, whether it had memory or not.
     ///
     /// # Errors
     ///

@@ -1,6 +1,10 @@
 //! Creating and opening heaps.
 
-use std::{path::Path, sync::OnceLock, time::Instant};
+use std::{
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use pmalloc_persist::{
     Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, PAGE_BYTES, Span,
@@ -9,7 +13,9 @@ use pmalloc_persist::{
 
 use super::{CheckReport, Heap, SalvageReport, check, core::Core, format, roots, salvage};
 use crate::{
+    arena::Space,
     error::{Error, Result},
+    extent::KEEP_DEFAULT,
     layout::{
         geometry::{
             CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
@@ -52,6 +58,7 @@ pub struct HeapOptions {
     durability: DurabilityChoice,
     forced: bool,
     initial_bytes: u64,
+    decay: Duration,
     geometry: Geometry,
 }
 
@@ -62,6 +69,7 @@ impl HeapOptions {
             durability: DurabilityChoice::Auto,
             forced: false,
             initial_bytes: 0,
+            decay: KEEP_DEFAULT,
             geometry: Geometry {
                 capacity_bytes: CAPACITY_DEFAULT_BYTES,
                 slab_bytes: SLAB_BYTES,
@@ -89,6 +97,33 @@ impl HeapOptions {
     /// bookkeeping log and slab descriptors get memory when they are needed. Create only; default none.
     pub fn initial_bytes(mut self, bytes: u64) -> Self {
         self.initial_bytes = bytes;
+        self
+    }
+
+    /// How long memory that is no more in use is kept, at least while the heap does little; default 10 seconds.
+    ///
+    /// A heap may occupy what was in use at most over the last one or two times as long as this, and a sixteenth more; what is
+    /// free beyond that goes back to the file system, whoever freed it and when, also before the heap was opened. Under load it
+    /// goes back earlier: 262 144 operations, of any size, count as much as this time. `Duration::ZERO` gives memory back as
+    /// soon as it is free, which costs system calls and page faults; `Duration::MAX` keeps it until [`Heap::trim`].
+    ///
+    /// A heap has no thread of its own. It looks at this about every 256 operations of a thread, and does about 1 MiB at a
+    /// time; one that nobody calls gives nothing back until it is trimmed or closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::time::Duration;
+    ///
+    /// let options = pmalloc::Heap::options().decay(Duration::from_secs(60));
+    /// let heap = options.create(dir.path().join("heap"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn decay(mut self, time: Duration) -> Self {
+        self.decay = time;
         self
     }
 
@@ -179,7 +214,7 @@ impl HeapOptions {
         self.format(&mapped, &header)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         mapped.publish()?;
-        serve(wrap(mapped), header, &owner, Instant::now())
+        serve(wrap(mapped), header, (&owner, self.decay), Instant::now())
     }
 
     /// Opens the heap in the file at `path`, recovering it first if it was not closed.
@@ -215,7 +250,7 @@ impl HeapOptions {
         let owner = owner_of(&mapped)?;
         let state = state::read(&mapped, &header.geometry)?;
         check_power(&state, &owner, mapped.storage())?;
-        serve(wrap(mapped), header, &owner, started)
+        serve(wrap(mapped), header, (&owner, self.decay), started)
     }
 
     /// Creates a heap on a medium of zeros: anonymous memory or the simulator.
@@ -233,7 +268,7 @@ impl HeapOptions {
         }
         self.format(&medium, &header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, header, &owner, Instant::now())
+        serve(medium, header, (&owner, self.decay), Instant::now())
     }
 
     /// Opens the heap on a medium.
@@ -245,7 +280,7 @@ impl HeapOptions {
         let header = read_header_of(&medium)?;
         self.check_layout(&header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, header, &owner, Instant::now())
+        serve(medium, header, (&owner, self.decay), Instant::now())
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
@@ -401,11 +436,12 @@ pub(super) fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
 fn serve<M: Medium + 'static>(
     medium: M,
     header: Header,
-    owner: &OwnerImage,
+    (owner, decay): (&OwnerImage, Duration),
     started: Instant,
 ) -> Result<Heap<M>> {
-    let recovered = recover(medium, header.geometry)?;
-    let m = &recovered.space.medium;
+    let mut recovered = recover(medium, header.geometry)?;
+    let Space { extents, medium: m, .. } = &mut recovered.space;
+    extents.keep(m, decay);
     if state::read(m, &header.geometry)?.owner == OwnerFound::Never {
         format::complete(m, &header)?;
     }

@@ -30,12 +30,18 @@ pub(super) struct SessionState {
     pub(super) claim: Option<Claim>,
     /// Index of the arena that the caches are refilled from.
     pub(super) arena: usize,
+    /// Operations that may begin before the heap is [looked after](Core::look_after). None without a lane: so an operation has
+    /// but one thing to ask.
+    pub(super) operations_left: u32,
+    /// Operations from one look to the next.
+    pub(super) operations_granted: u32,
 }
 
 impl SessionState {
     /// A session of `arena` that holds nothing yet.
     pub(super) fn new(stripes: u32, arena: usize) -> Self {
-        Self { cache: Cache::new(stripes), claim: None, arena }
+        let cache = Cache::new(stripes);
+        Self { cache, claim: None, arena, operations_left: 0, operations_granted: 0 }
     }
 }
 

@@ -79,6 +79,17 @@ impl PageRange {
     pub(crate) const fn end(self) -> u64 {
         self.start.0 as u64 + self.pages as u64
     }
+
+    /// The first `pages` pages, or all if there are fewer.
+    pub(crate) fn first(self, pages: u32) -> Self {
+        Self::new(self.start, self.pages.min(pages))
+    }
+
+    /// What lies behind the first `pages` pages, none if there are fewer.
+    pub(crate) fn without_first(self, pages: u32) -> Self {
+        let skipped = self.pages.min(pages);
+        Self::new(Page(self.start.0 + skipped), self.pages - skipped)
+    }
 }
 
 /// Sizes fixed when a heap is created.

@@ -6,6 +6,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use pmalloc::persist::{
@@ -109,5 +110,8 @@ impl Medium for Tap {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.sim.occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        self.sim.now()
     }
 }

@@ -31,8 +31,24 @@ fn range(start: u32, pages: u32) -> PageRange {
 
 /// A new heap of `pages` pages of capacity.
 fn fresh(pages: u64) -> (Probe, Extents) {
-    let geometry = geometry(pages);
-    (Probe::new(geometry), Extents::new(geometry, 0, &[]).expect("an empty heap is sound"))
+    let probe = Probe::new(geometry(pages));
+    let extents = opened(&probe, 0, &[]);
+    (probe, extents)
+}
+
+/// The heap on `probe`, of which `grown` pages ever had memory and `allocated` is in use, as a program opens it.
+fn opened(probe: &Probe, grown: u32, allocated: &[PageRange]) -> Extents {
+    let mut extents = Extents::new(probe.geometry, grown, allocated).expect("a sound heap");
+    extents.keep(probe, KEEP_DEFAULT);
+    extents
+}
+
+/// Looks as operations do until nothing is left to do.
+fn look(probe: &Probe, extents: &Extents) {
+    extents.look(probe, 1);
+    while extents.is_behind() {
+        extents.look(probe, 1);
+    }
 }
 
 fn kind_of(error: &Error) -> Option<io::ErrorKind> {
@@ -49,7 +65,12 @@ enum Op {
     /// Releases the live range of this number, modulo how many there are.
     Release(usize),
     Trim,
+    /// Opens the heap again: free pages have lost their memory meanwhile.
     Reopen,
+    /// Likewise, and they have kept it.
+    Kill,
+    /// Time passes, until what was in use before is forgotten.
+    Wait,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -59,6 +80,8 @@ fn op() -> impl Strategy<Value = Op> {
         9 => any::<usize>().prop_map(Op::Release),
         1 => Just(Op::Trim),
         1 => Just(Op::Reopen),
+        1 => Just(Op::Kill),
+        1 => Just(Op::Wait),
     ]
 }
 
@@ -72,8 +95,10 @@ struct Model {
     /// Per arena, oldest first.
     at_hand: [Vec<PageRange>; LOGS],
     capacity: usize,
-    /// Most pages in use or at hand since the last open.
+    /// Most pages in use or at hand since the last open or wait.
     peak: usize,
+    /// Whether free pages may have memory of which nobody knows.
+    has_unknown: bool,
 }
 
 impl Model {
@@ -171,6 +196,8 @@ impl Pair {
             Op::Release(nth) => self.release(*nth % self.model.live.len()),
             Op::Trim => self.trim(),
             Op::Reopen => self.reopen(),
+            Op::Kill => self.kill(),
+            Op::Wait => self.wait(),
         }
         self.check();
     }
@@ -199,6 +226,9 @@ impl Pair {
             return;
         }
         self.model.set(range, false);
+        if self.extents.is_behind() {
+            return;
+        }
         let bound = self.model.decay_bound() + self.model.pages_at_hand();
         let backed = self.extents.stats().backed_free_bytes / PAGE_BYTES;
         assert!(backed <= bound as u64, "{backed} free pages have memory, {bound} may");
@@ -206,25 +236,43 @@ impl Pair {
 
     fn trim(&mut self) {
         // Apart from the trim, as it gives memory back that is over the bound.
-        self.extents.empty_fronts(&self.probe);
+        self.extents.empty_fronts();
         self.model.empty_hands();
         let backed = self.probe.backed_pages() - self.model.used_pages();
         let punched = self.extents.trim(&self.probe).expect("the probe punches");
         assert!(punched >= backed as u64 * PAGE_BYTES);
         assert_eq!(self.probe.backed_pages(), self.model.used_pages());
+        self.model.has_unknown = false;
+    }
+
+    fn wait(&mut self) {
+        self.probe.pass(2 * KEEP_DEFAULT);
+        look(&self.probe, &self.extents);
+        self.model.empty_hands();
+        self.model.peak = self.model.used_pages();
+        let backed = self.probe.backed_pages() - self.model.used_pages();
+        let bound = self.model.decay_bound();
+        assert!(backed <= bound, "{backed} free pages have memory, {bound} may");
     }
 
     /// Free pages may have lost their memory while the heap was closed.
     fn reopen(&mut self) {
-        self.model.empty_hands();
+        self.kill();
         for (backed, used) in self.probe.backed().iter_mut().zip(&self.model.used) {
             *backed &= used;
         }
-        let grown = u32::try_from(self.model.used.len()).expect("few pages");
-        let geometry = self.probe.geometry;
+        self.model.has_unknown = false;
+    }
+
+    fn kill(&mut self) {
+        self.model.empty_hands();
+        let grown = self.model.used.len();
         let live: Vec<PageRange> = self.model.live.iter().map(|(_, range)| *range).collect();
-        self.extents = Extents::new(geometry, grown, &live).expect("a sound heap");
-        self.model.peak = self.model.used_pages();
+        let grown_pages = u32::try_from(grown).expect("few pages");
+        self.extents = opened(&self.probe, grown_pages, &live);
+        // What was free may be in use again at once.
+        self.model.peak = grown;
+        self.model.has_unknown = true;
     }
 
     fn check(&self) {
@@ -248,7 +296,8 @@ impl Pair {
         let bare = |page: &usize| self.model.used[*page] && !backed[*page];
         assert_eq!((0..grown).find(bare), None, "a page in use or at hand without memory");
         let free_backed = (0..grown).filter(|&page| !free.used[page] && backed[page]).count();
-        assert_eq!(stats.backed_free_bytes, bytes(free_backed));
+        assert!(stats.backed_free_bytes <= bytes(free_backed));
+        assert!(self.model.has_unknown || stats.backed_free_bytes == bytes(free_backed));
         let word = self.probe.grown_word();
         assert_eq!(unseal(word).unwrap_or(0), grown as u64, "the grown length on media");
     }
@@ -270,7 +319,7 @@ proptest! {
         while !pair.model.live.is_empty() {
             pair.apply(&Op::Release(0));
         }
-        pair.extents.empty_fronts(&pair.probe);
+        pair.extents.empty_fronts();
         let grown = pair.model.used.len();
         let runs: Vec<PageRange> = lock(&pair.extents.space).free.iter().collect();
         let whole = range(0, u32::try_from(grown).expect("few pages"));
@@ -367,28 +416,24 @@ fn a_larger_run_with_memory_serves_where_the_file_system_is_full() {
     assert_eq!(allocate(7).expect("the best fit has memory"), range(larger.start.0 + 18, 7));
 }
 
-/// Frees `page`, a hole of its own, and takes it again until the peak before is two windows of releases old.
-fn churn(probe: &Probe, extents: &Extents, page: PageRange) {
-    // What is released to a front counts when that is emptied, once in a window.
-    for _ in 0..3 * decay::WINDOW_RELEASES {
-        extents.release(probe, LOG, page);
-        assert_eq!(extents.allocate(probe, LOG, 1).expect("room"), page, "the best fit");
+/// Lets operations happen until the peak before is two windows of them old, and all is done that was to be done.
+fn work(probe: &Probe, extents: &Extents) {
+    for _ in 0..2 * decay::WINDOW_OPERATIONS / 256 {
+        extents.look(probe, 256);
     }
+    look(probe, extents);
 }
 
 #[test]
 fn decay_takes_what_was_freed_longest_ago() {
     let (probe, extents) = fresh(4000);
-    let churned = extents.allocate(&probe, LOG, 1).expect("room");
-    // Keeps the churned page a run of its own.
-    extents.allocate(&probe, LOG, 1).expect("room");
     let blocks: Vec<PageRange> =
         (0..40).map(|_| extents.allocate(&probe, LOG, 20).expect("room")).collect();
     for block in blocks.iter().skip(1).step_by(2) {
         extents.release(&probe, LOG, *block);
     }
     assert!(!probe.take_calls().contains(&Call::Punch), "all of it was in use just now");
-    churn(&probe, &extents, churned);
+    work(&probe, &extents);
     assert!(probe.take_calls().contains(&Call::Punch), "400 pages are over the bound");
     let backed = probe.backed();
     let has_memory = |range: &PageRange| backed[range.start.0 as usize];
@@ -406,10 +451,9 @@ fn use_that_goes_up_and_down_within_a_window_costs_no_system_call() {
     for _ in 0..20 {
         peak.drain(..).for_each(|block| extents.release(&probe, LOG, block));
         let few = extents.allocate(&probe, LOG, 300).expect("room");
-        for _ in 0..decay::WINDOW_RELEASES / 2 {
-            let block = extents.allocate(&probe, LOG, 300).expect("room");
-            extents.release(&probe, LOG, block);
-        }
+        let block = extents.allocate(&probe, LOG, 300).expect("room");
+        extents.release(&probe, LOG, block);
+        extents.look(&probe, u32::try_from(decay::WINDOW_OPERATIONS).expect("few") - 1);
         extents.release(&probe, LOG, few);
         peak.extend((0..10).map(allocate));
     }
@@ -418,9 +462,8 @@ fn use_that_goes_up_and_down_within_a_window_costs_no_system_call() {
 
 #[test]
 fn what_was_free_at_open_is_backed_again_and_trimmed() {
-    let geometry = geometry(400);
-    let probe = Probe::new(geometry);
-    let extents = Extents::new(geometry, 100, &[range(10, 5), range(60, 40)]).expect("sound");
+    let probe = Probe::new(geometry(400));
+    let extents = opened(&probe, 100, &[range(10, 5), range(60, 40)]);
     assert_eq!(extents.stats().backed_free_bytes, 0);
     assert_eq!(extents.allocate(&probe, LOG, 10).expect("room"), range(0, 10));
     assert_eq!(probe.take_calls(), [Call::Back]);
@@ -429,10 +472,39 @@ fn what_was_free_at_open_is_backed_again_and_trimmed() {
 }
 
 #[test]
+fn what_was_free_at_open_goes_back_with_time() {
+    let probe = Probe::new(geometry(4000));
+    let [large, small] =
+        [2000, 1].map(|pages| opened(&probe, 0, &[]).allocate(&probe, LOG, pages).expect("room"));
+    assert_eq!((large, small), (range(0, 2000), range(0, 1)));
+    let extents = opened(&probe, 2000, &[small]);
+    look(&probe, &extents);
+    assert_eq!(probe.backed_pages(), 2000, "who opens may need it");
+    probe.pass(2 * KEEP_DEFAULT);
+    extents.look(&probe, 1);
+    assert_eq!(probe.backed_pages(), 2000 - PUNCH_PAGES as usize, "not all at once");
+    look(&probe, &extents);
+    assert!(probe.backed_pages() <= 1 + decay::FLOOR_PAGES as usize);
+    let taken = extents.allocate(&probe, LOG, 1999).expect("room");
+    let backed = probe.backed();
+    assert!(backed[taken.start.0 as usize..].iter().take(1999).all(|backed| *backed));
+}
+
+#[test]
+fn closing_gives_back_what_is_known_to_have_memory_and_leaves_the_rest() {
+    let probe = Probe::new(geometry(4000));
+    opened(&probe, 0, &[]).allocate(&probe, LOG, 2000).expect("room");
+    let extents = opened(&probe, 2000, &[]);
+    let taken = extents.allocate(&probe, LOG, 900).expect("room");
+    extents.release(&probe, LOG, taken);
+    extents.settle(&probe);
+    assert_eq!(probe.backed_pages(), 1100 + decay::FLOOR_PAGES as usize);
+}
+
+#[test]
 fn a_medium_that_refuses_to_punch_is_asked_once_until_the_next_trim() {
     let (probe, extents) = fresh(4000);
-    let churned = extents.allocate(&probe, LOG, 1).expect("room");
-    extents.allocate(&probe, LOG, 1).expect("room");
+    extents.allocate(&probe, LOG, 2).expect("room");
     let blocks: Vec<PageRange> =
         (0..4).map(|_| extents.allocate(&probe, LOG, 300).expect("room")).collect();
     probe.refuses_punch.store(true, Ordering::Relaxed);
@@ -440,7 +512,7 @@ fn a_medium_that_refuses_to_punch_is_asked_once_until_the_next_trim() {
     for block in &blocks[1..] {
         extents.release(&probe, LOG, *block);
     }
-    churn(&probe, &extents, churned);
+    work(&probe, &extents);
     assert_eq!(probe.take_calls(), [Call::Punch]);
     let error = extents.trim(&probe).expect_err("the probe refuses");
     assert_eq!(kind_of(&error), Some(io::ErrorKind::Unsupported));
@@ -512,6 +584,6 @@ fn threads_never_hold_the_same_page() {
         scope.spawn(|| work(0));
         scope.spawn(|| work(1));
     });
-    extents.empty_fronts(&probe);
+    extents.empty_fronts();
     assert_eq!(lock(&extents.space).free.iter().count(), 1);
 }

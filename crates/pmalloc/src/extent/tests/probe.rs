@@ -6,6 +6,7 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use pmalloc_persist::{Anon, Medium, Offset, PAGE_BYTES, Region, Span, Word, sync::lock};
@@ -32,6 +33,8 @@ pub(super) struct Probe {
     /// Pages of the data area that the file system has memory for.
     pub(super) room_pages: AtomicU64,
     pub(super) refuses_punch: AtomicBool,
+    /// What its clock shows, in nanoseconds.
+    clock_ns: AtomicU64,
 }
 
 impl Probe {
@@ -44,6 +47,7 @@ impl Probe {
             calls: Mutex::default(),
             room_pages: AtomicU64::new(u64::MAX),
             refuses_punch: AtomicBool::new(false),
+            clock_ns: AtomicU64::new(0),
         }
     }
 
@@ -63,6 +67,12 @@ impl Probe {
 
     pub(super) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut lock(&self.calls))
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&self, time: Duration) {
+        let time_ns = u64::try_from(time.as_nanos()).expect("a test is short");
+        self.clock_ns.fetch_add(time_ns, Ordering::Relaxed);
     }
 
     fn note(&self, call: Call) {
@@ -134,5 +144,8 @@ impl Medium for Probe {
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.anon.occupied_bytes()
+    }
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.clock_ns.load(Ordering::Relaxed))
     }
 }
