@@ -114,7 +114,8 @@ const char *pma_last_error(void);              /* this thread, until its next ca
 /* Sets all options to their defaults; the second argument is sizeof(pma_options). */
 void pma_options_init(pma_options *, size_t);
 
-/* Heaps. Options may be NULL: the defaults. What only a new heap can be given (capacity, initial, stripes) is not looked at
+/* Heaps. Options may be NULL: the defaults. The default capacity is 256 GiB of addresses, not of memory; where the process has
+   no addresses for that (RLIMIT_AS, valgrind), it is less, a power of two. A heap opens only where its capacity fits. What only a new heap can be given (capacity, initial, stripes) is not looked at
    by pma_open. `initial` bytes of the file have memory from the start. */
 
 int  pma_create(const char *path, const pma_options *, pma_heap **);

@@ -78,6 +78,7 @@ fn errno_of(error: &Error) -> Option<c_int> {
     let errno = match error {
         E::Map(M::NotFound { .. }) => Errno::NOENT,
         E::Map(M::NotPermitted { .. } | M::ForeignOwner { .. }) => Errno::ACCESS,
+        E::Map(M::NoAddresses { .. }) => Errno::NOMEM,
         E::Map(M::Io { .. }) | E::Io { .. } => return system_error(error),
         E::NoSpace { .. } => {
             return system_error(error).or(Some(Errno::NOSPC.raw_os_error()));

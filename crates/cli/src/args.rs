@@ -56,7 +56,8 @@ pub(crate) enum Command {
 pub(crate) struct CreateArgs {
     /// File to create
     pub(crate) path: PathBuf,
-    /// Most bytes it may ever hold, such as 64M, 1.5G or 2T [default: chosen by the library]
+    /// Most bytes it may ever hold, such as 64M, 1.5G or 2T: addresses, not memory [default: 256G, or less where the
+    /// process has no addresses for that]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
     /// Name of the data's layout, checked at every open

@@ -74,7 +74,7 @@ pub use domain::{Durability, DurabilityChoice};
 pub use flush::FlushInstruction;
 pub use map::{
     Access, Anon, ForkMark, LazyTable, MapError, MapOptions, Mapped, MediaFile, Owner, Storage,
-    is_out_of_space,
+    has_addresses, is_out_of_space,
 };
 pub use medium::Medium;
 pub use offset::{LINE_BYTES, Line, Offset, PAGE_BYTES, Span};

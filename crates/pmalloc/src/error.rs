@@ -270,7 +270,9 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::FileTooLarge => {
             "raise the limit on file sizes (ulimit -f), or free blocks of the heap"
         }
-        io::ErrorKind::OutOfMemory => "free memory, or choose a smaller capacity",
+        io::ErrorKind::OutOfMemory => {
+            "free memory, raise the limit on address space (ulimit -v), or create a heap of a smaller capacity"
+        }
         _ => "check the file and its file system",
     }
 }

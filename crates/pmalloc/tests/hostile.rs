@@ -296,10 +296,16 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
 fn a_process_without_address_space_is_told_so() {
     const NAME: &str = "a_process_without_address_space_is_told_so";
     if let Some(path) = child_path() {
-        // By default a heap may grow to 256 GiB, and reserves that much.
-        let error = Heap::create(path.with_extension("new")).expect_err("no address space");
-        assert_kind!(error, Error::Map(MapError::Io { .. }), "smaller");
+        let new = path.with_extension("new");
+        let error = Heap::options().capacity_bytes(256 << 30).create(&new).expect_err("too large");
+        assert_kind!(error, Error::Map(MapError::NoAddresses { .. }), "smaller");
         assert!(is_whole(&path), "a small heap fits");
+        // Who asks for no capacity gets one that leaves half of the addresses.
+        let heap = Heap::create(&new).expect("it fits");
+        heap.slots("first", 100_000).expect("room");
+        heap.close().expect("closed");
+        assert_eq!(pmalloc::info(&new).expect("a heap").capacity_bytes, 1 << 30);
+        fs::remove_file(&new).expect("removed");
         return;
     }
     let directory = directory();

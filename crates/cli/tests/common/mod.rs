@@ -72,6 +72,14 @@ pub(crate) fn run(args: &[&str]) -> Ran {
     Ran(output.expect("the command was built"))
 }
 
+/// Runs the command in a process that may have so many bytes of addresses.
+pub(crate) fn run_within(address_bytes: u64, args: &[&str]) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v \"$1\" && shift && exec \"$@\"", "sh"]);
+    command.arg((address_bytes >> 10).to_string()).arg(env!("CARGO_BIN_EXE_pmalloc")).args(args);
+    Ran(command.output().expect("there is a shell"))
+}
+
 /// Starts the command and lets it run.
 pub(crate) fn spawn(args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pmalloc"));

@@ -110,6 +110,21 @@ pub enum MapError {
         /// Present length of the file in bytes.
         file_len: u64,
     },
+    /// This process can't have the addresses that the file may grow over: a limit on address space, or a tool that leaves
+    /// little of it.
+    #[error(
+        "there are no addresses for the {reserve_len} bytes that {} may grow to ({source}): raise the limit on address \
+         space (ulimit -v), leave the tool that narrows it (valgrind has less than 128 GiB), or give a new file a smaller \
+         capacity (an existing one keeps its own)", path.display()
+    )]
+    NoAddresses {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that should have been reserved.
+        reserve_len: u64,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The file system has no room: it is full, a quota is used up, or the file would be larger than it may be.
     #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
     NoSpace {
@@ -222,6 +237,11 @@ mod tests {
                 offered: Durability::ProcessCrash,
             },
             MapError::BadReserve { path: path(), reserve_len: 0, file_len: 1 },
+            MapError::NoAddresses {
+                path: path(),
+                reserve_len: 1 << 38,
+                source: Errno::NOMEM.into(),
+            },
             MapError::of("map", &path(), Errno::NOMEM),
             MapError::of("create", &path(), Errno::NOSPC),
             MapError::of("copy", &path(), Errno::FBIG),

@@ -82,7 +82,8 @@ impl MediaFile {
     ///
     /// [`MapError::NotPowerSafe`] if a durability was asked for that the memory doesn't have,
     /// [`MapError::AccessTooLow`] if the file was opened with less access than the mapping asks for,
-    /// [`MapError::BadReserve`] if the range to reserve is empty, too large, or shorter than the file.
+    /// [`MapError::BadReserve`] if the range to reserve is empty, too large, or shorter than the file,
+    /// [`MapError::NoAddresses`] if this process can't have so many addresses.
     pub fn map(self, options: &MapOptions) -> Result<Mapped, MapError> {
         let access = self.granted_access(options)?;
         let stat = self.stat()?;
@@ -163,18 +164,24 @@ impl MediaFile {
     /// Shared: the file over the whole range, whatever its length. Private: anonymous memory, and the file
     /// over as much of it as the file has pages, so that growth needs neither file nor mapping.
     fn map_range(&self, len: usize, file_len: u64, how: Sharing) -> Result<Reservation, MapError> {
+        let range = Reservation::new(len).map_err(|errno| MapError::NoAddresses {
+            path: self.path().to_owned(),
+            reserve_len: len as u64,
+            source: errno.into(),
+        })?;
         let map = || {
-            let range = Reservation::new(len)?;
             if how == Sharing::Private {
                 range.map_anonymous()?;
                 range.map_file(&self.file, to_usize(file_len), how)?;
             } else {
                 range.map_file(&self.file, len, how)?;
             }
-            range.seal()?;
-            Ok(range)
+            range.seal()
         };
-        map().map_err(|errno| MapError::of("map", self.path(), errno))
+        match map() {
+            Ok(()) => Ok(range),
+            Err(errno) => Err(MapError::of("map", self.path(), errno)),
+        }
     }
 
     fn map_error(&self, source: io::Error) -> MapError {

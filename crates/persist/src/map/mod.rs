@@ -22,3 +22,4 @@ pub use fork::ForkMark;
 pub use lazy_table::LazyTable;
 pub use mapped::{Mapped, Storage};
 pub use options::MapOptions;
+pub use reservation::has_addresses;

@@ -13,6 +13,14 @@ use rustix::{
 /// the alignment of the range, so that the kernel can use large pages.
 const GUARD_BYTES: usize = 2 << 20;
 
+/// Whether this process could reserve `len_bytes` of addresses now; none of them stays reserved.
+///
+/// What is chosen by the answer may be refused all the same: other threads take addresses, too.
+#[must_use]
+pub fn has_addresses(len_bytes: u64) -> bool {
+    usize::try_from(len_bytes).is_ok_and(|len| Reservation::new(len).is_ok())
+}
+
 /// A range of addresses that nothing else in the process is mapped into; unmapped when dropped.
 ///
 /// Children of a fork do not inherit it.

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use pmalloc_persist::{
-    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, ProcessId, boot_id,
+    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, PAGE_BYTES, ProcessId, boot_id,
 };
 
 use super::options::read_header;
 use crate::{
     error::{Error, Result},
     layout::{
+        geometry::Geometry,
         state::{Clean, Policy},
         superblock::{FORMAT_VERSION, Model},
     },
@@ -60,7 +61,9 @@ pub struct Info {
 pub fn info(path: impl AsRef<Path>) -> Result<Info> {
     let file = MediaFile::open(path.as_ref(), Access::ReadOnly)?;
     let header = read_header(&file)?;
-    let options = MapOptions::new(header.geometry.heap_bytes()).durability(DurabilityChoice::Auto);
+    // Only what is there, and the state page: the heap may be larger than this process has addresses for.
+    let len = file.len()?.max(state_end());
+    let options = MapOptions::new(len).durability(DurabilityChoice::Auto);
     let mapped = file.map(&options)?;
     let state = read_state(&mapped, &header.geometry);
     let heap_bytes = mapped.occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
@@ -83,12 +86,13 @@ pub fn info(path: impl AsRef<Path>) -> Result<Info> {
 }
 
 /// The state page, unless it is damaged or cut off.
-fn read_state(
-    mapped: &Mapped,
-    geometry: &crate::layout::geometry::Geometry,
-) -> Option<state::StateImage> {
-    let page_end = crate::layout::geometry::Geometry::state() + pmalloc_persist::PAGE_BYTES;
-    if mapped.len() < page_end { None } else { state::read(mapped, geometry).ok() }
+fn read_state(mapped: &Mapped, geometry: &Geometry) -> Option<state::StateImage> {
+    if mapped.len() < state_end() { None } else { state::read(mapped, geometry).ok() }
+}
+
+/// Where the state page ends.
+fn state_end() -> u64 {
+    Geometry::state() + PAGE_BYTES
 }
 
 /// The process that opened the heap last, if it runs in this boot.

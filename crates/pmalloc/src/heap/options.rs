@@ -8,7 +8,7 @@ use std::{
 
 use pmalloc_persist::{
     Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, PAGE_BYTES, Span,
-    Storage, Word, boot_id,
+    Storage, Word, boot_id, has_addresses,
 };
 
 use super::{CheckReport, Heap, SalvageReport, check, core::Core, format, roots, salvage};
@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-/// Capacity of a heap whose creator asked for none: address space, not memory.
-const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
+/// The least that is chosen where a process has no addresses for the default.
+const CAPACITY_NARROW_BYTES: u64 = 64 << 20;
 
 /// Bitmap stripes of a heap whose creator asked for none: what the paper's authors use. Two would do to keep a bit line
 /// four flushes away from its next flush while blocks are taken in order; six leave room for frees out of order.
@@ -59,10 +59,15 @@ pub struct HeapOptions {
     forced: bool,
     initial_bytes: u64,
     decay: Duration,
+    /// Whether nobody asked for a capacity, so that a new file may have less than the default.
+    is_capacity_open: bool,
     geometry: Geometry,
 }
 
 impl HeapOptions {
+    /// Capacity of a heap whose creator asked for none, where the process has the addresses.
+    pub const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
+
     pub(super) fn new() -> Self {
         Self {
             layout: None,
@@ -70,8 +75,9 @@ impl HeapOptions {
             forced: false,
             initial_bytes: 0,
             decay: KEEP_DEFAULT,
+            is_capacity_open: true,
             geometry: Geometry {
-                capacity_bytes: CAPACITY_DEFAULT_BYTES,
+                capacity_bytes: Self::CAPACITY_DEFAULT_BYTES,
                 slab_bytes: SLAB_BYTES,
                 ring_places: RING_PLACES,
                 lanes: LANES,
@@ -85,8 +91,12 @@ impl HeapOptions {
 
     /// How far the heap may grow, in bytes of data; rounded up to 64 KiB. Create only; default 256 GiB.
     ///
-    /// It costs address space, not memory: the file grows as the heap is used.
+    /// It costs address space, not memory: the file grows as the heap is used. Whoever opens the heap needs as much of that:
+    /// a process with a limit on it (`RLIMIT_AS`), or under a tool like valgrind, may not get it. Where the default is not to
+    /// be had, [`create`](Self::create) halves it until it takes at most half of the addresses that are; what is asked for here
+    /// is taken or refused. [`info`](crate::info) tells what a heap has.
     pub fn capacity_bytes(mut self, bytes: u64) -> Self {
+        self.is_capacity_open = false;
         self.geometry.capacity_bytes =
             bytes.max(1).checked_next_multiple_of(SLAB_BYTES).unwrap_or(u64::MAX);
         self
@@ -170,6 +180,7 @@ impl HeapOptions {
     /// operations away. For tests of the heap itself.
     #[doc(hidden)]
     pub fn test_geometry(mut self, sizes: TestGeometry) -> Self {
+        self.is_capacity_open = false;
         self.geometry = Geometry {
             capacity_bytes: sizes.capacity_bytes,
             slab_bytes: sizes.slab_bytes,
@@ -187,8 +198,8 @@ impl HeapOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Map`] if the file exists, can't be created or does not have the durability asked for;
-    /// [`Error::Invalid`] for an option out of range.
+    /// [`Error::Map`] if the file exists, can't be created or does not have the durability asked for, or if there are no
+    /// addresses for the capacity; [`Error::Invalid`] for an option out of range.
     ///
     /// # Crash consistency
     ///
@@ -207,7 +218,7 @@ impl HeapOptions {
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
-        let header = self.header()?;
+        let header = Self { geometry: self.fitting_geometry(), ..self.clone() }.header()?;
         let file = MediaFile::create(path.as_ref())?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
@@ -221,8 +232,8 @@ impl HeapOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Map`] if there is no such file, another process has it open, or it does not have the durability
-    /// asked for; [`Error::NotAHeap`], [`Error::Version`], [`Error::Layout`], [`Error::Corrupted`],
+    /// [`Error::Map`] if there is no such file, another process has it open, it does not have the durability
+    /// asked for, or there are no addresses for its capacity; [`Error::NotAHeap`], [`Error::Version`], [`Error::Layout`], [`Error::Corrupted`],
     /// [`Error::PowerLoss`].
     ///
     /// # Crash consistency
@@ -366,6 +377,18 @@ impl HeapOptions {
             layout_name,
             geometry,
         })
+    }
+
+    /// The geometry, with less than the default capacity where this process has no addresses for that. As many again are
+    /// left to the program, which has other uses for them, and to the heap's own tables.
+    fn fitting_geometry(&self) -> Geometry {
+        let mut geometry = self.geometry;
+        let fits = |geometry: &Geometry| has_addresses(2 * geometry.heap_bytes());
+        let least = self.initial_bytes.max(CAPACITY_NARROW_BYTES);
+        while self.is_capacity_open && geometry.capacity_bytes / 2 >= least && !fits(&geometry) {
+            geometry.capacity_bytes /= 2;
+        }
+        geometry
     }
 
     fn map_options(&self, geometry: &Geometry) -> MapOptions {
