@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Recover a heap that was not closed, and close it; the other commands leave that to a program
     Recover(HeapArgs),
+    /// Give a heap's free memory back to the file system; recovers a heap that was not closed first
+    Trim(HeapArgs),
     /// Delete a heap that nobody has open
     Destroy(HeapArgs),
     /// Replay an allocation trace of a real program, and kill it if asked to

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{alloc::Layout, fs};
+use std::{alloc::Layout, fs, os::unix::fs::MetadataExt};
 
 use common::{Place, expect_keys, run, spawn, str};
 use pmalloc::Heap;
@@ -79,6 +79,37 @@ fn create_leaves_what_exists_alone() {
     let path = place.file("precious", b"not a heap");
     run(&["create", str(&path)]).expect_code(1);
     assert_eq!(fs::read(&path).expect("still there"), b"not a heap");
+}
+
+#[test]
+fn trim_gives_back_what_is_free_and_says_how_much() {
+    let place = Place::new();
+    let path = place.heap("heap");
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 2).expect("slots");
+    for slot in slots {
+        heap.alloc_to(slot, Layout::new::<[u8; 1 << 20]>()).expect("room");
+    }
+    heap.free_from(&slots[0]).expect("full");
+    let in_use = run(&["trim", str(&path)]).expect_code(4);
+    assert!(in_use.stderr().contains("in use"), "{}", in_use.stderr());
+    heap.close().expect("closed");
+    let occupied = || fs::metadata(&path).expect("a file").blocks() * 512;
+    let before = occupied();
+    let trimmed = run(&["trim", str(&path), "--json"]).expect_code(0);
+    assert_eq!(trimmed.stderr(), "");
+    let trimmed = trimmed.json();
+    expect_keys(&trimmed, &["freed_bytes", "heap_bytes"]);
+    assert_eq!(trimmed["heap_bytes"], occupied());
+    assert!(trimmed["freed_bytes"].as_u64().expect("a number") >= 1 << 20);
+    assert!(occupied() <= before - (1 << 20));
+    let again = run(&["trim", str(&path), "--json"]).expect_code(0).json();
+    assert_eq!(again["freed_bytes"], 0, "nothing is left");
+    let heap = Heap::open(&path).expect("a heap");
+    let slots = heap.slots("test", 2).expect("slots");
+    assert!(slots[1].get(&heap.pin()).is_some(), "what is in use stays");
+    run(&["trim", str(&place.path("none"))]).expect_code(1);
+    run(&["trim", str(&place.file("text", b"not a heap"))]).expect_code(5);
 }
 
 #[test]

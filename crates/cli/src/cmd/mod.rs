@@ -10,6 +10,7 @@ mod map;
 mod recover;
 mod replay;
 mod stats;
+mod trim;
 
 use std::path::Path;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Stats(args) => stats::run(args),
         Command::Map(args) => map::run(args),
         Command::Recover(args) => recover::run(args),
+        Command::Trim(args) => trim::run(args),
         Command::Destroy(args) => destroy::run(args),
         Command::Replay(args) => replay::run(args),
         Command::ReplayWorker(args) => run_worker(args),
