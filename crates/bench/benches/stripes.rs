@@ -126,9 +126,9 @@ fn near_reflushes(stripes: u32, size: usize, order: Order) -> [f64; 2] {
     let heap = options.create_on(medium).expect("created");
     let slots = heap.slots("slots", LIVE as u64).expect("room");
     pass(&heap, slots, size, &frees(order, 0));
-    heap.medium().start_trace();
+    heap.start_trace();
     let operations: u64 = (1..=3).map(|seed| pass(&heap, slots, size, &frees(order, seed))).sum();
-    let distances = distances_in(&heap.medium().take_trace(), bitmaps);
+    let distances = distances_in(&heap.take_trace(), bitmaps);
     [4, 8].map(|below| {
         let near = distances.iter().filter(|distance| **distance < below).count();
         near as f64 * 1000.0 / operations as f64

@@ -7,7 +7,7 @@ use std::{fmt, panic, path::PathBuf, process};
 
 use pmalloc::{
     Heap, HeapOptions,
-    persist::{Counts, Mapped, Medium},
+    persist::{Counts, Exclusive, Mapped},
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -215,7 +215,7 @@ impl Context<'_> {
     /// # Panics
     ///
     /// If it can't be made.
-    pub fn make_heap<M: Medium + 'static>(&self, wrap: impl FnOnce(Mapped) -> M) -> Heap<M> {
+    pub fn make_heap<M: Exclusive + 'static>(&self, wrap: impl FnOnce(Mapped) -> M) -> Heap<M> {
         let path = self.cell.heap_path();
         let made = self.options.create_with(&path, wrap);
         made.unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -49,16 +49,16 @@ impl HeapTraits {
     ) -> Result<Self, Error> {
         let path = scratch.join("heap");
         let heap = options.create(&path)?;
-        let mapped = heap.medium();
-        let storage = mapped.storage();
+        let media = heap.media();
+        let storage = media.storage.expect("the heap lies in a file");
         let machine = Machine {
             cpu: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             arch: std::env::consts::ARCH.to_owned(),
             cores: thread::available_parallelism().map_or(1, Into::into),
             kernel: first_line("/proc/sys/kernel/osrelease"),
-            flush_instruction: mapped.flush_instruction().map(|flush| flush.name().to_owned()),
-            durability: mapped.durability().to_string(),
-            durability_is_forced: mapped.durability_is_forced(),
+            flush_instruction: media.flush_instruction.map(|flush| flush.name().to_owned()),
+            durability: media.durability.expect("that of a file").to_string(),
+            durability_is_forced: media.durability_is_forced,
             storage: storage.to_string(),
             directory: directory.display().to_string(),
         };

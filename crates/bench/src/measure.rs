@@ -268,7 +268,7 @@ impl<L: Workload> Visitor for CountIn<'_, L> {
 
     fn visit<A: PersistentAlloc>(self, alloc: &A) -> PerOp {
         let phases = [Task::WarmUp, Task::Pass].map(|task| self.passes.phase(task));
-        let probe = || self.heap.medium().counts();
+        let probe = || self.heap.counts();
         let readings = self.passes.crew(alloc, self.heap, &phases, probe);
         let Reading { before, after, operations, .. } = readings[1];
         let counts: Counts = after - before;

@@ -19,11 +19,10 @@ use crate::{
 
 /// The address of byte `offset`, or null outside the heap. Zero is no offset.
 pub(crate) fn address<M: Medium + 'static>(heap: &Heap<M>, offset: pma_off) -> *mut c_void {
-    let m = heap.medium();
-    if offset == 0 || offset >= m.len() {
+    if offset == 0 {
         return ptr::null_mut();
     }
-    m.region().pointer(Span::new(offset, 1)).map_or(ptr::null_mut(), |place| place.as_ptr().cast())
+    heap.address_of(offset).map_or(ptr::null_mut(), |place| place.as_ptr().cast())
 }
 
 /// The address of an offset.
@@ -46,7 +45,7 @@ pub unsafe extern "C" fn pma_ptr(heap: *const pma_heap, offset: pma_off) -> *mut
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pma_offset(heap: *const pma_heap, place: *const c_void) -> pma_off {
     let locate = |heap: &pma_heap| {
-        let offset = served!(heap, owned => owned.heap().medium().region().offset_of(place.cast()));
+        let offset = served!(heap, owned => owned.heap().offset_of(place.cast()));
         Ok(offset.unwrap_or(0))
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -117,14 +116,14 @@ pub unsafe extern "C" fn pma_persist(heap: *mut pma_heap, place: *const c_void, 
 fn flush(heap: &pma_heap, place: *const c_void, size: usize) -> Result<()> {
     served!(heap, owned => {
         let heap = owned.heap();
-        let offset = heap.medium().region().offset_of(place.cast());
+        let offset = heap.offset_of(place.cast());
         let outside = || Failure::invalid("address", "it lies outside the heap");
         Ok(heap.flush(Span::new(offset.ok_or_else(outside)?, size as u64))?)
     })
 }
 
 fn fence(heap: &pma_heap) -> Result<()> {
-    served!(heap, owned => owned.heap().medium().fence());
+    served!(heap, owned => owned.heap().fence());
     Ok(())
 }
 

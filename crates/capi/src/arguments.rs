@@ -9,10 +9,7 @@ use std::{
     slice,
 };
 
-use pmalloc::{
-    Heap,
-    persist::{Medium, Offset, OnMedia},
-};
+use pmalloc::{Heap, Slot, VersionedCell, persist::Medium};
 
 use crate::{
     error::{Failure, Result},
@@ -120,13 +117,32 @@ pub(crate) fn layout(size: usize, align: usize) -> Result<Layout> {
     })
 }
 
-/// The slot or cell at an address, which need not be one.
-pub(crate) fn word_at<M: Medium + 'static, T: OnMedia>(
+/// The slot at an address, which need not be one.
+pub(crate) fn slot_at<M: Medium + 'static>(
     heap: &Heap<M>,
     place: *const pma_slot,
-) -> Result<&T> {
+) -> Result<&Slot> {
+    check_word(heap, place)?;
+    // SAFETY: eight aligned bytes of the heap's range, which stays mapped as long as the heap is open. Operations read and
+    // write them as a word, and not before they have found them in a live block; what the program has there is its own.
+    Ok(unsafe { &*place.cast() })
+}
+
+/// The versioned cell at an address, which need not be one.
+pub(crate) fn cell_at<M: Medium + 'static>(
+    heap: &Heap<M>,
+    place: *const pma_slot,
+) -> Result<&VersionedCell> {
+    check_word(heap, place)?;
+    // SAFETY: as in `slot_at`.
+    Ok(unsafe { &*place.cast() })
+}
+
+/// Sees that an aligned word of the heap lies at an address.
+fn check_word<M: Medium + 'static>(heap: &Heap<M>, place: *const pma_slot) -> Result<()> {
     let offset = offset_of(heap, place)?;
-    heap.medium().at(Offset::new(offset)).map_err(|_| Failure::foreign())
+    // The heap ends at the end of a page, so that an aligned word that begins in it ends in it.
+    if offset.is_multiple_of(size_of::<u64>() as u64) { Ok(()) } else { Err(Failure::foreign()) }
 }
 
 /// The offset of a slot or cell at an address, which need not be one.
@@ -137,5 +153,5 @@ pub(crate) fn offset_of<M: Medium + 'static>(
     if place.is_null() {
         return Err(null("slot"));
     }
-    heap.medium().region().offset_of(place.cast()).ok_or_else(Failure::foreign)
+    heap.offset_of(place.cast()).ok_or_else(Failure::foreign)
 }

@@ -114,7 +114,7 @@ impl<M: Medium + 'static> Owned<M> {
     fn close(self) -> Result<()> {
         let Self { heap, reserved, pins } = self;
         // SAFETY: as in `heap`, for this statement.
-        if unsafe { heap.as_ref() }.medium().forked() {
+        if unsafe { heap.as_ref() }.is_forked() {
             // The parent's other threads may have held their locks, and been changing them.
             mem::forget((reserved, pins));
         } else {
@@ -139,7 +139,7 @@ impl pma_heap {
     }
 
     fn check_process(&self) -> Result<()> {
-        let forked = served!(self, owned => owned.heap().medium().forked());
+        let forked = served!(self, owned => owned.heap().is_forked());
         if forked { Err(Failure::forked()) } else { Ok(()) }
     }
 }

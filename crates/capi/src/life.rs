@@ -109,7 +109,7 @@ unsafe fn serve(
 
 /// A heap whose counts start now: what opening took is not the program's.
 fn counted(heap: Heap<Traced<Mapped>>) -> Served {
-    heap.medium().reset();
+    heap.reset_counts();
     Served::Counted(Owned::new(heap))
 }
 

@@ -3,13 +3,13 @@
 use std::{ffi::c_int, slice};
 
 use pmalloc::{
-    Heap, NewBlock, Publish, Slot, SlotRef,
+    Heap, NewBlock, Publish, SlotRef,
     persist::{Medium, Span, sync::lock},
 };
 
 use crate::{
     access::bytes,
-    arguments::{answer, layout, null, offset_of, word_at},
+    arguments::{answer, cell_at, layout, null, offset_of, slot_at},
     error::{Failure, Result},
     handle::{Held, Owned, Reserved, call, pma_heap, served},
     numbers::*,
@@ -176,7 +176,7 @@ impl<M: Medium + 'static> Group<M> {
             PMA_A_MOVE => {
                 _ = self.publish.move_to(self.slot(action.slot2)?, self.slot(action.slot)?);
             }
-            _ => _ = self.publish.set(word_at(self.heap, action.slot)?, action.value),
+            _ => _ = self.publish.set(cell_at(self.heap, action.slot)?, action.value),
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl<M: Medium + 'static> Group<M> {
                 Ok(block.slot(bytes(offset - span.start)))
             }
             Some(_) => Err(Failure::foreign()),
-            None => Ok(SlotRef::from(word_at::<M, Slot>(self.heap, place)?)),
+            None => Ok(SlotRef::from(slot_at(self.heap, place)?)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     access::address,
-    arguments::{contents, layout, null, word_at},
+    arguments::{contents, layout, null, slot_at},
     error::{Failure, Result},
     handle::{call, call_or, pma_heap, served},
     numbers::PMA_E_MODEL,
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn pma_alloc_to(
         let layout = layout(size, align)?;
         served!(heap, owned => {
             let heap = owned.heap();
-            Ok(heap.alloc_to(word_at(heap, slot)?, layout)?)
+            Ok(heap.alloc_to(slot_at(heap, slot)?, layout)?)
         })
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -95,7 +95,7 @@ fn alloc_init(
 ) -> Result<()> {
     served!(heap, owned => {
         let heap = owned.heap();
-        Ok(heap.alloc_init(word_at(heap, slot)?, layout, write)?)
+        Ok(heap.alloc_init(slot_at(heap, slot)?, layout, write)?)
     })
 }
 
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn pma_free_from(heap: *mut pma_heap, slot: *mut pma_slot)
     let free = |heap: &pma_heap| {
         served!(heap, owned => {
             let heap = owned.heap();
-            Ok(heap.free_from::<[u8]>(word_at(heap, slot)?)?)
+            Ok(heap.free_from(slot_at(heap, slot)?)?)
         })
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn pma_replace(
         let source = unsafe { contents(source, layout) }?;
         served!(heap, owned => {
             let (heap, copy) = (owned.heap(), |block: &mut [u8]| block.copy_from_slice(source));
-            Ok(heap.replace(word_at(heap, slot)?, layout, copy)?)
+            Ok(heap.replace(slot_at(heap, slot)?, layout, copy)?)
         })
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn pma_move(
     let move_to = |heap: &pma_heap| {
         served!(heap, owned => {
             let heap = owned.heap();
-            Ok(heap.move_to::<[u8]>(word_at(heap, from)?, word_at(heap, to)?)?)
+            Ok(heap.move_to(slot_at(heap, from)?, slot_at(heap, to)?)?)
         })
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn pma_swap(
     let swap = |heap: &pma_heap| {
         served!(heap, owned => {
             let heap = owned.heap();
-            Ok(heap.swap::<[u8]>(word_at(heap, a)?, word_at(heap, b)?)?)
+            Ok(heap.swap(slot_at(heap, a)?, slot_at(heap, b)?)?)
         })
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn pma_get(heap: *const pma_heap, slot: *const pma_slot) -
     let get = |heap: &pma_heap| {
         served!(heap, owned => {
             let heap = owned.heap();
-            let block = heap.block_of::<[u8]>(word_at(heap, slot)?)?;
+            let block = heap.block_of(slot_at(heap, slot)?)?;
             Ok(block.map_or(ptr::null_mut(), |block| address(heap, block.offset)))
         })
     };

@@ -76,7 +76,7 @@ fn counts_of(size: usize, heap: &pma_heap) -> Result<pma_counts> {
         let text = "nothing was counted: open the heap with the flag PMA_F_COUNT";
         return Err(Failure::new(PMA_E_MODEL, text));
     };
-    let Counts { flushes, fences, bytes, reflushes } = owned.heap().medium().counts();
+    let Counts { flushes, fences, bytes, reflushes } = owned.heap().counts();
     Ok(pma_counts { size, flushes, fences, bytes, reflush: reflushes })
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use bytesize::ByteSize;
-use pmalloc_persist::Mapped;
+use pmalloc_persist::MediaInfo;
 use serde::{
     Serialize,
     de::{DeserializeOwned, Error},
@@ -66,14 +66,13 @@ pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Warns that `mapped` does not survive what it was asked to.
-pub(crate) fn warn_if_forced(mapped: &Mapped) {
-    if mapped.durability_is_forced() {
+/// Warns that what lies there does not survive what it was asked to.
+pub(crate) fn warn_if_forced(media: &MediaInfo<'_>) {
+    let (Some(storage), Some(durability)) = (media.storage, media.durability) else { return };
+    if media.durability_is_forced {
         eprintln!(
-            "pmalloc: warning: this memory ({}) is not {}-safe: flushes cost what they cost, and a loss of \
-             power destroys the heap",
-            mapped.storage(),
-            mapped.durability()
+            "pmalloc: warning: this memory ({storage}) is not {durability}-safe: flushes cost what they cost, and a loss of \
+             power destroys the heap"
         );
     }
 }

@@ -38,7 +38,7 @@ where
     ///
     /// If an operation fails, or if they differ.
     pub fn follow(&self, ops: impl IntoIterator<Item = Op>) {
-        let heap = new_heap(Domain::Line64);
+        let heap = create(&simulator(Domain::Line64));
         let mut model = Model::default();
         for (op, number) in ops.into_iter().zip(1..) {
             (self.expect)(&mut model, op);
@@ -63,12 +63,13 @@ where
     }
 
     fn explore_in(&self, domain: Domain, ops: &[Op]) -> Report {
-        let heap = new_heap(domain);
+        let sim = simulator(domain);
+        let heap = create(&sim);
         let read = self.read;
         let expected = Arc::new(Mutex::new((String::new(), Vec::new())));
         let seen = Arc::clone(&expected);
-        let explorer = Explorer::watch(heap.medium(), ExploreOptions::default(), move |sim| {
-            let heap = heap_options().open_on(sim.clone()).map_err(|error| error.to_string())?;
+        let explorer = Explorer::watch(&sim, ExploreOptions::default(), move |sim| {
+            let heap = open(sim).map_err(|error| error.to_string())?;
             // For those who ask for crashes in recovery: it ends here, and the lock is free, as one check runs inside another.
             sim.recovered();
             let (doing, models) = seen.lock().expect("nobody panicked").clone();
@@ -112,11 +113,25 @@ fn judge<Model: PartialEq + Hash + Debug>(
     Ok(Digest::of(&found))
 }
 
-/// A new heap on the simulator.
-fn new_heap(domain: Domain) -> Heap<Sim> {
+/// Memory that can lose power, of the size of a heap.
+fn simulator(domain: Domain) -> Sim {
     let len_bytes = heap_options().heap_bytes().expect("valid options");
-    let sim = Sim::new(SimOptions { len_bytes, domain });
-    heap_options().create_on(sim).expect("an empty medium has room")
+    Sim::new(SimOptions { len_bytes, domain })
+}
+
+/// A new heap on the simulator.
+fn create(sim: &Sim) -> Heap<Sim> {
+    // SAFETY:
+    // 1. who explores looks at the memory, and stores through the heap only;
+    // 2. no other heap is opened on it: each crash has memory of its own.
+    let heap = unsafe { heap_options().create_on_shared(sim.clone()) };
+    heap.expect("an empty medium has room")
+}
+
+/// The heap that a crash left.
+fn open(sim: &Sim) -> pmalloc::Result<Heap<Sim>> {
+    // SAFETY: as for `create`.
+    unsafe { heap_options().open_on_shared(sim.clone()) }
 }
 
 /// A heap as small as can be: all that is in use of it is copied for each crash.

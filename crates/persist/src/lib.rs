@@ -57,10 +57,13 @@ compile_error!("pmalloc-persist needs a little-endian target: the media format i
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("pmalloc-persist knows how to flush cache lines on x86-64 and aarch64 only");
 
+mod claim;
 mod domain;
 mod flush;
 mod map;
+mod media_info;
 mod medium;
+mod observed;
 mod offset;
 mod on_media;
 mod process;
@@ -70,13 +73,16 @@ pub mod sync;
 mod traced;
 mod word;
 
+pub use claim::{Claim, ClaimError};
 pub use domain::{Durability, DurabilityChoice};
 pub use flush::FlushInstruction;
 pub use map::{
     Access, Anon, ForkMark, LazyTable, MapError, MapOptions, Mapped, MediaFile, Owner, Storage,
     has_addresses, is_out_of_space,
 };
-pub use medium::Medium;
+pub use media_info::MediaInfo;
+pub use medium::{Exclusive, Medium};
+pub use observed::{Observed, Observer};
 pub use offset::{LINE_BYTES, Line, Offset, PAGE_BYTES, Span};
 pub use on_media::OnMedia;
 pub use process::{ProcessId, boot_id};

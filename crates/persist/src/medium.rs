@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset, process::ProcessId};
+use crate::{
+    Claim, ClaimError, MediaInfo, OnMedia, OutOfBounds, Region, Span, Word, offset::Offset,
+    process::ProcessId,
+};
 
 /// Durable memory.
 ///
@@ -18,7 +21,24 @@ use crate::{OnMedia, OutOfBounds, Region, Span, Word, offset::Offset, process::P
 /// [`flush`](Medium::flush) of its line made after it is followed by a [`fence`](Medium::fence) of the same
 /// thread. Stores to one line become durable in the order in which they are made; between lines there is
 /// no order but that of flush and fence.
-pub trait Medium: Send + Sync {
+///
+/// # Safety
+///
+/// Code that lends the memory as references, as a heap does, relies on what an implementation says, as on that of a
+/// [`GlobalAlloc`](core::alloc::GlobalAlloc):
+///
+/// 1. [`region`](Medium::region) is always a region of the same memory, which stays mapped as long as the medium lives.
+/// 2. [`len`](Medium::len) never shrinks. The bytes below it can be touched, but for pages that were never
+///    [backed](Medium::back), or punched since: once `back` has returned `Ok`, those of its span can be, until they are
+///    punched.
+/// 3. The words of the region are read and written by atomic accesses with at least the orders that the methods name,
+///    to the word that was given and to no other; each returns what it found, and stores what it was given. A medium
+///    that stops storing lets nobody load any more who relied on the store.
+/// 4. Nothing but stores, plain ones of the user, and `punch` changes what the memory reads as. `punch` leaves alone what
+///    does not lie in the span. What is decided only when it is looked at, as by a simulator, is decided before `load`
+///    and [`settle`](Medium::settle) return, and for good.
+/// 5. A [`Claim`] is given out while no other one lives, or by a medium that says in its documentation who sees to that.
+pub unsafe trait Medium: Send + Sync {
     /// The mapped range.
     fn region(&self) -> &Region;
 
@@ -167,6 +187,20 @@ pub trait Medium: Send + Sync {
         false
     }
 
+    /// Claims the medium for one structure, which lends the memory as references, until the claim is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError`] if it is claimed already, or if its bytes may change under the claim.
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        self.region().claim()
+    }
+
+    /// What there is to know about the medium.
+    fn info(&self) -> MediaInfo<'_> {
+        MediaInfo::of_memory(self.len(), self.region().len())
+    }
+
     /// The process that uses the medium, which a structure may write down as its owner: zero where no other one ever
     /// can, as in memory that dies with its process.
     ///
@@ -218,7 +252,19 @@ pub trait Medium: Send + Sync {
     }
 }
 
-impl<M: Medium> Medium for Arc<M> {
+/// A medium whose memory is reached through this very value and through nothing else: there is no clone of it, and no
+/// handle to what it wraps is left elsewhere.
+///
+/// A structure that owns such a medium can lend the memory as references: nobody else in the process can write to it.
+///
+/// # Safety
+///
+/// As long as a value of the type is not borrowed, no safe code reaches the words of its region but by borrowing it, and
+/// none punches its pages.
+pub unsafe trait Exclusive: Medium {}
+
+// SAFETY: all is passed on to the medium.
+unsafe impl<M: Medium> Medium for Arc<M> {
     #[inline]
     fn region(&self) -> &Region {
         (**self).region()
@@ -316,5 +362,11 @@ impl<M: Medium> Medium for Arc<M> {
     }
     fn boot(&self) -> io::Result<u128> {
         (**self).boot()
+    }
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        (**self).claim()
+    }
+    fn info(&self) -> MediaInfo<'_> {
+        (**self).info()
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::{Offset, OnMedia, Span};
+use crate::{Claim, ClaimError, Offset, OnMedia, Span, claim::Claimable};
 
 /// A place that lies outside a region or is misaligned for the type asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,8 @@ pub struct OutOfBounds {
 pub struct Region {
     base: NonNull<u8>,
     len: u64,
+    /// Volatile.
+    claimable: Claimable,
 }
 
 // SAFETY: a `Region` by itself only hands out shared references to atomics; the raw views are unsafe.
@@ -40,7 +42,7 @@ impl Region {
     ///    through other regions over the same mapping, or by pointers derived from them.
     #[must_use]
     pub unsafe fn new(base: NonNull<u8>, len: u64) -> Self {
-        Self { base, len }
+        Self { base, len, claimable: Claimable::default() }
     }
 
     /// Length in bytes.
@@ -103,11 +105,20 @@ impl Region {
     /// If `value` does not lie in this region: the caller mixed two heaps.
     #[inline]
     #[must_use]
-    pub fn span_of<T: OnMedia>(&self, value: &T) -> Span {
+    pub fn span_of<T>(&self, value: &T) -> Span {
         let start = (core::ptr::from_ref(value).addr()).wrapping_sub(self.base.addr().get()) as u64;
         let span = Span::new(start, size_of::<T>() as u64);
         assert!(start < self.len && span.end() <= self.len, "a view of another region");
         span
+    }
+
+    /// Claims the memory, as [`Medium::claim`](crate::Medium::claim) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::InUse`].
+    pub fn claim(&self) -> Result<Claim, ClaimError> {
+        self.claimable.claim()
     }
 
     /// Offset of the address `place`, or `None` if it lies outside the region.

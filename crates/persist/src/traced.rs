@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Line, Medium, Region, Span, Word,
+    Claim, ClaimError, Exclusive, Line, MediaInfo, Medium, Region, Span, Word,
     process::ProcessId,
     sync::thread::{self, ThreadId},
 };
@@ -241,7 +241,11 @@ impl Recent {
     }
 }
 
-impl<M: Medium> Medium for Traced<M> {
+// SAFETY: nobody has a handle to the medium underneath but by borrowing this one.
+unsafe impl<M: Exclusive> Exclusive for Traced<M> {}
+
+// SAFETY: all is passed on to the medium underneath.
+unsafe impl<M: Medium> Medium for Traced<M> {
     fn region(&self) -> &Region {
         self.medium.region()
     }
@@ -342,5 +346,11 @@ impl<M: Medium> Medium for Traced<M> {
     }
     fn boot(&self) -> io::Result<u128> {
         self.medium.boot()
+    }
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        self.medium.claim()
+    }
+    fn info(&self) -> MediaInfo<'_> {
+        self.medium.info()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io};
 
-use pmalloc_persist::{MapError, OutOfBounds, is_out_of_space};
+use pmalloc_persist::{ClaimError, MapError, OutOfBounds, is_out_of_space};
 
 /// Result of a heap operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -167,6 +167,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The medium can't be served: another heap has it, or its bytes may change under the heap.
+    #[error(transparent)]
+    Medium(#[from] ClaimError),
     /// The operating system refused.
     #[error("{doing}: {source}; {}", advice(source))]
     Io {

@@ -10,7 +10,10 @@ mod common;
 
 use std::{alloc::Layout, fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
-use common::child::{child_path, death_of_child};
+use common::{
+    child::{child_path, death_of_child},
+    shared::Shared,
+};
 use pmalloc::{
     Heap, HeapOptions, Slot,
     persist::{
@@ -35,7 +38,7 @@ fn options() -> HeapOptions {
 fn simulated(options: &HeapOptions) -> (Sim, Heap<Sim>) {
     let len_bytes = options.heap_bytes().expect("valid sizes");
     let sim = Sim::new(SimOptions { len_bytes, domain: Domain::Line64 });
-    let heap = options.create_on(sim.clone()).expect("a fresh medium has room");
+    let heap = options.create_shared(sim.clone()).expect("a fresh medium has room");
     (sim, heap)
 }
 
@@ -109,7 +112,7 @@ fn what_was_free_before_a_kill_goes_back_as_well() {
     sim.kill();
     let next = sim.new_process();
     drop(heap);
-    let heap = options().open_on(next.clone()).expect("a killed program's heap opens");
+    let heap = options().open_shared(next.clone()).expect("a killed program's heap opens");
     small_traffic(&heap, 256);
     assert!(occupied(&next) >= before + 5 * MIB, "who opens may need it");
     wait(&next, &heap);
@@ -134,7 +137,7 @@ fn slabs_that_were_empty_at_open_go_back() {
     let next = sim.new_process();
     drop(guard);
     drop(heap);
-    let heap = options().open_on(next.clone()).expect("a killed program's heap opens");
+    let heap = options().open_shared(next.clone()).expect("a killed program's heap opens");
     small_traffic(&heap, 256);
     assert!(used(&heap) > 3 * MIB, "they may be needed again");
     wait(&next, &heap);

@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::shared::{Raw, Shared};
 use std::{
     fs,
     io::ErrorKind,
@@ -60,7 +61,7 @@ fn heap_file(path: &Path) {
 }
 
 fn small_heap() -> Heap<Arc<Anon>> {
-    options().create_on(Arc::new(Anon::new(image::heap_bytes()))).expect("created")
+    options().create_shared(Arc::new(Anon::new(image::heap_bytes()))).expect("created")
 }
 
 fn write_words(path: &Path, at: u64, words: &[u64]) {
@@ -124,7 +125,7 @@ fn files_that_are_not_heaps_are_told_apart() {
     }
     assert_error!(Heap::create(at("heap")), Error::Map(MapError::Exists { .. }), "choose another");
     let none = Anon::new(4096);
-    assert_error!(options().open_on(none), Error::NotAHeap { .. }, "too short");
+    assert_error!(options().open_shared(none), Error::NotAHeap { .. }, "too short");
 }
 
 #[test]
@@ -261,7 +262,7 @@ fn options_out_of_range_are_refused() {
     }
     let power = Heap::options().durability(DurabilityChoice::PowerFail).create(&path);
     assert_error!(power, Error::Map(MapError::NotPowerSafe { .. }), "DAX");
-    let small = options().create_on(Anon::new(image::heap_bytes() / 2));
+    let small = options().create_shared(Anon::new(image::heap_bytes() / 2));
     assert_error!(small, Error::Invalid { .. }, "needs");
 }
 
@@ -299,7 +300,7 @@ fn slots_of_other_heaps_and_damaged_slots_are_refused() {
 
     let slots = heap.slots("first", 24).expect("there is room");
     heap.alloc_to(&slots[0], layout(16)).expect("there is room");
-    let medium = heap.medium();
+    let medium = heap.raw();
     let word = |slot: &Slot| {
         let at = medium.region().span_of(slot).start;
         &image::words(&**medium)[image::word_index(at)]
@@ -355,9 +356,9 @@ fn a_root_array_that_owns_blocks_is_not_removed() {
     let heap = small_heap();
     let slots = heap.slots("slots", 4).expect("there is room");
     heap.alloc_to(&slots[2], layout(64)).expect("there is room");
-    let medium = Arc::clone(heap.medium());
+    let medium = Arc::clone(heap.raw());
     heap.close().expect("the only handle");
-    let heap = options().open_on(medium).expect("a heap");
+    let heap = options().open_shared(medium).expect("a heap");
     assert_error!(heap.root_remove("slots"), Error::ChildrenAlive { .. }, "free that first");
 }
 
@@ -373,7 +374,7 @@ fn a_lane_that_has_used_up_its_numbers_says_so() {
     let check = (last ^ last >> 16 ^ last >> 32 ^ 0x5ea1) & 0xffff;
     let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 7 * 64)];
     medium.store(mark, last | check << 48);
-    let heap = options().open_on(medium).expect("opened");
+    let heap = options().open_shared(medium).expect("opened");
     let slots = heap.slots("first", 24).expect("it exists");
     assert_error!(heap.alloc_to(&slots[0], layout(16)), Error::Limit { .. }, "use fewer");
     assert_eq!(heap.check().expect("readable").problems, []);
@@ -412,7 +413,7 @@ fn a_heap_with_handles_is_not_closed() {
 
 fn simulated() -> Heap<Tap> {
     let sim = Sim::new(SimOptions { len_bytes: image::heap_bytes(), domain: Domain::Word8 });
-    options().create_on(Tap::new(sim)).expect("created")
+    options().create_shared(Tap::new(sim)).expect("created")
 }
 
 #[test]
@@ -420,9 +421,9 @@ fn a_forked_child_changes_nothing() {
     let heap = simulated();
     let slots = heap.slots("first", 24).expect("there is room");
     heap.alloc_to(&slots[0], layout(16)).expect("there is room");
-    let sim = heap.medium().sim.clone();
+    let sim = heap.raw().sim.clone();
     let before = sim.sites();
-    heap.medium().forked.store(true, Ordering::Relaxed);
+    heap.raw().forked.store(true, Ordering::Relaxed);
     let phrase = "open the heap in one of them only";
     assert_error!(heap.alloc_to(&slots[1], layout(16)), Error::Forked, phrase);
     let init = heap.alloc_init(&slots[1], layout(16), |_| panic!("no block, no initialiser"));
@@ -440,14 +441,14 @@ fn a_device_that_fails_to_sync_is_reported_and_no_promise_is_left_behind() {
     for succeed in 0..2 {
         let heap = simulated();
         let slots = heap.slots("first", 24).expect("there is room");
-        heap.medium().syncs_left.store(succeed, Ordering::Relaxed);
+        heap.raw().syncs_left.store(succeed, Ordering::Relaxed);
         assert_error!(heap.sync(), Error::Io { .. }, "check the file");
-        heap.medium().syncs_left.store(u64::MAX, Ordering::Relaxed);
+        heap.raw().syncs_left.store(u64::MAX, Ordering::Relaxed);
         heap.alloc_to(&slots[0], layout(16)).expect("the heap goes on");
-        let state = heap.medium().sim.crash_state().newest();
+        let state = heap.raw().sim.crash_state().newest();
         let flag = &image::words(&state)[2 * 4096 / 8];
         assert_eq!(state.load(flag) & 0xffff, 1, "the heap does not say that it is synchronized");
-        heap.medium().syncs_left.store(succeed, Ordering::Relaxed);
+        heap.raw().syncs_left.store(succeed, Ordering::Relaxed);
         assert_error!(heap.close(), Error::Io { .. }, "synchronizing the heap");
     }
 }
@@ -495,14 +496,14 @@ fn assert_whole(heap: &Heap<Tap>) {
 #[test]
 fn a_full_file_system_is_survived_wherever_memory_is_asked_for() {
     let clean = simulated();
-    clean.medium().sim.fail_backs(BackFault::Never);
+    clean.raw().sim.fail_backs(BackFault::Never);
     use_up(&clean, &mut |_, error| panic!("{error}"));
-    let calls = clean.medium().sim.back_calls();
+    let calls = clean.raw().sim.back_calls();
     let expected = clean.blocks();
     assert!(calls >= 8, "{calls} points of failure");
     for nth in 0..calls {
         let heap = simulated();
-        heap.medium().sim.fail_backs(BackFault::Once(nth));
+        heap.raw().sim.fail_backs(BackFault::Once(nth));
         let mut errors = 0;
         use_up(&heap, &mut |heap, error| {
             assert!(is_storage_full(&error), "at {nth}: {error:?}");
@@ -515,14 +516,14 @@ fn a_full_file_system_is_survived_wherever_memory_is_asked_for() {
 
         // From there on no memory at all; then there is some again.
         let heap = simulated();
-        heap.medium().sim.fail_backs(BackFault::From(nth));
+        heap.raw().sim.fail_backs(BackFault::From(nth));
         use_up(&heap, &mut |heap, error| {
             let expected = is_storage_full(&error) || matches!(error, Error::OutOfMemory { .. });
             assert!(error.is_out_of_space());
             assert!(expected, "from {nth}: {error:?}");
             assert_whole(heap);
         });
-        heap.medium().sim.fail_backs(BackFault::Never);
+        heap.raw().sim.fail_backs(BackFault::Never);
         use_up(&heap, &mut |_, error| panic!("from {nth}: {error}"));
         assert_whole(&heap);
     }
@@ -533,9 +534,9 @@ fn creating_on_a_full_file_system_may_be_tried_again() {
     for nth in 0..3 {
         let sim = Sim::new(SimOptions { len_bytes: image::heap_bytes(), domain: Domain::Word8 });
         sim.fail_backs(BackFault::Once(nth));
-        let first = options().create_on(Tap::new(sim.clone()));
+        let first = options().create_shared(Tap::new(sim.clone()));
         assert_error!(first, Error::NoSpace { .. }, "free space on its file system");
-        assert_whole(&options().create_on(Tap::new(sim)).expect("created"));
+        assert_whole(&options().create_shared(Tap::new(sim)).expect("created"));
     }
 }
 
@@ -551,11 +552,11 @@ fn recovering_on_a_full_file_system_may_be_tried_again() {
         }
         sim.sync().expect("it never fails");
         sim.fail_backs(BackFault::Once(nth));
-        let first = options().open_on(Tap::new(sim.clone()));
+        let first = options().open_shared(Tap::new(sim.clone()));
         let calls = sim.back_calls();
         if first.is_err() {
             assert_error!(first, Error::NoSpace { .. }, "free space on its file system");
-            let heap = options().open_on(Tap::new(sim)).expect("opened");
+            let heap = options().open_shared(Tap::new(sim)).expect("opened");
             assert_eq!(common::contents(&heap).expect("undamaged"), crashed.contents);
         }
         if calls <= nth {

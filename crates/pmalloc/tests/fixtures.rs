@@ -7,6 +7,7 @@
 
 mod common;
 
+use common::shared::Shared;
 use std::{
     fmt::Write,
     fs,
@@ -105,7 +106,7 @@ fn production() -> HeapOptions {
 fn make_closed() -> Fixture {
     let len = production().heap_bytes().expect("valid options");
     let medium = Arc::new(Anon::new(len));
-    let heap = production().create_on(Arc::clone(&medium)).expect("created");
+    let heap = production().create_shared(Arc::clone(&medium)).expect("created");
     let [first, second] = ROOTS.map(|(name, count)| heap.slots(name, count).expect("room"));
     for _ in 0..140 {
         heap.alloc_to(&first[0], layout(20_000)).expect("there is room");
@@ -173,7 +174,7 @@ fn a_crashed_heap_of_version_1_is_recovered() {
     for (at, value) in fixture.words() {
         medium.store(&words[usize::try_from(at).expect("inside")], value);
     }
-    let heap = options().open_on(medium).expect("recovered");
+    let heap = options().open_shared(medium).expect("recovered");
     assert_eq!(heap.stats().expect("anonymous").replayed, 1, "one record was in flight");
     assert_eq!(contents(&heap).expect("undamaged"), fixture.contents);
     use_it(&heap);

@@ -13,6 +13,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
+use common::shared::Shared;
 use std::{
     io,
     mem::ManuallyDrop,
@@ -27,7 +28,7 @@ use common::{fill, layout, options};
 use pmalloc::{
     Error, Heap, Session, Slot,
     persist::{
-        Medium, Region, Span, Word,
+        Claim, ClaimError, Medium, Region, Span, Word,
         sim::{Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions},
     },
 };
@@ -61,7 +62,9 @@ impl Mortal {
     }
 }
 
-impl Medium for Mortal {
+// SAFETY: all is passed on to the simulator, but for the stores of the dead, which look at nothing any more; 5. as the
+// simulator: who comes after the dead uses none of their references.
+unsafe impl Medium for Mortal {
     fn region(&self) -> &Region {
         self.sim.region()
     }
@@ -115,6 +118,9 @@ impl Medium for Mortal {
     }
     fn now(&self) -> Duration {
         self.sim.now()
+    }
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        self.sim.claim()
     }
 }
 
@@ -200,7 +206,7 @@ fn kill(
 fn kill_at_work(sim: &Sim, nth: u64) -> Option<[State; 2]> {
     let returned = AtomicUsize::new(0);
     let was_killed = kill(sim, nth, |mortal, start| {
-        let heap = ManuallyDrop::new(options().create_on(mortal.clone())?);
+        let heap = ManuallyDrop::new(options().create_shared(mortal.clone())?);
         start();
         heap.slots("second", SLOTS as u64)?;
         let slots = heap.slots("first", SLOTS as u64)?;
@@ -224,7 +230,7 @@ fn kill_at_work(sim: &Sim, nth: u64) -> Option<[State; 2]> {
 fn kill_at_open(sim: &Sim, nth: u64) -> bool {
     kill(sim, nth, |mortal, start| {
         start();
-        options().open_on(mortal).map(std::mem::forget)
+        options().open_shared(mortal).map(std::mem::forget)
     })
 }
 
@@ -253,7 +259,8 @@ fn found(heap: &Heap<Sim>) -> Result<State, String> {
 
 /// Recovers the heap and expects one of the states `allowed`, and no leak.
 fn judge(sim: &Sim, allowed: &[State]) -> Result<Digest, String> {
-    let heap = options().open_on(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
+    let heap =
+        options().open_shared(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
     let state = found(&heap)?;
     if !allowed.contains(&state) {
         return Err(format!("found {state:?}, not one of {allowed:?}"));
@@ -273,7 +280,8 @@ fn open_and_work(sim: &Sim, allowed: &[State]) -> Result<(), String> {
         let allowed = seen.lock().expect("no panic").clone();
         judge(sim, &allowed)
     });
-    let heap = options().open_on(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
+    let heap =
+        options().open_shared(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
     let heap = ManuallyDrop::new(heap);
     // Root arrays that are not there yet are made, as the check makes them: by the thread's own session.
     explorer.pause();
@@ -365,7 +373,7 @@ fn open_new(sim: &Sim) -> Result<(), String> {
     let was_heap = Arc::new(AtomicBool::new(false));
     let must_be = Arc::clone(&was_heap);
     let explorer = Explorer::watch(sim, ExploreOptions::default(), move |sim| {
-        match options().open_on(sim.clone()) {
+        match options().open_shared(sim.clone()) {
             Err(Error::NotAHeap { .. }) if !must_be.load(Ordering::Relaxed) => Ok(Digest(0)),
             Err(error) => Err(format!("it opens not: {error}")),
             Ok(heap) => match heap.check() {
@@ -374,7 +382,7 @@ fn open_new(sim: &Sim) -> Result<(), String> {
             },
         }
     });
-    match options().open_on(sim.clone()) {
+    match options().open_shared(sim.clone()) {
         Err(Error::NotAHeap { .. }) => {}
         Err(error) => return Err(format!("it opens not: {error}")),
         Ok(heap) => {
@@ -394,7 +402,7 @@ fn a_heap_whose_creator_was_killed_is_none_or_stays_one() {
             let sim = medium(domain);
             let was_killed = kill(&sim, nth, |mortal, start| {
                 start();
-                options().create_on(mortal).map(std::mem::forget)
+                options().create_shared(mortal).map(std::mem::forget)
             });
             if !was_killed {
                 break;

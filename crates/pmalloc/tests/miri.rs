@@ -4,6 +4,9 @@
 //! provenance and weak memory. They run natively, too. Two threads share slots, arenas, a lane and guards;
 //! contents are checked wherever they are read.
 
+mod common;
+
+use common::shared::{Raw, Shared};
 use std::{alloc::Layout, sync::Arc};
 
 use pmalloc::{
@@ -30,13 +33,13 @@ fn options() -> HeapOptions {
 
 fn create() -> Heap<Memory> {
     let len_bytes = options().heap_bytes().expect("a valid geometry");
-    options().create_on(Arc::new(Anon::new(len_bytes))).expect("the medium suffices")
+    options().create_shared(Arc::new(Anon::new(len_bytes))).expect("the medium suffices")
 }
 
 fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
-    let memory = Arc::clone(heap.medium());
+    let memory = Arc::clone(heap.raw());
     heap.close().expect("the only handle");
-    Heap::options().open_on(memory).expect("a heap")
+    Heap::options().open_shared(memory).expect("a heap")
 }
 
 fn layout(bytes: usize) -> Layout {
@@ -89,7 +92,7 @@ fn a_heap_that_was_not_closed_is_recovered() {
     fill(&heap, &slots[0], 100, 7).expect("there is room");
     // As after a crash: nobody has closed the heap when its memory is opened again.
     let crashed = heap;
-    let heap = Heap::options().open_on(Arc::clone(crashed.medium())).expect("a heap");
+    let heap = Heap::options().open_shared(Arc::clone(crashed.raw())).expect("a heap");
     let slots = heap.slots("slots", 2).expect("it exists");
     assert_eq!(value_of(&slots[0], &heap.pin(), 100), Some(7));
     assert_whole(&heap, 2);

@@ -6,11 +6,14 @@
 //! lines ago, contents left out. Rows called `making` hold what an operation adds on its way now and then: a slab, a
 //! lane, a chunk, growth. The table is a snapshot: a change of any count is a failing diff.
 
+mod common;
+
+use common::shared::{Raw, Shared};
 use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
 
 use pmalloc::{
-    BlockLayout, Heap, PCell, Persistent, Slot, VersionedCell,
-    persist::{Anon, Counts, Event, Line, Medium, Offset, Span, Traced},
+    BlockLayout, Heap, PCell, Persistent, Slot,
+    persist::{Anon, Counts, Event, Line, Medium, Span, Traced},
 };
 
 /// Operations of a series.
@@ -41,7 +44,7 @@ impl<'h> Table<'h> {
 
     fn slots(&mut self, name: &str) -> &'h [Slot] {
         let slots = self.heap.slots(name, (SERIES * PER_LINE) as u64).expect("room");
-        let region = self.heap.medium().region();
+        let region = self.heap.raw().region();
         let first = region.span_of(&slots[0]).start;
         self.arrays.push(Span::new(first, (slots.len() * 8) as u64));
         slots
@@ -52,9 +55,9 @@ impl<'h> Table<'h> {
         let mut series = Vec::new();
         let (mut flushes, mut contents, mut fences) = (Vec::new(), Vec::new(), Vec::new());
         for at in 0..count {
-            self.heap.medium().start_trace();
+            self.heap.raw().start_trace();
             operation(at);
-            let events = self.heap.medium().take_trace();
+            let events = self.heap.raw().take_trace();
             let all = Counts::of(&events, |_| true);
             flushes.push(all.flushes);
             contents
@@ -102,7 +105,7 @@ fn layout(size: usize) -> BlockLayout {
 fn golden_persist_counts() {
     let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
     let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_on(medium).expect("created");
+    let heap = options.create_shared(medium).expect("created");
     let mut table = Table::new(&heap);
     let slots = table.slots("slots");
     let others = table.slots("others");
@@ -151,10 +154,9 @@ fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others:
     heap.alloc_init(slot(SERIES - 1), self::layout(4096), |bytes| bytes.fill(0)).expect("room");
     let block = slot(SERIES - 1).pptr(&heap.pin()).offset();
     table.arrays.push(Span::new(block, 4096));
-    let region = heap.medium().region();
-    let cells: &[VersionedCell] = region.array(Offset::new(block), 512).expect("inside");
+    let cell = |at: usize| heap.cell_in(block + (at * PER_LINE * 8) as u64).expect("inside");
     table.row("set, steady", SERIES, |at| {
-        heap.set(&cells[at * PER_LINE], at as u64).expect("it fits");
+        heap.set(cell(at), at as u64).expect("it fits");
     });
     // Leaves slabs with room, as the series of single allocations does.
     others.iter().step_by(PER_LINE).for_each(|slot| heap.alloc_to(slot, layout).expect("room"));
@@ -329,7 +331,7 @@ fn flushes_by_fence(events: &[Event]) -> Vec<usize> {
 fn a_publish_writes_its_records_under_one_fence_and_contents_under_one_more() {
     let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
     let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_on(medium).expect("created");
+    let heap = options.create_shared(medium).expect("created");
     let slots = heap.slots("slots", 64 * PER_LINE as u64).expect("room");
     // Makes the slab and the lane.
     heap.alloc_to(&slots[1], layout(64)).expect("room");
@@ -343,9 +345,9 @@ fn a_publish_writes_its_records_under_one_fence_and_contents_under_one_more() {
                 }
                 publish.alloc(slot, block);
             }
-            heap.medium().start_trace();
+            heap.raw().start_trace();
             publish.commit().expect("room");
-            let mut flushes = flushes_by_fence(&heap.medium().take_trace());
+            let mut flushes = flushes_by_fence(&heap.raw().take_trace());
             if written {
                 assert_eq!(flushes.remove(0), count, "a line of contents each");
             }

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::shared::{Raw, Shared};
 use std::{collections::HashMap, sync::Arc};
 
 use common::{fill, layout, options};
@@ -30,7 +31,7 @@ fn heap(count: u64) -> Heap<Arc<Anon>> {
         stripes: 3,
     });
     let m = Arc::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_on(m).expect("room");
+    let heap = options.create_shared(m).expect("room");
     heap.slots("slots", count).expect("room");
     heap
 }
@@ -51,10 +52,10 @@ fn first_byte(heap: &Heap<Arc<Anon>>, slot: &Slot) -> Option<u8> {
 }
 
 /// Two cells in a new block that `slot` owns.
-fn cells<'h>(heap: &'h Heap<Arc<Anon>>, slot: &Slot) -> &'h [VersionedCell] {
+fn cells<'h>(heap: &'h Heap<Arc<Anon>>, slot: &Slot) -> [&'h VersionedCell; 2] {
     heap.alloc_init(slot, layout(16), |bytes| bytes.fill(0)).expect("room");
     let block = slot.pptr(&heap.pin()).offset();
-    heap.medium().region().array(Offset::new(block), 2).expect("inside")
+    [0, 8].map(|at| heap.cell_in(block + at).expect("inside"))
 }
 
 fn byte_of(id: usize) -> u8 {
@@ -214,15 +215,15 @@ fn what_a_slot_does_not_own_it_does_not_hand_on() {
     let root = heap.root_find("slots").expect("readable").expect("there").offset;
     for place in [victim + 16, victim + (1 << 20), root, 1 << 43] {
         let word: &Word = heap
-            .medium()
-            .at(Offset::new(heap.medium().region().span_of(&slots[3]).start))
+            .raw()
+            .at(Offset::new(heap.raw().region().span_of(&slots[3]).start))
             .expect("inside");
-        heap.medium().store(word, place / 16);
+        heap.raw().store(word, place / 16);
         let moved = heap.move_to(&slots[3], &slots[4]);
         assert!(matches!(moved, Err(Error::Corrupted { .. })), "{place:#x}: {moved:?}");
         let swapped = heap.swap(&slots[0], &slots[3]);
         assert!(matches!(swapped, Err(Error::Corrupted { .. })), "{place:#x}: {swapped:?}");
-        heap.medium().store(word, 0);
+        heap.raw().store(word, 0);
     }
     assert_eq!(first_byte(&heap, &slots[0]), Some(byte_of(1)));
     assert_eq!(heap.check().expect("readable").problems, []);
@@ -252,13 +253,13 @@ fn cells_are_set_in_order_and_together_with_slots() {
     let heap = heap(8);
     let slots = heap.slots("slots", 8).expect("there");
     let cells = cells(&heap, &slots[0]);
-    heap.set(&cells[0], VersionedCell::VALUE_MAX).expect("the largest value");
+    heap.set(cells[0], VersionedCell::VALUE_MAX).expect("the largest value");
     assert_eq!([0, 1].map(|at| cells[at].load(&heap)), [VersionedCell::VALUE_MAX, 0]);
 
     let mut publish = heap.publish();
-    publish.set(&cells[0], 1).set(&cells[1], 2);
+    publish.set(cells[0], 1).set(cells[1], 2);
     publish.alloc(&slots[1], block(&heap, 100, 1));
-    publish.set(&cells[0], 3);
+    publish.set(cells[0], 3);
     publish.commit().expect("all can be done");
     assert_eq!([0, 1].map(|at| cells[at].load(&heap)), [3, 2]);
     assert_eq!(first_byte(&heap, &slots[1]), Some(byte_of(1)));
@@ -269,7 +270,7 @@ fn a_cell_in_a_block_that_is_freed_does_not_keep_it() {
     let heap = heap(1);
     let slot = &heap.slots("slots", 1).expect("there")[0];
     let cells = cells(&heap, slot);
-    heap.publish().set(&cells[1], 7).free(slot).commit().expect("a cell owns nothing");
+    heap.publish().set(cells[1], 7).free(slot).commit().expect("a cell owns nothing");
     assert_eq!(heap.blocks().len(), 1);
     assert_eq!(heap.check().expect("readable").problems, []);
 }
@@ -280,7 +281,7 @@ fn a_cell_counts_its_changes_round_and_round() {
     let cells = cells(&heap, &heap.slots("slots", 1).expect("there")[0]);
     // The version has 20 bits; what it counts to does not reach the value.
     for value in 0..=1 << 20 {
-        heap.set(&cells[0], value % 5).expect("it fits");
+        heap.set(cells[0], value % 5).expect("it fits");
         assert_eq!(cells[0].load(&heap), value % 5);
     }
 }
@@ -290,13 +291,13 @@ fn a_set_that_is_refused_changes_nothing() {
     let heap = heap(8);
     let slots = heap.slots("slots", 8).expect("there");
     let cells = cells(&heap, &slots[0]);
-    let too_large = heap.set(&cells[0], VersionedCell::VALUE_MAX + 1);
+    let too_large = heap.set(cells[0], VersionedCell::VALUE_MAX + 1);
     assert!(matches!(too_large, Err(Error::Invalid { .. })), "{too_large:?}");
     let mut publish = heap.publish();
-    publish.set(&cells[0], 1).free(&slots[1]);
+    publish.set(cells[0], 1).free(&slots[1]);
     assert!(matches!(publish.commit(), Err(Error::SlotEmpty { .. })));
     heap.free_from(&slots[0]).expect("full");
-    let freed = heap.set(&cells[0], 1);
+    let freed = heap.set(cells[0], 1);
     assert!(matches!(freed, Err(Error::SlotForeign)), "{freed:?}");
     let other = self::heap(1);
     let foreign = self::cells(&other, &other.slots("slots", 1).expect("there")[0]);
@@ -348,7 +349,7 @@ fn as_many_actions_as_promised_and_no_more() {
 #[test]
 fn a_short_ring_limits_a_publish() {
     let m = Arc::new(Anon::new(options().heap_bytes().expect("valid")));
-    let heap = options().create_on(m).expect("room");
+    let heap = options().create_shared(m).expect("room");
     let slots = heap.slots("first", 24).expect("room");
     for slot in &slots[..2] {
         heap.alloc_to(slot, layout(16)).expect("room");

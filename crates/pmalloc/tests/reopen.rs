@@ -3,6 +3,9 @@
 //! Method: random allocations and frees from several threads against a model of what each slot must hold; the
 //! heap is closed and reopened between rounds, on a file and on anonymous memory.
 
+mod common;
+
+use common::shared::{Raw, Shared};
 use std::{alloc::Layout, sync::Arc};
 
 use pmalloc::{
@@ -119,7 +122,7 @@ fn memory_from_the_start_is_the_files_and_counts_as_not_yet_grown() {
 #[test]
 fn threads_share_a_heap_and_free_each_others_blocks() {
     const THREADS: usize = 4;
-    let heap = Heap::options().capacity_bytes(1 << 30).create_on(Arc::new(Anon::new(1 << 31)));
+    let heap = Heap::options().capacity_bytes(1 << 30).create_shared(Arc::new(Anon::new(1 << 31)));
     let heap = heap.expect("created");
     let mut models = vec![vec![None; 200]; THREADS];
     for round in 0..4 {
@@ -137,7 +140,7 @@ fn threads_share_a_heap_and_free_each_others_blocks() {
         });
         check_clean(&heap);
     }
-    let medium = Arc::clone(heap.medium());
+    let medium = Arc::clone(heap.raw());
     heap.close().expect("closed");
     let heap = Heap::<Arc<Anon>>::open_again(medium);
     for (thread, model) in models.iter().enumerate() {
@@ -154,7 +157,7 @@ trait OpenAgain<M: Medium + 'static> {
 
 impl<M: Medium + 'static> OpenAgain<M> for Heap<M> {
     fn open_again(medium: M) -> Self {
-        Heap::options().open_on(medium).expect("opened")
+        Heap::options().open_shared(medium).expect("opened")
     }
 }
 
@@ -162,7 +165,7 @@ impl<M: Medium + 'static> OpenAgain<M> for Heap<M> {
 fn everything_freed_gives_the_whole_capacity_back() {
     let options = Heap::options().capacity_bytes(8 << 20).arenas(1);
     let len = options.heap_bytes().expect("valid options");
-    let heap = options.create_on(Anon::new(len)).expect("created");
+    let heap = options.create_shared(Anon::new(len)).expect("created");
     let slots = heap.slots("slots", 4096).expect("there is room");
     for size in [16, 100, 5000, 70_000, 1 << 20] {
         let mut full = 0;

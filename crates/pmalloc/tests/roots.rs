@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::shared::{Raw, Shared};
 use std::sync::Arc;
 
 use common::{fill, image, layout, options};
@@ -16,17 +17,17 @@ use pmalloc::{
 type Memory = Arc<Anon>;
 
 fn heap() -> Heap<Memory> {
-    options().create_on(Arc::new(Anon::new(image::heap_bytes()))).expect("room")
+    options().create_shared(Arc::new(Anon::new(image::heap_bytes()))).expect("room")
 }
 
 fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
-    let m = Arc::clone(heap.medium());
+    let m = Arc::clone(heap.raw());
     heap.close().expect("the only handle");
-    options().open_on(m).expect("a heap")
+    options().open_shared(m).expect("a heap")
 }
 
 fn words<'h>(heap: &'h Heap<Memory>, root: &RootInfo) -> &'h [Word] {
-    heap.medium().region().array(Offset::new(root.offset), root.length / 8).expect("inside")
+    heap.raw().region().array(Offset::new(root.offset), root.length / 8).expect("inside")
 }
 
 fn assert_whole(heap: &Heap<Memory>, blocks: u64) {
@@ -48,7 +49,7 @@ fn a_root_of_bytes_is_zero_and_found_again() {
     for root in [&small, &large] {
         assert_eq!((root.kind, root.size_bytes()), (RootKind::Bytes, root.length));
         assert!(root.offset.is_multiple_of(64));
-        assert!(words(&heap, root).iter().all(|word| heap.medium().load(word) == 0));
+        assert!(words(&heap, root).iter().all(|word| heap.raw().load(word) == 0));
     }
     let heap = reopen(heap);
     assert_eq!(heap.root_bytes("small", 200, 7).expect("it exists"), small);
@@ -89,14 +90,14 @@ fn slots_in_a_root_of_bytes_work_in_place() {
     let slots = |heap: &Heap<Memory>| -> Vec<u64> {
         (0..16).map(|nth| heap.root_find("slots").unwrap().unwrap().offset + nth * 8).collect()
     };
-    let at = |heap: &Heap<Memory>, nth: usize| Offset::<Slot>::new(slots(heap)[nth]);
-    heap.alloc_init(heap.medium().at(at(&heap, 3)).unwrap(), layout(100), fill(1)).expect("room");
-    heap.alloc_to(heap.medium().at(at(&heap, 15)).unwrap(), layout(20_000)).expect("room");
+    let at = |heap: &Heap<Memory>, nth: usize| slots(heap)[nth];
+    heap.alloc_init(heap.slot_in(at(&heap, 3)).unwrap(), layout(100), fill(1)).expect("room");
+    heap.alloc_to(heap.slot_in(at(&heap, 15)).unwrap(), layout(20_000)).expect("room");
     let heap = reopen(heap);
-    let slot: &Slot = heap.medium().at(at(&heap, 3)).unwrap();
+    let slot: &Slot = heap.slot_in(at(&heap, 3)).unwrap();
     assert_eq!(slot.get(&heap.pin()).expect("full")[..100], [48; 100]);
     for nth in [3, 15] {
-        heap.free_from(heap.medium().at(at(&heap, nth)).unwrap()).expect("full");
+        heap.free_from(heap.slot_in(at(&heap, nth)).unwrap()).expect("full");
     }
     assert_eq!(heap.root_find("slots").expect("whole"), Some(root));
     assert_whole(&heap, 1);
@@ -114,7 +115,7 @@ fn what_is_removed_is_gone_and_its_name_and_memory_are_free() {
             heap.root_remove("root").expect("nobody has it");
             assert!(matches!(heap.root_remove("root"), Err(Error::RootMissing { .. })));
             let root = heap.root_bytes("root", size, round).expect("the entry is free again");
-            assert!(words(&heap, &root).iter().all(|word| heap.medium().load(word) == 0));
+            assert!(words(&heap, &root).iter().all(|word| heap.raw().load(word) == 0));
         }
         assert_eq!(used(), before);
         heap.root_remove("root").expect("nobody has it");
@@ -143,7 +144,7 @@ fn a_root_array_is_removed_when_nobody_has_it_and_it_owns_nothing() {
         other => panic!("{other:?}"),
     };
     let slots = heap.slots("slots", 4).expect("it exists");
-    assert_eq!(heap.medium().region().span_of(&slots[2]).start, full);
+    assert_eq!(heap.raw().region().span_of(&slots[2]).start, full);
     heap.free_from(&slots[2]).expect("full");
     assert!(matches!(heap.root_remove("slots"), Err(Error::RootInUse { .. })));
     let heap = reopen(heap);
@@ -171,7 +172,7 @@ fn two_roots_in_one_block_are_neither_removed_nor_both_handed_out() {
     for name in ["first", "second", "third"] {
         heap.slots(name, 8).expect("room");
     }
-    let m = Arc::clone(heap.medium());
+    let m = Arc::clone(heap.raw());
     let table =
         options().areas().expect("valid").into_iter().find(|(name, _)| *name == "root table");
     let slot_of =
@@ -179,7 +180,7 @@ fn two_roots_in_one_block_are_neither_removed_nor_both_handed_out() {
     heap.close().expect("the only handle");
     m.store(m.at(slot_of(1)).unwrap(), m.load(m.at(slot_of(0)).unwrap()));
 
-    let heap = options().open_on(m).expect("a heap");
+    let heap = options().open_shared(m).expect("a heap");
     assert!(matches!(heap.root_remove("first"), Err(Error::Corrupted { .. })));
     assert!(matches!(heap.root_remove("second"), Err(Error::Corrupted { .. })));
     heap.slots("first", 8).expect("the first to ask gets it");

@@ -10,6 +10,7 @@
 
 mod common;
 
+use common::shared::Shared;
 use std::{
     collections::BTreeMap,
     fs,
@@ -55,7 +56,7 @@ fn owned<M: Medium>(heap: &Heap<M>) -> Owned {
 fn salvaged(m: &Arc<Anon>) -> (SalvageReport, Owned) {
     let report = options().salvage_on(m).expect("one superblock is whole");
     assert_eq!(report.check.problems, []);
-    let heap = options().open_on(Arc::clone(m)).expect("a salvaged heap opens");
+    let heap = options().open_shared(Arc::clone(m)).expect("a salvaged heap opens");
     assert_eq!(heap.check().expect("readable").problems, []);
     let owned = owned(&heap);
     heap.close().expect("anonymous memory synchronizes");

@@ -6,6 +6,9 @@
 
 #![cfg(not(shuttle))]
 
+mod common;
+
+use common::shared::Shared;
 use std::{alloc::Layout, cell::RefCell, sync::Arc, thread};
 
 use pmalloc::{Heap, Slot, TestGeometry, persist::Anon};
@@ -25,7 +28,7 @@ fn heap() -> AnonHeap {
         stripes: 3,
     });
     let len = options.heap_bytes().expect("valid");
-    options.create_on(Arc::new(Anon::new(len))).expect("created")
+    options.create_shared(Arc::new(Anon::new(len))).expect("created")
 }
 
 fn layout() -> Layout {

@@ -3,6 +3,9 @@
 //! Method: writers fill and free slots that they share, readers hold guards over what they find; in the end the
 //! heap is checked. A second by default; `PMALLOC_STRESS_SECONDS` makes it longer, for the sanitizers.
 
+mod common;
+
+use common::shared::Shared;
 use std::{
     alloc::Layout,
     sync::{
@@ -121,7 +124,7 @@ fn stress<M: Medium + 'static>(heap: &Heap<M>, seed: u64) {
 fn threads_share_slots_on_anonymous_memory() {
     let options = Heap::options().capacity_bytes(32 << 20);
     let bytes = options.heap_bytes().expect("a valid capacity");
-    let heap = options.create_on(Arc::new(Anon::new(bytes))).expect("the medium suffices");
+    let heap = options.create_shared(Arc::new(Anon::new(bytes))).expect("the medium suffices");
     stress(&heap, 1);
     heap.close().expect("the only handle");
 }

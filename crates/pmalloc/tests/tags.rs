@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::shared::Shared;
 use std::{alloc::Layout, collections::BTreeMap, sync::Arc};
 
 use common::image::{self, Interrupted};
@@ -84,7 +85,7 @@ fn blocks_keep_their_tags_over_churn_and_recovery() {
     let mut rng = fastrand::Rng::with_seed(seed);
     let options = Heap::options().capacity_bytes(64 << 20).arenas(2);
     let medium = Arc::new(Anon::new(options.heap_bytes().expect("valid")));
-    let mut heap = options.create_on(Arc::clone(&medium)).expect("created");
+    let mut heap = options.create_shared(Arc::clone(&medium)).expect("created");
     let mut model: Vec<Option<BlockLayout>> = vec![None; 200];
     for _ in 0..6 {
         let slots = heap.slots("slots", model.len() as u64).expect("room");
@@ -100,7 +101,7 @@ fn blocks_keep_their_tags_over_churn_and_recovery() {
         }
         verify(&heap, &model);
         heap.close().expect("closed");
-        heap = options.open_on(Arc::clone(&medium)).expect("opened");
+        heap = options.open_shared(Arc::clone(&medium)).expect("opened");
         verify(&heap, &model);
     }
 }
@@ -110,7 +111,7 @@ fn blocks_keep_their_tags_over_churn_and_recovery() {
 fn the_memory_of_one_tag_serves_the_next() {
     let options = Heap::options().capacity_bytes(1 << 20).arenas(1);
     let medium = Anon::new(options.heap_bytes().expect("valid"));
-    let heap = options.create_on(medium).expect("created");
+    let heap = options.create_shared(medium).expect("created");
     let slots = heap.slots("slots", 10_000).expect("room");
     let mut counts = Vec::new();
     for tag in TAGS {
@@ -132,7 +133,7 @@ fn a_record_alone_restores_the_tag_of_a_large_block() {
     let image = image::crashed("tags", Interrupted::AllocLarge, None);
     let medium = Arc::new(Anon::new(image::heap_bytes()));
     image.restore(&medium);
-    let heap = common::options().open_on(Arc::clone(&medium)).expect("recovered");
+    let heap = common::options().open_shared(Arc::clone(&medium)).expect("recovered");
     assert_eq!(heap.stats().expect("anonymous").replayed, 1);
     let slots = heap.slots("first", 24).expect("there");
     let offset = slots[0].offset(&heap.pin()).expect("the operation was decided");
@@ -146,7 +147,7 @@ fn a_record_alone_restores_the_tag_of_a_large_block() {
 fn an_iteration_finds_what_stays_while_others_churn() {
     let options = Heap::options().capacity_bytes(16 << 20).arenas(2);
     let medium = Anon::new(options.heap_bytes().expect("valid"));
-    let heap = options.create_on(medium).expect("created");
+    let heap = options.create_shared(medium).expect("created");
     let slots = heap.slots("slots", 300).expect("room");
     let (stay, churn) = slots.split_at(100);
     for (at, slot) in stay.iter().enumerate() {

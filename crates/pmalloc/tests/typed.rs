@@ -7,6 +7,7 @@
 
 mod common;
 
+use common::shared::{Raw, Shared};
 use std::{
     panic::AssertUnwindSafe,
     sync::{
@@ -79,13 +80,13 @@ fn options() -> HeapOptions {
 
 fn heap() -> Heap<Memory> {
     let m = Arc::new(Anon::new(options().heap_bytes().expect("valid")));
-    options().create_on(m).expect("room")
+    options().create_shared(m).expect("room")
 }
 
 fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
-    let m = Arc::clone(heap.medium());
+    let m = Arc::clone(heap.raw());
     heap.close().expect("the only handle");
-    options().open_on(m).expect("a heap")
+    options().open_shared(m).expect("a heap")
 }
 
 /// Pushes `values` in front of the list.
@@ -339,7 +340,7 @@ fn a_block_that_is_too_small_for_the_type_reads_as_empty_and_is_not_freed() {
     let heap = heap();
     let root = heap.root("root", root).expect("room");
     heap.alloc_to(&root.pairs[0].1, common::layout(16)).expect("room");
-    let m = heap.medium();
+    let m = heap.raw();
     let at = |slot: *const u8| {
         let offset = m.region().offset_of(slot).expect("inside");
         m.at::<Word>(Offset::new(offset)).expect("inside")

@@ -9,6 +9,7 @@
 
 mod common;
 
+use common::shared::Shared;
 use std::{
     fmt::Debug,
     hash::Hash,
@@ -35,7 +36,7 @@ struct Scene<S> {
 impl<S: PartialEq + Hash + Debug + Clone + Send + 'static> Scene<S> {
     /// What is seen before the operation and after it, where nothing crashes.
     fn ends(&self) -> [S; 2] {
-        let heap = options().create_on(medium(Domain::Line64)).expect("room");
+        let heap = options().create_shared(medium(Domain::Line64)).expect("room");
         (self.prepare)(&heap);
         let before = (self.read)(&heap);
         (self.act)(&heap);
@@ -47,7 +48,7 @@ impl<S: PartialEq + Hash + Debug + Clone + Send + 'static> Scene<S> {
         let [before, after] = self.ends();
         assert_ne!(before, after, "the operation changes something");
         let sim = medium(domain);
-        let heap = options().create_on(sim.clone()).expect("room");
+        let heap = options().create_shared(sim.clone()).expect("room");
         (self.prepare)(&heap);
         if let Some(fault) = fault {
             sim.mutate(fault);
@@ -107,7 +108,7 @@ fn judge<S: PartialEq + Hash + Debug>(
     read: fn(&Heap<Sim>) -> S,
     accepted: &[S],
 ) -> Result<Digest, String> {
-    let heap = options().open_on(sim.clone()).map_err(|error| format!("{error}"))?;
+    let heap = options().open_shared(sim.clone()).map_err(|error| format!("{error}"))?;
     sim.recovered();
     let found = read(&heap);
     let report = heap.check().map_err(|error| format!("{error}"))?;

@@ -1,5 +1,7 @@
 //! Recovers an image and judges it.
 
+#![allow(unsafe_code, reason = "schedule and heap share the simulator")]
+
 use std::collections::BTreeMap;
 
 use pmalloc::{
@@ -24,11 +26,23 @@ pub fn judge(
     start: &Contents,
     history: &History,
 ) -> Result<Digest, String> {
-    let heap = Heap::options().open_on(sim.clone()).map_err(|error| said("open", &error))?;
+    let heap = open(sim).map_err(|error| said("open", &error))?;
     sim.recovered();
     let observed = judge_open(&heap, scenario, start, history)?;
     probe(&heap)?;
     Ok(Digest::of(&observed))
+}
+
+/// Opens the heap on a simulator of which the schedule has handles.
+///
+/// # Errors
+///
+/// As [`HeapOptions::open_on`].
+pub fn open(sim: &Sim) -> Result<Heap<Sim>, Error> {
+    // SAFETY:
+    // 1. the schedule looks at the memory, and stores through heaps only;
+    // 2. it opens one heap at a time.
+    unsafe { Heap::options().open_on_shared(sim.clone()) }
 }
 
 /// As [`judge`], for a heap that is open and on which no operation runs. Makes root arrays that are missing.
@@ -83,7 +97,7 @@ fn check(heap: &Heap<Sim>) -> Result<(), String> {
 fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
     let (mut roots, mut found, mut values) = (Vec::new(), BTreeMap::new(), [0; CELLS]);
     let guard = heap.pin();
-    let mut look = |root, slots: &[Slot]| {
+    let mut look = |root, slots: &[&Slot]| {
         for (index, slot) in slots.iter().enumerate() {
             let block = slot.get(&guard);
             let seen = block.map_or(Seen::Empty, |block| threads::classify(block, scenario));
@@ -91,7 +105,7 @@ fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
         }
     };
     let (slots, cells) = threads::in_box(heap)?;
-    look(BOX, slots);
+    look(BOX, &slots);
     for (value, cell) in values.iter_mut().zip(cells) {
         *value = cell.load(heap);
     }
@@ -102,7 +116,7 @@ fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
             Err(error) => return Err(error),
             Ok(_) => continue,
         }
-        look(root, heap.slots(root, SLOT_COUNT)?);
+        look(root, &heap.slots(root, SLOT_COUNT)?.iter().collect::<Vec<_>>());
     }
     Ok(Observed { roots, slots: found, cells: values })
 }

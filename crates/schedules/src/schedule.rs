@@ -18,7 +18,7 @@ use pmalloc::{
 
 use crate::{
     history::{Contents, History},
-    image::{judge, judge_open, options, said},
+    image::{judge, judge_open, open, options, said},
     plan::Plan,
     scenario::{SLOT_COUNT, SLOTS, SMALL, Scenario},
     threads::{self, Record},
@@ -95,7 +95,8 @@ fn calm(scenario: &'static Scenario, domain: Domain) -> Plan {
 }
 
 fn setup(scenario: &Scenario, sim: Sim) -> Contents {
-    let heap = options(scenario).create_on(sim).expect("a valid geometry");
+    // SAFETY: as for `open`.
+    let heap = unsafe { options(scenario).create_on_shared(sim) }.expect("a valid geometry");
     let slots = heap.slots(SLOTS, SLOT_COUNT).expect("an empty heap has room");
     threads::cell(&heap, 0).expect("an empty heap has room");
     make_lanes(&heap, &slots[0], scenario.lanes_made);
@@ -204,7 +205,7 @@ impl World {
     /// The body of a schedule: opens the heap, lets the threads work, and judges what is left and what each
     /// crash would have left.
     fn play(self: &Arc<Self>) {
-        match Heap::options().open_on(self.sim.clone()) {
+        match open(&self.sim) {
             Ok(heap) => self.play_on(heap),
             Err(error) => self.record.blame(said("open", &error)),
         }

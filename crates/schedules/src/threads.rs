@@ -1,5 +1,7 @@
 //! Carries out the operations of a scenario on a heap, and writes down what was called and what returned.
 
+#![allow(unsafe_code, reason = "slots and cells in a root of bytes")]
+
 use std::{
     alloc::Layout,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,7 +10,7 @@ use std::{
 
 use pmalloc::{
     Error, Heap, Slot, VersionedCell,
-    persist::{Medium, Offset, sim::Sim, sync::thread::sleep},
+    persist::{sim::Sim, sync::thread::sleep},
 };
 
 use crate::{
@@ -134,10 +136,17 @@ fn publish(heap: &Heap<Sim>, id: u64, acts: &[Act]) -> Result<(), Error> {
 fn set_inside(heap: &Heap<Sim>, place: Place, value: u64) -> Result<(), Error> {
     let guard = heap.pin();
     let Some(block) = slot(heap, place)?.offset(&guard) else { return Ok(()) };
-    match heap.set(heap.medium().at(Offset::new(block))?, value) {
+    match heap.set(cell_inside(heap, block)?, value) {
         Err(Error::SlotForeign) => Ok(()),
         result => result,
     }
+}
+
+/// The cell at the start of a block that a guard keeps.
+fn cell_inside(heap: &Heap<Sim>, block: u64) -> Result<&VersionedCell, Error> {
+    // SAFETY: only cells are made of these words, blocks whose cell is set are not read as bytes meanwhile, and the caller
+    // has a guard.
+    unsafe { heap.cell_at(block) }
 }
 
 /// Reads a slot, and sees that the block does not change while the guard lives.
@@ -168,7 +177,7 @@ fn read(
 /// As [`Heap::slots`].
 pub fn slot(heap: &Heap<Sim>, (root, index): Place) -> Result<&Slot, Error> {
     if root == BOX {
-        return Ok(&in_box(heap)?.0[index]);
+        return slot_in_box(heap, index as u64);
     }
     Ok(&heap.slots(root, SLOT_COUNT)?[index])
 }
@@ -179,7 +188,7 @@ pub fn slot(heap: &Heap<Sim>, (root, index): Place) -> Result<&Slot, Error> {
 ///
 /// As [`Heap::root_bytes`].
 pub fn cell(heap: &Heap<Sim>, at: usize) -> Result<&VersionedCell, Error> {
-    Ok(&in_box(heap)?.1[at])
+    cell_in_box(heap, at as u64)
 }
 
 /// The slots and cells of the root of bytes.
@@ -187,11 +196,21 @@ pub fn cell(heap: &Heap<Sim>, at: usize) -> Result<&VersionedCell, Error> {
 /// # Errors
 ///
 /// As [`Heap::root_bytes`].
-pub fn in_box(heap: &Heap<Sim>) -> Result<(&[Slot], &[VersionedCell]), Error> {
+pub fn in_box(heap: &Heap<Sim>) -> Result<(Vec<&Slot>, Vec<&VersionedCell>), Error> {
+    let slots = (0..BOX_SLOTS).map(|nth| slot_in_box(heap, nth)).collect::<Result<_, _>>()?;
+    Ok((slots, (0..CELLS as u64).map(|at| cell_in_box(heap, at)).collect::<Result<_, _>>()?))
+}
+
+fn slot_in_box(heap: &Heap<Sim>, nth: u64) -> Result<&Slot, Error> {
     let start = heap.root_bytes(BOX, BOX_BYTES, 0)?.offset;
-    let region = heap.medium().region();
-    let slots = region.array(Offset::new(start), BOX_SLOTS)?;
-    Ok((slots, region.array(Offset::new(start + 8 * BOX_SLOTS), CELLS as u64)?))
+    // SAFETY: these words of the root are slots, nothing shows them as bytes, and the root is never removed.
+    unsafe { heap.slot_at(start + 8 * nth) }
+}
+
+fn cell_in_box(heap: &Heap<Sim>, at: u64) -> Result<&VersionedCell, Error> {
+    let start = heap.root_bytes(BOX, BOX_BYTES, 0)?.offset;
+    // SAFETY: as above; those behind them are cells.
+    unsafe { heap.cell_at(start + 8 * (BOX_SLOTS + at)) }
 }
 
 /// The layout of a block of `bytes` bytes.

@@ -239,7 +239,7 @@ impl Case {
     fn create(&self, sim: &Sim, conditions: &Conditions) -> Report {
         let explorer =
             Explorer::watch(sim, self.options(conditions), |sim: &Sim| oracle::check_creation(sim));
-        let heap = world::options().create_on(sim.clone()).expect("a fresh medium has room");
+        let heap = world::create(sim.clone()).expect("a fresh medium has room");
         explorer.crash_point("created");
         let report = explorer.finish();
         drop(heap);
@@ -249,7 +249,7 @@ impl Case {
     /// What was opened once does not become absent.
     fn killed_create(&self, sim: &Sim, nth: u64, conditions: &Conditions) -> Report {
         let first = sim.new_process();
-        let created = first.kill_in(nth, || world::options().create_on(first.clone()));
+        let created = first.kill_in(nth, || world::create(first.clone()));
         assert!(created.is_none(), "creation makes so many calls");
         let is_opened = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_opened);
@@ -262,7 +262,7 @@ impl Case {
             }
         });
         explorer.set_oracle(1);
-        let opened = world::options().open_on(first.new_process());
+        let opened = world::open(first.new_process());
         if opened.is_ok() {
             is_opened.store(true, Ordering::Relaxed);
             explorer.set_oracle(2);
@@ -293,7 +293,7 @@ impl Case {
         expected.only(&told(&model, conditions.lie));
         let explorer = self.watch(sim, expected, conditions);
         explorer.set_oracle(1);
-        let heap = world::options().open_on(sim.clone()).expect("it was closed");
+        let heap = world::open(sim.clone()).expect("it was closed");
         explorer.crash_point("opened");
         let report = explorer.finish();
         drop(heap);

@@ -22,7 +22,7 @@ use crate::{
     explore::Lie,
     model::{Expected, Extra, Held, Model, Shared},
     room::{self, RootBytes},
-    world::{SLOTS, cell, options},
+    world::{SLOTS, cell, medium_of, open},
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
@@ -77,13 +77,13 @@ impl Oracle {
     /// Opens the heap; if a full file system keeps it from opening, again with room.
     fn open(&self, sim: &Sim) -> Result<Heap<Sim>, Error> {
         if !self.is_disk_full {
-            return options().open_on(sim.clone());
+            return open(sim.clone());
         }
         sim.fail_backs(BackFault::From(0));
-        let opened = options().open_on(sim.clone());
+        let opened = open(sim.clone());
         sim.fail_backs(BackFault::Never);
         match opened {
-            Err(Error::NoSpace { .. }) => options().open_on(sim.clone()),
+            Err(Error::NoSpace { .. }) => open(sim.clone()),
             opened => opened,
         }
     }
@@ -96,7 +96,7 @@ impl Oracle {
         room::empty(&again)?;
         expect_bare(&again, "after all was freed")?;
         drop(hoard);
-        let third = options().open_on(sim.clone()).map_err(|error| format!("empty: {error}"))?;
+        let third = open(sim.clone()).map_err(|error| format!("empty: {error}"))?;
         expect_bare(&third, "after all was freed and the heap recovered")?;
         room::use_all(&third)?;
         expect_bare(&third, "after all was used")
@@ -197,7 +197,7 @@ fn check_extra(heap: &Heap<Sim>, wanted: Option<Extra>) -> Result<(), String> {
         return Err(format!("the root extra is {found:?}, not {wanted:?}"));
     }
     let Some(root) = found else { return Ok(()) };
-    let m = heap.medium();
+    let m = medium_of(heap);
     let words = m.region().array::<Word>(Offset::new(root.offset), root.length / 8);
     let words = words.map_err(|error| format!("extra: {error}"))?;
     match words.iter().position(|word| m.load(word) != 0) {
@@ -225,7 +225,7 @@ fn check_block(slot: &Slot, guard: &Guard<'_, Sim>, held: &Held) -> Result<(), S
 
 /// Recovers again, as after a crash at once, and expects the same state.
 fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, String> {
-    let heap = options().open_on(sim.clone()).map_err(|error| format!("again: {error}"))?;
+    let heap = open(sim.clone()).map_err(|error| format!("again: {error}"))?;
     let again = judge(&heap, expected).map_err(|what| format!("recovered again: {what}"))?;
     if again == *found {
         Ok(heap)
@@ -243,7 +243,7 @@ pub const ABSENT: Digest = Digest(0);
 ///
 /// What is wrong with it.
 pub fn check_creation(sim: &Sim) -> Verdict {
-    match options().open_on(sim.clone()) {
+    match open(sim.clone()) {
         Err(Error::NotAHeap { .. }) => Ok(ABSENT),
         Err(error) => Err(format!("neither absent nor whole: {error}")),
         Ok(heap) => {

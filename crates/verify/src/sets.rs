@@ -180,7 +180,7 @@ pub fn calls(start: Start, step: Step) -> u64 {
 
 fn life(nesting: u32) -> Vec<Case> {
     let creator = world::medium(Domain::Eadr);
-    let heap = world::options().create_on(creator.clone()).expect("a fresh medium has room");
+    let heap = world::create(creator.clone()).expect("a fresh medium has room");
     let creating = creator.persist_calls();
     drop(heap);
     let mut cases = Vec::new();

@@ -1,11 +1,13 @@
 //! A small heap on the simulator, with two sessions.
 
+#![allow(unsafe_code, reason = "explorer and heap share the simulator")]
+
 use std::{alloc::Layout, sync::OnceLock};
 
 use pmalloc::{
     BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry, VersionedCell,
     persist::{
-        LINE_BYTES, Medium, Offset,
+        LINE_BYTES,
         sim::{Domain, Sim, SimOptions},
     },
 };
@@ -48,6 +50,35 @@ pub fn medium(domain: Domain) -> Sim {
     Sim::new(SimOptions { len_bytes, domain })
 }
 
+/// Creates a heap on a simulator of which the exploration has handles.
+///
+/// # Errors
+///
+/// As [`HeapOptions::create_on`].
+pub fn create(sim: Sim) -> Result<Heap<Sim>, Error> {
+    // SAFETY:
+    // 1. explorer and oracle look at the memory, and store through heaps only;
+    // 2. a heap that was killed, or that is recovered anew, lends nothing any more when the next one is opened.
+    unsafe { options().create_on_shared(sim) }
+}
+
+/// Opens such a heap.
+///
+/// # Errors
+///
+/// As [`HeapOptions::open_on`].
+pub fn open(sim: Sim) -> Result<Heap<Sim>, Error> {
+    // SAFETY: as for `create`.
+    unsafe { options().open_on_shared(sim) }
+}
+
+/// The medium of such a heap.
+#[must_use]
+pub fn medium_of(heap: &Heap<Sim>) -> &Sim {
+    // SAFETY: as for `create`.
+    unsafe { heap.medium() }
+}
+
 /// A heap, the sessions that work on it, and what they expect of it.
 #[derive(Debug)]
 pub struct World {
@@ -73,7 +104,7 @@ impl World {
     #[must_use]
     pub fn new(sim: Sim) -> Self {
         let process = sim.new_process();
-        let heap = options().create_on(process.clone()).expect("a fresh medium has room");
+        let heap = create(process.clone()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         // Of the class of the first array: the cells need no slab of their own.
         cell(&heap, 0).expect("a fresh heap has room");
@@ -248,7 +279,7 @@ impl World {
         self.sessions.clear();
         // Dropping the last handle closes the heap, unless its process was killed.
         self.heap = None;
-        let heap = options().open_on(self.process.clone()).expect("it was whole");
+        let heap = open(self.process.clone()).expect("it was whole");
         self.sessions = vec![heap.session(), heap.session()];
         self.heap = Some(heap);
     }
@@ -272,7 +303,7 @@ impl World {
 /// As the heap's.
 pub fn cell(heap: &Heap<Sim>, at: usize) -> Result<&VersionedCell, Error> {
     let root = heap.root_bytes("cells", SLOTS * 8, 0)?;
-    Ok(heap.medium().at(Offset::new(root.offset + at as u64 * LINE_BYTES))?)
+    heap.root_cell(&root, at as u64 * LINE_BYTES)
 }
 
 fn layout(held: &Held) -> BlockLayout {

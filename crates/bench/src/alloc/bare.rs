@@ -1,6 +1,8 @@
 //! Bare persists: the store, flush and fence that no durable operation can do without. Persistent words that mean
 //! nothing.
 
+#![allow(unsafe_code, reason = "the words of a heap")]
+
 use pmalloc::{
     Heap,
     persist::{Medium, Offset, Word},
@@ -23,8 +25,18 @@ pub(super) fn own_words<'h, M: Medium + 'static>(
     // An array of slots is the one block whose address the interface tells for ever; as words it is left alone by
     // the heap, which only looks at slots that it is given.
     let slots = heap.slots(name, count as u64).expect("the heap has room");
-    let first = heap.medium().region().span_of(&slots[0]).start;
-    heap.medium().region().array(Offset::new(first), count as u64).expect("inside the heap")
+    let region = medium(heap).region();
+    let first = region.span_of(&slots[0]).start;
+    region.array(Offset::new(first), count as u64).expect("inside the heap")
+}
+
+/// The medium of a heap, for its own words.
+#[inline]
+pub(super) fn medium<M: Medium + 'static>(heap: &Heap<M>) -> &M {
+    // SAFETY:
+    // 1. the harness stores to its own words only, which the heap shows nobody as bytes;
+    // 2. it opens no other heap on the medium.
+    unsafe { heap.medium() }
 }
 
 /// Lines of a heap that a thread writes in turn, usually 64.
@@ -61,7 +73,7 @@ impl<'h, M: Medium + 'static> BareLines<'h, M> {
     /// One bare persist: stores the first `WORDS` words of the next line, flushes the line and fences.
     #[inline]
     pub fn persist<const WORDS: usize>(&mut self) {
-        let m = self.heap.medium();
+        let m = medium(self.heap);
         let line = &self.words[self.next..][..WORDS];
         self.next += LINE_WORDS;
         if self.next == self.words.len() {

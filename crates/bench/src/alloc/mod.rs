@@ -191,9 +191,9 @@ mod tests {
             (0..3).for_each(|at| worker.alloc(at, 64));
             worker.free(2);
             let mut count = |operation: &mut dyn FnMut(&mut A::Worker<'_>)| {
-                let before = self.0.medium().counts();
+                let before = self.0.counts();
                 operation(&mut worker);
-                let counts = self.0.medium().counts() - before;
+                let counts = self.0.counts() - before;
                 (counts.flushes, counts.fences)
             };
             [

@@ -9,7 +9,10 @@ use pmalloc::{
 };
 use pmalloc_bench_peers::{Blocks, Library};
 
-use super::{PersistentAlloc, Slots, Worker, bare::own_words};
+use super::{
+    PersistentAlloc, Slots, Worker,
+    bare::{medium, own_words},
+};
 
 /// What is written into the blocks of the rows with contents.
 const CONTENTS: u8 = 7;
@@ -59,7 +62,7 @@ impl<M: Medium + 'static> PersistentAlloc for PointerAlloc<'_, M> {
 
     fn worker(&self, thread: usize, slots: Slots) -> PointerWorker<'_, M> {
         PointerWorker {
-            medium: self.heap.medium(),
+            medium: medium(self.heap),
             words: own_words(self.heap, &format!("pointers {thread}"), slots.words()),
             stride: slots.spacing.stride(),
             blocks: Blocks::new(&self.library, slots.count),

@@ -147,7 +147,7 @@ impl<'a> LeftHeap<'a> {
     fn count(&self) -> PerOp {
         self.opened(|options, cell| {
             let heap = options.open_with(cell.heap_path(), Traced::new).expect("the heap opens");
-            let counts = heap.medium().counts();
+            let counts = heap.counts();
             self.check(&heap);
             PerOp::of(&counts, 1)
         })

@@ -16,7 +16,7 @@ pub(super) fn run(args: &CreateArgs) -> Result<(), Failure> {
         options = options.layout(name);
     }
     let heap = options.create(&args.path).map_err(Failure::heap(&args.path))?;
-    output::warn_if_forced(heap.medium());
+    output::warn_if_forced(&heap.media());
     heap.close().map_err(Failure::heap(&args.path))?;
     if args.capacity.is_none() {
         note_if_narrow(&args.path)?;

@@ -107,8 +107,8 @@ impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
         for index in (0..).take_while(|&index| u64::from(index) < begun) {
             let len = array_len(index);
             let slots = self.heap.slots(&array_name(index), u64::from(len));
-            let slots = slots.map_err(Failure::heap(self.heap.medium().path()))?;
-            self.owned.extend(self.heap.medium().region().offset_of(slots.as_ptr().cast()));
+            let slots = slots.map_err(Failure::heap(Watched::path(self.heap)))?;
+            self.owned.extend(self.heap.offset_of(slots.as_ptr().cast()));
             self.arrays.push(slots);
             self.owners.resize(array_first(index).index() + slots.len(), false);
         }
@@ -139,7 +139,7 @@ impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
         if std::mem::replace(&mut self.owners[slot.index()], true) {
             self.violation(&format!("{block} has a slot that another one has, too"));
         }
-        let place = found.and_then(|bytes| self.heap.medium().region().offset_of(bytes.as_ptr()));
+        let place = found.and_then(|bytes| self.heap.offset_of(bytes.as_ptr()));
         self.owned.extend(place);
         if self.verification == Verification::Off {
             if found.is_none() {
@@ -196,7 +196,7 @@ impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
     }
 
     fn check_heap(&mut self) -> Result<(), Failure> {
-        let report = self.heap.check().map_err(Failure::heap(self.heap.medium().path()))?;
+        let report = self.heap.check().map_err(Failure::heap(Watched::path(self.heap)))?;
         for problem in report.problems {
             self.violation(&format!("check: {}", problem.text));
         }

@@ -1,7 +1,7 @@
 //! The versioned cells of a replay, one for each thread, each in a line of its own. Volatile: found again by name.
 
 use pmalloc::{Heap, VersionedCell};
-use pmalloc_persist::{LINE_BYTES, Offset};
+use pmalloc_persist::LINE_BYTES;
 
 use super::{medium::Watched, mix::Mix};
 use crate::exit::Failure;
@@ -28,12 +28,13 @@ impl<'h> Cells<'h> {
             return Ok(Self { cells: Vec::new(), block: None });
         }
         let len = usize::from(threads) * usize::try_from(LINE_BYTES).expect("a line is short");
-        let root = heap.root_bytes(ROOT, len, 0).map_err(Failure::heap(heap.medium().path()))?;
+        let root = heap.root_bytes(ROOT, len, 0).map_err(Failure::heap(Watched::path(heap)))?;
         let cell = |thread| {
-            let at = Offset::new(root.offset + u64::from(thread) * LINE_BYTES);
-            heap.medium().region().at(at).expect("the root has a line for each thread")
+            let cell = heap.root_cell(&root, u64::from(thread) * LINE_BYTES);
+            cell.map_err(Failure::heap(Watched::path(heap)))
         };
-        Ok(Self { cells: (0..threads).map(cell).collect(), block: Some(root.offset) })
+        let cells = (0..threads).map(cell).collect::<Result<_, _>>()?;
+        Ok(Self { cells, block: Some(root.offset) })
     }
 
     /// The cell of `thread`.

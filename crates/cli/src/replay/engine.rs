@@ -170,7 +170,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
 
     fn array(&self, index: u32) -> Result<&'h [Slot], Failure> {
         let (name, len) = (array_name(index), u64::from(array_len(index)));
-        self.heap.slots(&name, len).map_err(Failure::heap(self.heap.medium().path()))
+        self.heap.slots(&name, len).map_err(Failure::heap(Watched::path(self.heap)))
     }
 
     /// Replays the rest of the plan.
@@ -200,7 +200,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
             }
         });
         self.publish(&start);
-        let stats = self.heap.stats().map_err(Failure::heap(self.heap.medium().path()))?;
+        let stats = self.heap.stats().map_err(Failure::heap(Watched::path(self.heap)))?;
         self.journal.raise_tally(Tally::DramBytes, stats.dram_bytes);
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
@@ -241,8 +241,8 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
 
     /// Brings the journal's figures up to date. Only the watching thread does.
     fn publish(&self, start: &Start) {
-        let probe = self.heap.medium().probe();
-        probe.sample();
+        let probe = Watched::probe(self.heap);
+        probe.sample(self.heap.occupied_bytes());
         self.journal.raise_tally(Tally::PeakHeapBytes, probe.peak_bytes());
         self.journal.raise_tally(Tally::PeakLiveBytes, self.gauge.peak_bytes());
         self.journal.raise_tally(Tally::PeakLiveBlocks, self.gauge.peak_blocks());
@@ -293,7 +293,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
             // Relaxed: only the count matters.
             let before = self.steps.fetch_add(steps, Ordering::Relaxed);
             if (before + 1..=before + steps).contains(&trigger.arm_at) {
-                self.heap.medium().probe().arm(trigger.countdown, trigger.calls);
+                Watched::probe(self.heap).arm(trigger.countdown, trigger.calls);
             }
         }
     }

@@ -137,7 +137,7 @@ impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
                 self.engine.violation(&what);
                 Failure::Inconsistent(what)
             }
-            other => Failure::heap(self.engine.heap.medium().path())(other),
+            other => Failure::heap(Watched::path(self.engine.heap))(other),
         }
     }
 }

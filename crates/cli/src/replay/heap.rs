@@ -3,7 +3,7 @@
 use std::{fmt, path::Path};
 
 use pmalloc::{Heap, HeapOptions};
-use pmalloc_persist::{Access, Durability, MapOptions, Mapped, MediaFile, Traced};
+use pmalloc_persist::{Durability, Mapped, Medium, Observed, Traced};
 
 use super::{
     medium::{Counted, Plain, Watched},
@@ -20,7 +20,7 @@ const MOST_CAPACITY_BYTES: u64 = 1 << 40;
 
 /// Creates a heap that has room for `plan`, whatever its threads do.
 pub(super) fn create(path: &Path, plan: &Plan, flags: HeapFlags) -> Result<Heap<Plain>, Failure> {
-    options_for(plan, flags).create_with(path, Probe::new).map_err(Failure::heap(path))
+    options_for(plan, flags).create_with(path, watched).map_err(Failure::heap(path))
 }
 
 /// Creates a heap whose flushes are counted.
@@ -29,13 +29,13 @@ pub(super) fn create_counted(
     plan: &Plan,
     flags: HeapFlags,
 ) -> Result<Heap<Counted>, Failure> {
-    let wrap = |mapped| Traced::new(Probe::new(mapped));
+    let wrap = |mapped| Traced::new(watched(mapped));
     options_for(plan, flags).create_with(path, wrap).map_err(Failure::heap(path))
 }
 
 /// Opens a heap.
 pub(super) fn open(path: &Path, flags: HeapFlags) -> Result<Heap<Plain>, Failure> {
-    flags.options().open_with(path, Probe::new).map_err(Failure::heap(path))
+    flags.options().open_with(path, watched).map_err(Failure::heap(path))
 }
 
 /// Opens a heap in a process that kills itself at the `countdown`-th persist call of that.
@@ -44,30 +44,22 @@ pub(super) fn open_armed(
     flags: HeapFlags,
     countdown: u64,
 ) -> Result<Heap<Plain>, Failure> {
-    let wrap = |mapped| Probe::armed(mapped, countdown);
+    let wrap = |mapped| Observed::new(mapped, Probe::armed(countdown));
     flags.options().open_with(path, wrap).map_err(Failure::heap(path))
 }
 
 /// Number of persist calls that opening a heap takes, found out on a private copy.
-pub(super) fn persist_calls_to_open(
-    path: &Path,
-    plan: &Plan,
-    flags: HeapFlags,
-) -> Result<u64, Failure> {
-    let options = options_for(plan, flags);
-    let open = || {
-        let file = MediaFile::open(path, Access::PrivateCopy)?;
-        let mapped = file.map(&MapOptions::new(options.heap_bytes()?))?;
-        options.open_on(Probe::armed(mapped, u64::MAX))
-    };
-    let heap = open().map_err(Failure::heap(path))?;
-    Ok(u64::MAX - heap.medium().countdown())
+pub(super) fn persist_calls_to_open(path: &Path, flags: HeapFlags) -> Result<u64, Failure> {
+    let wrap = |mapped| Observed::new(mapped, Probe::armed(u64::MAX));
+    let heap = flags.options().open_private_with(path, wrap).map_err(Failure::heap(path))?;
+    Ok(u64::MAX - heap.observer().countdown())
 }
 
 /// What a heap survives.
 pub(super) fn survival<M: Watched>(heap: &Heap<M>) -> Survival {
-    let mapped: &Mapped = heap.medium().probe().inner();
-    Survival { durability: mapped.durability(), is_forced: mapped.durability_is_forced() }
+    let media = heap.media();
+    let durability = media.durability.expect("a replay's heap lies in a file");
+    Survival { durability, is_forced: media.durability_is_forced }
 }
 
 /// What a heap survives, and so which persists it really makes.
@@ -94,6 +86,13 @@ impl fmt::Display for Survival {
         let forced = if self.is_forced { " (forced)" } else { "" };
         write!(f, "{}{forced}", self.durability)
     }
+}
+
+/// A file whose size is looked at.
+fn watched(mapped: Mapped) -> Plain {
+    let probe = Probe::default();
+    probe.sample(mapped.occupied_bytes());
+    Observed::new(mapped, probe)
 }
 
 fn options_for(plan: &Plan, flags: HeapFlags) -> HeapOptions {

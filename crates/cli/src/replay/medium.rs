@@ -2,35 +2,36 @@
 
 use std::path::Path;
 
-use pmalloc_persist::{Mapped, Medium, Traced};
+use pmalloc::Heap;
+use pmalloc_persist::{Exclusive, Mapped, Observed, Traced};
 
 use super::probe::Probe;
 
 /// A watched file.
-pub(crate) type Plain = Probe<Mapped>;
+pub(crate) type Plain = Observed<Mapped, Probe>;
 
 /// A watched file whose flushes are counted.
 pub(crate) type Counted = Traced<Plain>;
 
 /// A medium with a probe in it.
-pub(crate) trait Watched: Medium + 'static {
+pub(crate) trait Watched: Exclusive + Sized + 'static {
     /// The probe.
-    fn probe(&self) -> &Plain;
+    fn probe(heap: &Heap<Self>) -> &Probe;
 
     /// The file.
-    fn path(&self) -> &Path {
-        self.probe().inner().path()
+    fn path(heap: &Heap<Self>) -> &Path {
+        heap.media().path.expect("a replay's heap lies in a file")
     }
 }
 
 impl Watched for Plain {
-    fn probe(&self) -> &Plain {
-        self
+    fn probe(heap: &Heap<Self>) -> &Probe {
+        heap.observer()
     }
 }
 
 impl Watched for Counted {
-    fn probe(&self) -> &Plain {
-        self.inner()
+    fn probe(heap: &Heap<Self>) -> &Probe {
+        heap.observer()
     }
 }

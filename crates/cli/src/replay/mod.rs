@@ -160,13 +160,13 @@ fn prepare(args: &ReplayArgs, trace: Trace) -> Result<Setup, Failure> {
 fn count(setup: &Setup, interrupt: &Interrupt) -> Result<Counts, Failure> {
     let path = setup.scratch.file("counted");
     let heap = heap::create_counted(&path, &setup.plan, setup.flags)?;
-    warn_if_forced(heap.medium().inner().inner());
+    warn_if_forced(&heap.media());
     let journal = Journal::create(Anon::new(setup.shape().len_bytes()), setup.shape());
-    let before = heap.medium().counts();
+    let before = heap.counts();
     let manner = Manner { verification: Verification::Off, ..setup.manner };
     Engine::new(&heap, &journal, &setup.plan, manner)?
         .run(setup.order, &mut Progress::new("counting", setup.plan.events(), interrupt))?;
-    let counts = heap.medium().counts() - before;
+    let counts = heap.counts() - before;
     heap.close().map_err(Failure::heap(&path))?;
     fs::remove_file(&path).map_err(Failure::io("remove a heap"))?;
     Ok(counts)

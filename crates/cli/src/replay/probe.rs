@@ -1,12 +1,10 @@
-//! The medium that a replay's heap lives on: it watches the file grow, and pulls the trigger.
-//!
-//! Everything is passed on to the medium underneath. Volatile.
+//! What watches the medium of a replay's heap: it sees the file grow, and pulls the trigger. Volatile.
 
-use std::{io, time::Duration};
+use std::io;
 
 use clap::ValueEnum;
 use pmalloc_persist::{
-    Medium, Region, Span, Word,
+    Observer, Span,
     sync::{AtomicBool, AtomicU64, Ordering},
 };
 use rustix::process::{Signal, getpid, kill_process};
@@ -20,10 +18,9 @@ pub(crate) enum Calls {
     Fences,
 }
 
-/// A medium that knows its peak size and may kill its own process at a persist call.
-#[derive(Debug)]
-pub(crate) struct Probe<M> {
-    medium: M,
+/// An observer that knows the peak size of a file and may kill its own process at a persist call.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
     /// Volatile: most that the file ever occupied, in bytes.
     peak_bytes: AtomicU64,
     /// Volatile: persist calls until the process kills itself; 0 for never.
@@ -39,29 +36,12 @@ enum Call {
     Fence,
 }
 
-impl<M: Medium> Probe<M> {
-    /// Watches `medium`.
-    pub(crate) fn new(medium: M) -> Self {
-        let probe = Self {
-            medium,
-            peak_bytes: AtomicU64::new(0),
-            countdown: AtomicU64::new(0),
-            counts_fences: AtomicBool::new(false),
-        };
-        probe.sample();
-        probe
-    }
-
-    /// The medium underneath.
-    pub(crate) fn inner(&self) -> &M {
-        &self.medium
-    }
-
+impl Probe {
     /// Looks at the size of the file.
-    pub(crate) fn sample(&self) {
+    pub(crate) fn sample<E>(&self, occupied_bytes: Result<u64, E>) {
         // Relaxed: a figure that nothing else depends on. A file that can't be looked at has shown its
         // error to the operation that grew it.
-        if let Ok(bytes) = self.medium.occupied_bytes() {
+        if let Ok(bytes) = occupied_bytes {
             self.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
         }
     }
@@ -71,9 +51,9 @@ impl<M: Medium> Probe<M> {
         self.peak_bytes.load(Ordering::Relaxed)
     }
 
-    /// Watches `medium`, [armed](Self::arm) from its first persist call on.
-    pub(crate) fn armed(medium: M, countdown: u64) -> Self {
-        let probe = Self::new(medium);
+    /// A probe that is [armed](Self::arm) from the first persist call on.
+    pub(crate) fn armed(countdown: u64) -> Self {
+        let probe = Self::default();
         probe.arm(countdown, Calls::All);
         probe
     }
@@ -109,112 +89,46 @@ impl<M: Medium> Probe<M> {
     }
 }
 
-impl<M: Medium> Medium for Probe<M> {
+impl Observer for Probe {
     #[inline]
-    fn region(&self) -> &Region {
-        self.medium.region()
-    }
-    #[inline]
-    fn len(&self) -> u64 {
-        self.medium.len()
-    }
-    #[inline]
-    #[track_caller]
-    fn load(&self, word: &Word) -> u64 {
-        self.medium.load(word)
-    }
-    #[inline]
-    #[track_caller]
-    fn classify<C: PartialEq>(&self, word: &Word, class: impl Fn(u64) -> C) -> C {
-        self.medium.classify(word, class)
-    }
-    #[inline]
-    #[track_caller]
-    fn store(&self, word: &Word, value: u64) {
-        self.medium.store(word, value);
-    }
-    #[inline]
-    #[track_caller]
-    fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
-        self.medium.compare_exchange(word, current, new)
-    }
-    #[inline]
-    #[track_caller]
-    fn fetch_or(&self, word: &Word, bits: u64) -> u64 {
-        self.medium.fetch_or(word, bits)
-    }
-    #[inline]
-    #[track_caller]
-    fn fetch_and(&self, word: &Word, bits: u64) -> u64 {
-        self.medium.fetch_and(word, bits)
-    }
-    #[inline]
-    #[track_caller]
-    fn flush(&self, span: Span) {
+    fn flushing(&self, _: Span) {
         self.count(Call::Flush);
-        self.medium.flush(span);
     }
+
     #[inline]
-    #[track_caller]
-    fn fence(&self) {
+    fn fencing(&self) {
         self.count(Call::Fence);
-        self.medium.fence();
     }
-    #[inline]
-    #[track_caller]
-    fn stored(&self, span: Span) {
-        self.medium.stored(span);
-    }
-    #[inline]
-    #[track_caller]
-    fn settle(&self, span: Span) {
-        self.medium.settle(span);
-    }
-    #[track_caller]
-    fn back(&self, span: Span) -> io::Result<()> {
-        self.medium.back(span)?;
-        self.sample();
-        Ok(())
-    }
-    #[track_caller]
-    fn punch(&self, span: Span) -> io::Result<()> {
-        self.medium.punch(span)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.medium.sync()
-    }
-    fn occupied_bytes(&self) -> io::Result<u64> {
-        self.medium.occupied_bytes()
-    }
-    fn now(&self) -> Duration {
-        self.medium.now()
+
+    fn backed(&self, occupied_bytes: &dyn Fn() -> io::Result<u64>) {
+        self.sample(occupied_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pmalloc_persist::{Anon, PAGE_BYTES};
+    use pmalloc_persist::{Anon, Medium, Observed, PAGE_BYTES};
 
     use super::*;
 
     #[test]
-    fn an_unarmed_probe_passes_everything_on() {
-        let probe = Probe::new(Anon::new(PAGE_BYTES));
-        probe.persist(Span::new(0, 64));
-        assert!(probe.back(Span::new(0, PAGE_BYTES)).is_ok());
-        assert!(probe.back(Span::new(0, 2 * PAGE_BYTES)).is_err());
-        assert_eq!(probe.peak_bytes(), PAGE_BYTES);
+    fn an_unarmed_probe_only_looks_at_the_size() {
+        let medium = Observed::new(Anon::new(PAGE_BYTES), Probe::default());
+        medium.persist(Span::new(0, 64));
+        assert!(medium.back(Span::new(0, PAGE_BYTES)).is_ok());
+        assert!(medium.back(Span::new(0, 2 * PAGE_BYTES)).is_err());
+        assert_eq!(medium.observer().peak_bytes(), PAGE_BYTES);
     }
 
     #[test]
     fn a_countdown_counts_flushes_and_fences() {
-        let probe = Probe::armed(Anon::new(PAGE_BYTES), 4);
-        probe.persist(Span::new(0, 64));
-        probe.fence();
-        assert_eq!(probe.countdown(), 1, "the next one would kill");
-        probe.arm(3, Calls::Fences);
-        probe.persist(Span::new(0, 64));
-        probe.flush(Span::new(0, 64));
-        assert_eq!(probe.countdown(), 2, "flushes don't count");
+        let medium = Observed::new(Anon::new(PAGE_BYTES), Probe::armed(4));
+        medium.persist(Span::new(0, 64));
+        medium.fence();
+        assert_eq!(medium.observer().countdown(), 1, "the next one would kill");
+        medium.observer().arm(3, Calls::Fences);
+        medium.persist(Span::new(0, 64));
+        medium.flush(Span::new(0, 64));
+        assert_eq!(medium.observer().countdown(), 2, "flushes don't count");
     }
 }

@@ -321,7 +321,7 @@ impl<'s> Supervisor<'s> {
         let recovery_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let stage = if end == End::Done { Stage::AtEnd } else { Stage::AfterKill };
         let findings = audit(&heap, &journal, &self.setup.plan, self.setup.manner, stage)?;
-        journal.raise_tally(Tally::PeakHeapBytes, heap.medium().peak_bytes());
+        journal.raise_tally(Tally::PeakHeapBytes, heap.observer().peak_bytes());
         heap.close().map_err(Failure::heap(path))?;
         if end == End::Killed {
             self.fruitless_rounds = 0;

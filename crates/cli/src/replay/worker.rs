@@ -35,7 +35,7 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::Trace { name: args.trace.display().to_string(), error })?;
     let plan = Plan::of(trace);
     match args.die_in_recovery {
-        Some(seed) => die_in_recovery(args, &plan, seed),
+        Some(seed) => die_in_recovery(args, seed),
         None => replay(args, &plan),
     }
 }
@@ -58,8 +58,8 @@ fn replay(args: &WorkerArgs, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Opens the heap and dies at a persist call of that.
-fn die_in_recovery(args: &WorkerArgs, plan: &Plan, seed: u64) -> Result<(), Failure> {
-    let calls = heap::persist_calls_to_open(&args.heap, plan, args.heap_flags)?;
+fn die_in_recovery(args: &WorkerArgs, seed: u64) -> Result<(), Failure> {
+    let calls = heap::persist_calls_to_open(&args.heap, args.heap_flags)?;
     let countdown = draw_countdown(&mut fastrand::Rng::with_seed(seed), calls);
     drop(heap::open_armed(&args.heap, args.heap_flags, countdown)?);
     Err(Failure::Worker(format!("recovery made fewer than {countdown} of {calls} persist calls")))

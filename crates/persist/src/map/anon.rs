@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Medium, PAGE_BYTES, Region, Span, Word};
+use crate::{Exclusive, Medium, PAGE_BYTES, Region, Span, Word};
 
 /// A medium in zeroed anonymous memory; flush and fence cost nothing and nothing survives the process.
 #[derive(Debug)]
@@ -48,7 +48,14 @@ impl Drop for Anon {
     }
 }
 
-impl Medium for Anon {
+// SAFETY: nobody has another handle to the allocation.
+unsafe impl Exclusive for Anon {}
+
+// SAFETY:
+// 1. and 2. the allocation is there from `new` to `drop`, all of it, and nothing is ever given back;
+// 3. and 4. the words are the hardware's;
+// 5. the region's claims.
+unsafe impl Medium for Anon {
     #[inline]
     fn region(&self) -> &Region {
         &self.region

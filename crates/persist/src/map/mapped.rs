@@ -18,8 +18,8 @@ use super::{
     reservation::{Reservation, Sharing, is_dax},
 };
 use crate::{
-    Access, Durability, FlushInstruction, Medium, OnMedia, PAGE_BYTES, ProcessId, Region, Span,
-    Word, boot_id, domain,
+    Access, Claim, ClaimError, Durability, Exclusive, FlushInstruction, MediaInfo, Medium, OnMedia,
+    PAGE_BYTES, ProcessId, Region, Span, Word, boot_id, domain,
     flush::Flusher,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -326,7 +326,16 @@ impl Drop for Mapped {
     }
 }
 
-impl Medium for Mapped {
+// SAFETY: the file was opened for this mapping, and a mapping is not cloned. Its descriptor gives out no words and writes
+// nothing; other mappings of the file are of other opens, which `claim` and the file's lock keep apart.
+unsafe impl Exclusive for Mapped {}
+
+// SAFETY:
+// 1. the reservation is unmapped when the medium is dropped;
+// 2. the length is raised only after the file reaches there, and `back` allocates the pages, or copies them;
+// 3. and 4. the words are the hardware's; pages lose their memory in `punch` only;
+// 5. the region's claims, and none for a mapping of a file that others may write.
+unsafe impl Medium for Mapped {
     #[inline]
     fn region(&self) -> &Region {
         &self.region
@@ -425,6 +434,25 @@ impl Medium for Mapped {
     #[inline]
     fn forked(&self) -> bool {
         self.fork.forked()
+    }
+
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        match self.access {
+            Access::Shared => self.region.claim(),
+            access => Err(ClaimError::NotShared { access }),
+        }
+    }
+
+    fn info(&self) -> MediaInfo<'_> {
+        MediaInfo {
+            path: Some(self.path()),
+            storage: Some(self.storage),
+            access: Some(self.access),
+            durability: Some(self.durability()),
+            durability_is_forced: self.durability_is_forced(),
+            flush_instruction: self.flush_instruction(),
+            ..MediaInfo::of_memory(self.len(), self.region.len())
+        }
     }
 
     fn process(&self) -> io::Result<ProcessId> {

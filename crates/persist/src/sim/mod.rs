@@ -109,7 +109,9 @@ pub struct SimOptions {
 
 /// A simulated medium.
 ///
-/// Clones are handles to the same medium, and belong to the same process.
+/// Clones are handles to the same medium, and belong to the same process. Every [claim](Medium::claim) is granted, so that
+/// a structure can be opened again while the one that was killed is still in memory: who does that sees to it that the first
+/// one's references are used no more.
 #[derive(Clone)]
 pub struct Sim {
     inner: Arc<Inner>,

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::atomic::AtomicU64 as ProcessCounter};
 
 use pmalloc_persist::{
-    Medium,
+    Claim as MediumClaim, Medium,
     sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Core<M> {
     pub(super) recovery: RecoveryFigures,
     /// Volatile: damage that opening found and could do without.
     pub(super) findings: Vec<Finding>,
+    /// Volatile: keeps other heaps off the memory; `None` for who lends nothing of it.
+    _claim: Option<MediumClaim>,
     /// Volatile: most bytes that the medium was seen to occupy.
     pub(super) peak_bytes: AtomicU64,
     lanes: Lanes,
@@ -93,12 +95,18 @@ impl<M: Medium> Core<M> {
             roots: Mutex::new(()),
             recovery: RecoveryFigures { elapsed_ns, replayed, torn },
             findings,
+            _claim: None,
             peak_bytes: AtomicU64::new(0),
             lanes,
             next_arena: AtomicUsize::new(0),
             gate,
             closed: Mutex::new(false),
         }
+    }
+
+    /// The heap with the claim to its memory.
+    pub(super) fn claimed(self, claim: Option<MediumClaim>) -> Self {
+        Self { _claim: claim, ..self }
     }
 
     /// The medium.

@@ -4,14 +4,10 @@ use std::path::Path;
 
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, PAGE_BYTES, Span};
 
-use super::{
-    blocks::grown_pages,
-    core::Core,
-    options::{self, areas},
-};
+use super::{blocks::grown_pages, core::Core, options};
 use crate::{
     error::{Error, Result},
-    layout::geometry::{Page, PageRange},
+    layout::geometry::{Geometry, Page, PageRange},
     page_map::Use,
     recovery::recover,
 };
@@ -177,6 +173,23 @@ impl HeapMap {
     }
 }
 
+/// The areas of a heap of this geometry, in the order of their places; the data area is the last one.
+pub(super) fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
+    let lanes = geometry.lane_span(0).start;
+    [
+        ("superblock", Span::new(0, PAGE_BYTES)),
+        ("superblock copy", Span::new(Geometry::second_superblock(), PAGE_BYTES)),
+        ("state", Span::new(Geometry::state(), PAGE_BYTES)),
+        ("log roots", Span::new(Geometry::log_roots().bytes(), PAGE_BYTES)),
+        ("root table", geometry.root_span()),
+        ("lane directory", geometry.directory_span()),
+        ("lanes", Span::new(lanes, geometry.book_span().start - lanes)),
+        ("book", geometry.book_span()),
+        ("descriptors", geometry.descriptor_span()),
+        ("data", geometry.data_span()),
+    ]
+}
+
 #[cfg(test)]
 #[cfg(not(shuttle))]
 mod tests {
@@ -188,6 +201,7 @@ mod tests {
     use crate::tests::common::{
         image::{self, Interrupted},
         options,
+        shared::Shared,
     };
 
     /// Checks that the parts of `heap` cover it and agree with its figures.
@@ -220,10 +234,10 @@ mod tests {
     #[test]
     fn the_parts_cover_the_heap_and_agree_with_its_figures() {
         let m = Arc::new(Anon::new(image::heap_bytes()));
-        check(&options().create_on(Arc::clone(&m)).expect("created"));
+        check(&options().create_shared(Arc::clone(&m)).expect("created"));
         for image in [image::closed(), image::crashed("crashed", Interrupted::FreeLarge, None)] {
             image.restore(&m);
-            check(&options().open_on(Arc::clone(&m)).expect("opened"));
+            check(&options().open_shared(Arc::clone(&m)).expect("opened"));
         }
     }
 

@@ -19,15 +19,18 @@
 //! | [`blocks`] | the live blocks, one after the other |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
+//! | [`media`] | what a heap tells of its medium |
 //! | [`recover`] | recovery for its own sake, and what it did |
 //! | [`salvage`] | a damaged heap made whole again, as far as that is possible |
-//! | [`raw`] | blocks as bytes and as values; with [`persistent`] all unsafe code |
+//! | [`raw`] | blocks as bytes and as values; with [`persistent`] all unsafe code, but for |
+//! | [`entrusted`] | what is safe only by what the caller guarantees |
 
 mod alloc;
 mod block_layout;
 mod blocks;
 mod check;
 pub(crate) mod core;
+mod entrusted;
 mod format;
 mod free;
 mod gate;
@@ -35,6 +38,7 @@ mod group;
 mod guard;
 mod info;
 mod map;
+mod media;
 mod options;
 mod pcell;
 mod persistent;
@@ -194,37 +198,6 @@ impl<M: Medium + 'static> Heap<M> {
     #[inline]
     fn core(&self) -> &Arc<Core<M>> {
         self.0.core()
-    }
-
-    /// The medium that the heap lies on.
-    ///
-    /// It hands out words and slots anywhere in the heap. A program stores only into roots of bytes and blocks of its own, and
-    /// not where a `&T` or a `&[u8]` shows them: what it does to the heap's metadata is damage, as by a stray pointer.
-    #[must_use]
-    pub fn medium(&self) -> &M {
-        self.core().medium()
-    }
-
-    /// Starts writing back what the program wrote to `span` by pointers of its own; the medium's
-    /// [`fence`](Medium::fence) waits for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for bytes outside the heap, [`Error::Forked`], [`Error::Io`].
-    ///
-    /// # Crash consistency
-    ///
-    /// What was written is durable after the fence, and may be before, in any order.
-    pub fn flush(&self, span: Span) -> Result<()> {
-        let m = self.medium();
-        let _entered = self.core().enter()?;
-        if span.end() > m.len() {
-            let why = format!("{span:?}; the heap has {} bytes", m.len());
-            return Err(Error::Invalid { what: "span", why });
-        }
-        m.stored(span);
-        m.flush(span);
-        Ok(())
     }
 
     /// Allocates an uninitialised block into the empty `slot`.
@@ -419,7 +392,7 @@ impl<M: Medium + 'static> Heap<M> {
         for arena in &self.core().arenas {
             arena.reclaim(&self.core().space);
         }
-        self.core().space.extents.trim(self.medium())
+        self.core().space.extents.trim(self.core().medium())
     }
 
     /// Closes the heap: everything reaches stable storage, and the heap is marked as cleanly closed.

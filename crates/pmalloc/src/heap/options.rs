@@ -7,11 +7,13 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, Offset, PAGE_BYTES, Span,
-    Storage, Word, boot_id, has_addresses,
+    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, MediaFile, Medium,
+    Offset, Span, Storage, Word, boot_id, has_addresses,
 };
 
-use super::{CheckReport, Heap, SalvageReport, check, core::Core, format, roots, salvage};
+use super::{
+    CheckReport, Heap, SalvageReport, check, core::Core, format, map::areas, roots, salvage,
+};
 use crate::{
     arena::Space,
     error::{Error, Result},
@@ -213,7 +215,7 @@ impl HeapOptions {
     /// # Errors
     ///
     /// As [`create`](Self::create).
-    pub fn create_with<M: Medium + 'static>(
+    pub fn create_with<M: Exclusive + 'static>(
         &self,
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
@@ -225,7 +227,9 @@ impl HeapOptions {
         self.format(&mapped, &header)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         mapped.publish()?;
-        serve(wrap(mapped), header, (&owner, self.decay), Instant::now())
+        let medium = wrap(mapped);
+        let claim = medium.claim()?;
+        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
     }
 
     /// Opens the heap in the file at `path`, recovering it first if it was not closed.
@@ -248,7 +252,7 @@ impl HeapOptions {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn open_with<M: Medium + 'static>(
+    pub fn open_with<M: Exclusive + 'static>(
         &self,
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
@@ -261,16 +265,65 @@ impl HeapOptions {
         let owner = owner_of(&mapped)?;
         let state = state::read(&mapped, &header.geometry)?;
         check_power(&state, &owner, mapped.storage())?;
-        serve(wrap(mapped), header, (&owner, self.decay), started)
+        let medium = wrap(mapped);
+        let claim = medium.claim()?;
+        serve(medium, Some(claim), header, (&owner, self.decay), started)
     }
 
-    /// Creates a heap on a medium of zeros: anonymous memory or the simulator.
+    /// Opens a copy of the heap in the file at `path` that only this process sees: nothing of what is done to it reaches the
+    /// file, which nobody can write meanwhile.
+    ///
+    /// For tools that want to know what opening, or an operation, would do.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_private_with<M: Exclusive + 'static>(
+        &self,
+        path: impl AsRef<Path>,
+        wrap: impl FnOnce(Mapped) -> M,
+    ) -> Result<Heap<M>> {
+        let started = Instant::now();
+        let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+        let header = read_header(&file)?;
+        self.check_layout(&header)?;
+        let mapped = file.map(&self.map_options(&header.geometry))?;
+        let owner = owner_of(&mapped)?;
+        let medium = wrap(mapped);
+        let claim = match medium.claim() {
+            Ok(claim) => Some(claim),
+            // The lock of a private copy keeps writers out: the pages that are still the file's do not change.
+            Err(ClaimError::NotShared { access: Access::PrivateCopy }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        serve(medium, claim, header, (&owner, self.decay), started)
+    }
+
+    /// Creates a heap on a medium of zeros, which it has to itself.
+    ///
+    /// For a medium of which others have handles there is [`create_on_shared`](Self::create_on_shared).
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] for an option out of range or a medium shorter than [`heap_bytes`](Self::heap_bytes),
-    /// [`Error::NoSpace`] if the medium has no memory.
-    pub fn create_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+    /// [`Error::Medium`] for a mapping that isn't shared, [`Error::NoSpace`] if the medium has no memory.
+    pub fn create_on<M: Exclusive + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        self.create_on_medium(medium)
+    }
+
+    /// Opens the heap on a medium, which it has to itself.
+    ///
+    /// For a medium of which others have handles there is [`open_on_shared`](Self::open_on_shared).
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), but for those of files; [`Error::Medium`] for a mapping that isn't shared.
+    pub fn open_on<M: Exclusive + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        self.open_on_medium(medium)
+    }
+
+    pub(super) fn create_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        let claim = medium.claim()?;
         let header = self.header()?;
         let (len, needed) = (medium.region().len(), header.geometry.heap_bytes());
         if len < needed {
@@ -279,27 +332,25 @@ impl HeapOptions {
         }
         self.format(&medium, &header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, header, (&owner, self.decay), Instant::now())
+        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
     }
 
-    /// Opens the heap on a medium.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open), but for those of files.
-    pub fn open_on<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+    pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+        let claim = medium.claim()?;
         let header = read_header_of(&medium)?;
         self.check_layout(&header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, header, (&owner, self.decay), Instant::now())
+        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAHeap`], [`Error::Version`], [`Error::Io`]; damage is in the report.
+    /// [`Error::NotAHeap`], [`Error::Version`], [`Error::Io`], [`Error::Medium`] if a heap is served from it; damage is in
+    /// the report.
     pub fn check_on<M: Medium>(&self, medium: M) -> Result<CheckReport> {
+        let _claim = claim_if_shared(&medium)?;
         check::check_closed(read_header_of(&medium), medium)
     }
 
@@ -313,6 +364,7 @@ impl HeapOptions {
     ///
     /// None: what a crash leaves on the medium is to be salvaged again, and is not to be opened before.
     pub fn salvage_on<M: Medium + Clone>(&self, medium: &M) -> Result<SalvageReport> {
+        let _claim = claim_if_shared(medium)?;
         salvage::salvage(&read_header_of(medium)?, medium)
     }
 
@@ -438,26 +490,20 @@ pub struct TestGeometry {
     pub stripes: u32,
 }
 
-/// The areas of a heap of this geometry, in the order of their places; the data area is the last one.
-pub(super) fn areas(geometry: &Geometry) -> [(&'static str, Span); 10] {
-    let lanes = geometry.lane_span(0).start;
-    [
-        ("superblock", Span::new(0, PAGE_BYTES)),
-        ("superblock copy", Span::new(Geometry::second_superblock(), PAGE_BYTES)),
-        ("state", Span::new(Geometry::state(), PAGE_BYTES)),
-        ("log roots", Span::new(Geometry::log_roots().bytes(), PAGE_BYTES)),
-        ("root table", geometry.root_span()),
-        ("lane directory", geometry.directory_span()),
-        ("lanes", Span::new(lanes, geometry.book_span().start - lanes)),
-        ("book", geometry.book_span()),
-        ("descriptors", geometry.descriptor_span()),
-        ("data", geometry.data_span()),
-    ]
+/// Keeps a medium from being served while metadata on it is changed. Nothing of it is lent meanwhile, so that its bytes may
+/// be those of a file that others write.
+fn claim_if_shared<M: Medium>(m: &M) -> Result<Option<Claim>> {
+    match m.claim() {
+        Ok(claim) => Ok(Some(claim)),
+        Err(ClaimError::NotShared { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Recovers the heap on `medium` and marks it as open by `owner`.
 fn serve<M: Medium + 'static>(
     medium: M,
+    claim: Option<Claim>,
     header: Header,
     (owner, decay): (&OwnerImage, Duration),
     started: Instant,
@@ -473,7 +519,7 @@ fn serve<M: Medium + 'static>(
     state::set_owner(m, owner)?;
     state::set_clean(m, Clean::No)?;
     let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let core = Core::new(header, recovered, elapsed_ns);
+    let core = Core::new(header, recovered, elapsed_ns).claimed(claim);
     roots::protect(&core)?;
     Ok(Heap::new(core))
 }

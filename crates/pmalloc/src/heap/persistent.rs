@@ -8,8 +8,6 @@
 
 use std::any::TypeId;
 
-use pmalloc_persist::OnMedia;
-
 use super::{PCell, PPtr, Slot, VersionedCell, pcell::CellValue};
 
 /// Types of which a block can hold a value: plain, position-independent, valid whatever the bytes are.
@@ -360,7 +358,3 @@ unsafe impl<T: ?Sized + 'static> Persistent for PPtr<T> {
     const LAYOUT: LayoutHash = LayoutHash::of_primitive("pointer", size_of::<Self>());
     const SLOTS: SlotMap = SlotMap::None;
 }
-
-// SAFETY: a transparent `Word`. Slots of bytes only: what a typed slot owns is a value of its type, so none is made of a
-// place that may hold anything.
-unsafe impl OnMedia for Slot {}

@@ -3,7 +3,13 @@
 
 use pmalloc_persist::{Medium, Span};
 
-use super::{Persistent, core::Core, guard::Guard};
+use super::{
+    Persistent,
+    core::Core,
+    guard::Guard,
+    slot::{Slot, SlotCell},
+    versioned_cell::{CellImage, VersionedCell},
+};
 
 /// The bytes of a live block.
 ///
@@ -61,6 +67,30 @@ pub(super) fn with_reserved<T: Persistent, M: Medium, R>(
     look: impl FnOnce(&T) -> R,
 ) -> Option<R> {
     view(core, span).map(look)
+}
+
+/// The slot of bytes whose word is `cell`.
+///
+/// The caller knows that the word is used as a slot only: what it owns is shown as bytes.
+pub(super) fn slot(cell: &SlotCell) -> &Slot {
+    let place: *const Slot = core::ptr::from_ref(cell).cast();
+    // SAFETY: a `Slot` is a transparent `SlotCell`.
+    unsafe { &*place }
+}
+
+/// As [`slot`], for an array.
+pub(super) fn slots(cells: &[SlotCell]) -> &[Slot] {
+    // SAFETY: a `Slot` is a transparent `SlotCell`, and so is each of as many of them.
+    unsafe { core::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
+}
+
+/// The cell whose word is `image`.
+///
+/// The caller knows that the word is used as a cell only.
+pub(super) fn cell(image: &CellImage) -> &VersionedCell {
+    let place: *const VersionedCell = core::ptr::from_ref(image).cast();
+    // SAFETY: a `VersionedCell` is a transparent `CellImage`.
+    unsafe { &*place }
 }
 
 fn view<'a, T: Persistent, M: Medium>(core: &Core<M>, span: Span) -> Option<&'a T> {

@@ -14,6 +14,7 @@ use super::{
     root_entry::{self, Entry, RootInfo, Shape},
     session::{Access, Implicit, Session, SessionState},
     slot::{Slot, SlotCell},
+    versioned_cell::{CellImage, VersionedCell},
 };
 use crate::{
     error::{Error, Result},
@@ -49,7 +50,7 @@ impl<M: Medium + 'static> Heap<M> {
         }
         let shape = Shape { kind: RootKind::Slots, length: count, type_id: 0 };
         let root = obtain(core, &mut Implicit(core), name, shape, || zero)?;
-        Ok(core.medium().region().array(Offset::new(root.offset), count)?)
+        Ok(raw::slots(core.medium().region().array(Offset::<SlotCell>::new(root.offset), count)?))
     }
 
     /// The root `name` of `size_bytes` bytes, creating it zeroed if there is none.
@@ -94,6 +95,45 @@ impl<M: Medium + 'static> Heap<M> {
         }
         let shape = Shape { kind: RootKind::Bytes, length: size_bytes as u64, type_id };
         obtain(self.core(), &mut Implicit(self.core()), name, shape, || zero)
+    }
+
+    /// The versioned cell at byte `at_byte`, a multiple of 8, of a root of bytes.
+    ///
+    /// The cell lives as long as the heap: from now on until the heap is closed the root can't be removed. Its bytes are used
+    /// as cells only: what [`slot_at`](Heap::slot_at) makes of them is answered for there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RootMissing`] if `root` is no more, or not in this heap, [`Error::RootMismatch`] if it is not one of bytes;
+    /// [`Error::Invalid`] for a place that is misaligned or not inside, [`Error::Corrupted`], [`Error::Forked`],
+    /// [`Error::Io`].
+    ///
+    /// # Examples
+    ///
+    /// See [`VersionedCell`].
+    pub fn root_cell(&self, root: &RootInfo, at_byte: u64) -> Result<&VersionedCell> {
+        let core = self.core();
+        {
+            let _entered = core.enter()?;
+            let _roots = lock(&core.roots);
+            let found =
+                find(core, &root.name)?.root.filter(|(_, found)| found.offset == root.offset);
+            let missing = || Error::RootMissing { name: root.name.clone() };
+            let (index, found) = found.ok_or_else(missing)?;
+            if found.kind != RootKind::Bytes {
+                return Err(mismatch(&found, "bytes".into()));
+            }
+            if !at_byte.is_multiple_of(8) || at_byte.saturating_add(8) > found.size_bytes() {
+                let why =
+                    format!("byte {at_byte}; cells are 8 bytes, aligned to 8, inside the root");
+                return Err(Error::Invalid { what: "place of a cell", why });
+            }
+            check_block(core, &found)?;
+            if !core.root_blocks.hand_out(found.offset, index) {
+                return Err(Error::corrupted(found.offset, "two roots lie in one block"));
+            }
+        }
+        Ok(raw::cell(core.medium().at(Offset::<CellImage>::new(root.offset + at_byte))?))
     }
 
     /// The value of the root `name`, creating it with what `init` returns if there is none.

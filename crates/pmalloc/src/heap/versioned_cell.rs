@@ -1,50 +1,58 @@
 //! The versioned cell: a number in heap memory that changes together with slots.
 
+use std::fmt;
+
 use pmalloc_persist::{Medium, Word, on_media};
 
 use super::Heap;
 use crate::layout::cell::{CELL_VALUE_MAX, CellWord};
 
+/// A persistent number of 44 bits that is changed by publishes only, and owns nothing.
+///
+/// [`Publish::set`](super::Publish::set) changes it in one step with slots and other cells, [`Heap::set`] on its own.
+/// Eight bytes: the value below 20 bits that count the changes, so that recovery can tell whether a change is in place
+/// already. A plain word can't take part in a publish for want of them: redoing the publish could overwrite what the
+/// program stored later.
+///
+/// It stands in values of a program's types, or in a [root of bytes](Heap::root_cell). All zero bytes are a cell that holds
+/// zero; a value's own eight bytes, written with the contents of a new block, are a cell that holds it. From then on nothing
+/// but publishes may write there. A cell is no [`Slot`](super::Slot), though it is packed alike: no word may be used as
+/// both, and nothing on media tells them apart.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use std::alloc::Layout;
+/// use pmalloc::Heap;
+///
+/// let heap = Heap::create(dir.path().join("heap"))?;
+/// let slots = heap.slots("inbox", 1)?;
+/// let counts = heap.root_bytes("counts", 64, 0)?;
+/// let count = heap.root_cell(&counts, 0)?;
+///
+/// // The message is there if and only if it is counted.
+/// let mut message = heap.reserve(Layout::new::<[u8; 2]>())?;
+/// message.write(|bytes| bytes.copy_from_slice(b"hi"));
+/// let mut publish = heap.publish();
+/// publish.alloc(&slots[0], message);
+/// publish.set(count, count.load(&heap) + 1);
+/// publish.commit()?;
+/// assert_eq!(count.load(&heap), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[repr(transparent)]
+pub struct VersionedCell {
+    image: CellImage,
+}
+
 on_media! {
-    /// A persistent number of 44 bits that is changed by publishes only, and owns nothing.
-    ///
-    /// [`Publish::set`](super::Publish::set) changes it in one step with slots and other cells, [`Heap::set`] on its own.
-    /// Eight bytes: the value below 20 bits that count the changes, so that recovery can tell whether a change is in place
-    /// already. A plain word can't take part in a publish for want of them: redoing the publish could overwrite what the
-    /// program stored later.
-    ///
-    /// All zero bytes are a cell that holds zero; a value's own eight bytes, written with the contents of a new block, are
-    /// a cell that holds it. From then on nothing but publishes may write there. A cell is no [`Slot`](super::Slot),
-    /// though it is packed alike: no word may be used as both, and nothing on media tells them apart.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let dir = tempfile::tempdir()?;
-    /// use std::alloc::Layout;
-    /// use pmalloc::{Heap, VersionedCell, persist::{Medium, Offset}};
-    ///
-    /// let heap = Heap::create(dir.path().join("heap"))?;
-    /// let slots = heap.slots("inbox", 2)?;
-    /// heap.alloc_init(&slots[0], Layout::new::<u64>(), |count| count.fill(0))?;
-    /// let place = slots[0].pptr(&heap.pin());
-    /// let count: &VersionedCell = heap.medium().at(Offset::new(place.offset()))?;
-    ///
-    /// // The message is there if and only if it is counted.
-    /// let mut message = heap.reserve(Layout::new::<[u8; 2]>())?;
-    /// message.write(|bytes| bytes.copy_from_slice(b"hi"));
-    /// let mut publish = heap.publish();
-    /// publish.alloc(&slots[1], message);
-    /// publish.set(count, count.load(&heap) + 1);
-    /// publish.commit()?;
-    /// assert_eq!(count.load(&heap), 1);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub struct VersionedCell: 8 {
+    /// A cell as it lies on media.
+    pub(super) struct CellImage: 8 {
         /// Persistent: the packed word of the cell.
-        pub(super) word: Word,
+        word: Word,
     }
 }
 
@@ -56,7 +64,11 @@ impl VersionedCell {
     /// [`VALUE_MAX`](Self::VALUE_MAX).
     #[must_use]
     pub const fn new(value: u64) -> Option<Self> {
-        if value > Self::VALUE_MAX { None } else { Some(Self { word: Word::new(value) }) }
+        if value > Self::VALUE_MAX {
+            None
+        } else {
+            Some(Self { image: CellImage { word: Word::new(value) } })
+        }
     }
 
     /// The value. A change of another thread is decided, and so outlives a crash, before it is seen; the changes of one
@@ -72,13 +84,20 @@ impl VersionedCell {
 
     /// The cell's word.
     pub(super) fn read<M: Medium>(&self, m: &M) -> CellWord {
-        CellWord::from_bits(m.load(&self.word))
+        CellWord::from_bits(m.load(&self.image.word))
     }
 
     /// Stores the cell's word, without flushing.
     #[track_caller]
     pub(super) fn store<M: Medium>(&self, m: &M, value: CellWord) {
         // CRASH: the record that names the cell and this version is durable: recovery stores the same word.
-        m.store(&self.word, value.bits());
+        m.store(&self.image.word, value.bits());
+    }
+}
+
+impl fmt::Debug for VersionedCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value is not read here: only a medium may look at it.
+        f.write_str("VersionedCell")
     }
 }

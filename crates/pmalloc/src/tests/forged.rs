@@ -5,6 +5,7 @@
 //! again; then everything that the public interface offers is done to what opens. Values that stand elsewhere in the
 //! heap are the likeliest to be believed, so most are taken from there. `PMALLOC_FORGED` sets the number of heaps.
 
+use super::common::shared::Shared;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -315,7 +316,7 @@ fn try_one(image: &Image, m: &Arc<Anon>, seed: u64) {
     }
     // A heap of which a superblock is left can be salvaged, and opens then.
     if options().salvage_on(m).is_ok() {
-        let heap = options().open_on(Arc::clone(m)).expect("a salvaged heap opens");
+        let heap = options().open_shared(Arc::clone(m)).expect("a salvaged heap opens");
         assert_eq!(heap.check().expect("readable").problems, []);
     }
 }

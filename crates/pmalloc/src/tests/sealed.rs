@@ -3,6 +3,7 @@
 //! Method: the sealed parts of small heaps are found by reading them as recovery does; each of their bits is flipped in
 //! turn, and the heap is checked without being opened.
 
+use super::common::shared::Shared;
 use std::sync::Arc;
 
 use pmalloc_persist::{Anon, Medium, Offset, Span, Word};
@@ -200,7 +201,7 @@ fn a_closed_heap_with_a_record_in_flight_opens_and_is_reported() {
     let report = options().check_on(Arc::clone(&m)).expect("it can be served");
     assert!(report.problems.iter().any(|p| p.offset == ring), "{report:?}");
     // The check wiped the ring; what the record says was not done.
-    let heap = options().open_on(Arc::clone(&m)).expect("it can be served");
+    let heap = options().open_shared(Arc::clone(&m)).expect("it can be served");
     assert_eq!(super::common::contents(&heap).expect("undamaged"), image.contents);
 }
 
@@ -211,7 +212,7 @@ fn either_superblock_copy_serves_and_the_other_is_reported() {
     for place in superblock_places() {
         image.restore(&m);
         m.store(m.at(Offset::new(place + 16)).expect("inside"), 1);
-        let heap = options().open_on(Arc::clone(&m)).expect("served by the other copy");
+        let heap = options().open_shared(Arc::clone(&m)).expect("served by the other copy");
         let problems = heap.check().expect("readable").problems;
         assert_eq!(problems.iter().map(|problem| problem.offset).collect::<Vec<_>>(), [place]);
     }
@@ -220,7 +221,7 @@ fn either_superblock_copy_serves_and_the_other_is_reported() {
 #[test]
 fn a_damaged_root_hides_no_other_and_keeps_its_name_from_being_taken() {
     let m = Arc::new(Anon::new(image::heap_bytes()));
-    let heap = options().create_on(Arc::clone(&m)).expect("created");
+    let heap = options().create_shared(Arc::clone(&m)).expect("created");
     for name in ["first", "second"] {
         heap.slots(name, 8).expect("room");
     }
@@ -228,7 +229,7 @@ fn a_damaged_root_hides_no_other_and_keeps_its_name_from_being_taken() {
     let entry = Geometry::root_table().bytes();
     m.store(m.at(Offset::new(entry)).expect("inside"), 1);
 
-    let heap = options().open_on(Arc::clone(&m)).expect("it can be served");
+    let heap = options().open_shared(Arc::clone(&m)).expect("it can be served");
     assert_eq!(heap.slots("second", 8).expect("it is whole").len(), 8);
     for name in ["first", "third"] {
         let error = heap.slots(name, 8).expect_err("it may be the damaged one");

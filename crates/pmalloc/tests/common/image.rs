@@ -1,5 +1,6 @@
 //! Images of heaps: closed, and as crashes leave them.
 
+use super::shared::{Raw, Shared};
 use std::sync::Arc;
 
 use pmalloc::{
@@ -45,7 +46,7 @@ impl Image {
         let mut image = Self { name, words, arrays: Vec::new(), contents: 0 };
         let medium = Arc::new(Anon::new(heap_bytes()));
         image.restore(&medium);
-        let heap = options().open_on(Arc::clone(&medium)).expect("an undamaged image");
+        let heap = options().open_shared(Arc::clone(&medium)).expect("an undamaged image");
         for (name, count) in ROOTS {
             let slots = heap.slots(name, count).expect("an undamaged root");
             let first = medium.region().span_of(&slots[0]);
@@ -115,7 +116,7 @@ fn populate<M: Medium>(heap: &Heap<M>) -> (&[Slot], &[Slot]) {
 /// A heap that was closed.
 pub(crate) fn closed() -> Image {
     let medium = Arc::new(Anon::new(heap_bytes()));
-    let heap = options().create_on(Arc::clone(&medium)).expect("created");
+    let heap = options().create_shared(Arc::clone(&medium)).expect("created");
     populate(&heap);
     let log = heap.stats().expect("anonymous").log;
     assert!(log.fast_gc + log.slow_gc > 0, "{log:?}");
@@ -136,7 +137,7 @@ pub(crate) enum Interrupted {
 /// which stores after that are there.
 pub(crate) fn crashed(name: &'static str, interrupted: Interrupted, seed: Option<u64>) -> Image {
     let sim = Sim::new(SimOptions { len_bytes: heap_bytes(), domain: Domain::Word8 });
-    let heap = options().create_on(Tap::new(sim)).expect("created");
+    let heap = options().create_shared(Tap::new(sim)).expect("created");
     let (first, _) = populate(&heap);
     let is_large = |size: usize| size > 14 << 10;
     let full = |large: bool| {
@@ -154,12 +155,12 @@ pub(crate) fn crashed(name: &'static str, interrupted: Interrupted, seed: Option
         Interrupted::FreeSmall => (full(false), None),
         Interrupted::FreeLarge => (full(true), None),
     };
-    heap.medium().arm(1);
+    heap.raw().arm(1);
     match size {
         Some(size) => heap.alloc_to(slot, layout(size)).expect("there is room"),
         None => heap.free_from(slot).expect("it is full"),
     }
-    let state = heap.medium().take();
+    let state = heap.raw().take();
     let boot = match seed {
         None => state.oldest(),
         Some(0) => state.newest(),

@@ -5,9 +5,11 @@
 
 pub(crate) mod child;
 pub(crate) mod image;
+pub(crate) mod shared;
 pub(crate) mod tap;
 pub(crate) mod watchdog;
 
+use shared::{Raw, Shared};
 use std::{alloc::Layout, hint::black_box, sync::Arc};
 
 use pmalloc::{
@@ -72,7 +74,7 @@ pub(crate) enum Outcome {
 ///
 /// Whatever the bytes are, every call has to return. `contents` is what [`contents`] said before the damage.
 pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
-    let Ok(heap) = options().open_on(Arc::clone(m)) else { return Outcome::Refused };
+    let Ok(heap) = options().open_shared(Arc::clone(m)) else { return Outcome::Refused };
     let outcome = judge(&heap, contents);
     let mut found = outcome;
     for (name, count) in ROOTS {
@@ -85,7 +87,7 @@ pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
     black_box(heap.trim().is_ok());
     heap.close().expect("anonymous memory synchronizes");
     // What this session did to the damaged heap must open or be refused, too.
-    if let Ok(heap) = options().open_on(Arc::clone(m)) {
+    if let Ok(heap) = options().open_shared(Arc::clone(m)) {
         black_box(heap.check().is_ok());
         black_box(heap.roots().is_ok());
         for (name, _) in ROOTS {
@@ -101,7 +103,7 @@ fn judge(heap: &Heap<Arc<Anon>>, before: u64) -> Outcome {
     let blocks = heap.blocks();
     let apart = |pair: &[pmalloc::Block]| pair[0].offset + pair[0].usable_bytes <= pair[1].offset;
     assert!(blocks.windows(2).all(apart), "live blocks overlap");
-    let end = heap.medium().region().len();
+    let end = heap.raw().region().len();
     assert!(blocks.iter().all(|block| block.offset + block.usable_bytes <= end), "out of bounds");
     black_box(heap.stats().is_ok());
     match contents(heap) {

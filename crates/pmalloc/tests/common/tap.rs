@@ -1,5 +1,7 @@
 //! A simulated medium that keeps what a crash at chosen fences would leave, and that can be made to fail.
 
+#![allow(unsafe_code, reason = "a medium is trusted")]
+
 use std::{
     io,
     sync::{
@@ -10,7 +12,7 @@ use std::{
 };
 
 use pmalloc::persist::{
-    Medium, Region, Span, Word,
+    Claim, ClaimError, Medium, Region, Span, Word,
     sim::{CrashState, Sim},
 };
 
@@ -49,7 +51,8 @@ impl Tap {
     }
 }
 
-impl Medium for Tap {
+// SAFETY: all is passed on to the simulator, also by one that looks forked; 5. the simulator's claims.
+unsafe impl Medium for Tap {
     fn region(&self) -> &Region {
         self.sim.region()
     }
@@ -113,5 +116,8 @@ impl Medium for Tap {
     }
     fn now(&self) -> Duration {
         self.sim.now()
+    }
+    fn claim(&self) -> Result<Claim, ClaimError> {
+        self.sim.claim()
     }
 }

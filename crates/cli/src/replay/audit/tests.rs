@@ -3,6 +3,8 @@
 //! A thread does one large publish in its heap, whole, in part or not at all, or something is done to the heap afterwards;
 //! the journal is left as a kill would leave it.
 
+#![allow(unsafe_code, reason = "the stand damages a heap")]
+
 use pmalloc_persist::{Anon, Offset, Word};
 use tempfile::TempDir;
 
@@ -103,22 +105,27 @@ impl Stand {
         audit(&self.heap, &self.journal, &self.plan, MANNER, Stage::AfterKill).expect("an audit")
     }
 
+    fn medium(&self) -> &Plain {
+        // SAFETY: the stand stores to slots, which nobody sees as bytes, and opens no other heap on the file.
+        unsafe { self.heap.medium() }
+    }
+
     /// The slot's word, as it lies in the heap.
     fn word(&self, slot: SlotId) -> &Word {
         let (array, index) = slot.place();
         let len = array_len(0);
         assert_eq!(array, 0);
         let slots = self.heap.slots(&array_name(0), u64::from(len)).expect("made before");
-        let place = self.heap.medium().region().offset_of((&raw const slots[index]).cast());
-        self.heap.medium().at(Offset::new(place.expect("in the heap"))).expect("aligned")
+        let place = self.heap.offset_of((&raw const slots[index]).cast());
+        self.medium().at(Offset::new(place.expect("in the heap"))).expect("aligned")
     }
 
     fn load(&self, slot: SlotId) -> u64 {
-        self.heap.medium().load(self.word(slot))
+        self.medium().load(self.word(slot))
     }
 
     fn store(&self, slot: SlotId, word: u64) {
-        self.heap.medium().store(self.word(slot), word);
+        self.medium().store(self.word(slot), word);
     }
 
     /// Where the six blocks are, by the journal.

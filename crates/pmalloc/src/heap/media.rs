@@ -1,0 +1,131 @@
+//! What a heap tells of its medium: figures and places, and no way to its words. Volatile.
+
+use std::ptr::NonNull;
+
+use pmalloc_persist::{Counts, Event, MediaInfo, Medium, Observed, Observer, Span, Traced};
+
+use super::Heap;
+use crate::error::{Error, Result};
+
+impl<M: Medium + 'static> Heap<M> {
+    /// Where the heap lies, how long it is, and what a durable store survives there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("heap");
+    /// let heap = pmalloc::Heap::create(&path)?;
+    /// let media = heap.media();
+    /// assert_eq!(media.path, Some(path.as_path()));
+    /// assert!(media.durability.is_some() && !media.durability_is_forced);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn media(&self) -> MediaInfo<'_> {
+        self.core().medium().info()
+    }
+
+    /// Whether this process is a fork of the one that opened the heap, and so must not use it.
+    #[inline]
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        self.core().medium().forked()
+    }
+
+    /// The offset of the address `place`, or `None` if it lies outside the heap.
+    #[inline]
+    #[must_use]
+    pub fn offset_of(&self, place: *const u8) -> Option<u64> {
+        self.core().medium().region().offset_of(place)
+    }
+
+    /// The address of byte `offset`, or `None` behind the end of the heap. What lies there is another matter.
+    #[inline]
+    #[must_use]
+    pub fn address_of(&self, offset: u64) -> Option<NonNull<u8>> {
+        let m = self.core().medium();
+        if offset >= m.len() {
+            return None;
+        }
+        m.region().pointer(Span::new(offset, 1)).ok()
+    }
+
+    /// Memory that the heap occupies now, in bytes: blocks of its file times 512.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn occupied_bytes(&self) -> Result<u64> {
+        let bytes = self.core().medium().occupied_bytes();
+        bytes.map_err(Error::io("asking for the heap's size"))
+    }
+
+    /// Starts writing back what the program wrote to `span` by pointers of its own; [`fence`](Heap::fence) waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for bytes outside the heap, [`Error::Forked`], [`Error::Io`].
+    ///
+    /// # Crash consistency
+    ///
+    /// What was written is durable after the fence, and may be before, in any order.
+    pub fn flush(&self, span: Span) -> Result<()> {
+        let m = self.core().medium();
+        let _entered = self.core().enter()?;
+        if span.end() > m.len() {
+            let why = format!("{span:?}; the heap has {} bytes", m.len());
+            return Err(Error::Invalid { what: "span", why });
+        }
+        m.stored(span);
+        m.flush(span);
+        Ok(())
+    }
+
+    /// Waits until all that this thread flushed is durable.
+    pub fn fence(&self) {
+        self.core().medium().fence();
+    }
+}
+
+impl<M: Medium + 'static> Heap<Traced<M>> {
+    /// What was asked of the medium since the heap was opened or the counts were [reset](Heap::reset_counts).
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.core().medium().counts()
+    }
+
+    /// Counts from zero again, and forgets which lines were flushed.
+    pub fn reset_counts(&self) {
+        self.core().medium().reset();
+    }
+
+    /// Records every store, flush and fence from now on.
+    pub fn start_trace(&self) {
+        self.core().medium().start_trace();
+    }
+
+    /// Ends the recording and hands it out; empty if there was none.
+    #[must_use]
+    pub fn take_trace(&self) -> Vec<Event> {
+        self.core().medium().take_trace()
+    }
+}
+
+impl<M: Medium + 'static, O: Observer + 'static> Heap<Observed<M, O>> {
+    /// Who is told what is asked of the medium.
+    #[must_use]
+    pub fn observer(&self) -> &O {
+        self.core().medium().observer()
+    }
+}
+
+impl<M: Medium + 'static, O: Observer + 'static> Heap<Traced<Observed<M, O>>> {
+    /// Who is told what is asked of the medium.
+    #[must_use]
+    pub fn observer(&self) -> &O {
+        self.core().medium().inner().observer()
+    }
+}
