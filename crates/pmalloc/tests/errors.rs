@@ -25,7 +25,7 @@ use common::{
 use pmalloc::{
     Error, Heap, HeapOptions, Slot,
     persist::{
-        Access, Anon, DurabilityChoice, MapError, MapOptions, MediaFile, Medium,
+        Anon, DurabilityChoice, MapError, Medium,
         sim::{BackFault, Domain, Sim, SimOptions},
     },
 };
@@ -401,56 +401,6 @@ fn an_initialiser_that_panics_gives_its_block_back() {
     assert_eq!(heap.check().expect("readable").problems, []);
 }
 
-/// Two heaps over one memory would show bytes that the other one writes.
-#[test]
-fn a_medium_is_served_once() {
-    let m = Arc::new(Anon::new(image::heap_bytes()));
-    let heap = options().create_shared(Arc::clone(&m)).expect("created");
-    let slots = heap.slots("first", 24).expect("there is room");
-    heap.alloc_init(&slots[0], layout(100), fill(1)).expect("there is room");
-    heap.slots("second", 8).expect("there is room");
-    let before = common::contents(&heap).expect("undamaged");
-    let in_use = "in use by another heap of this process: close that one first";
-    assert_error!(options().open_shared(Arc::clone(&m)), Error::Medium(_), in_use);
-    assert_error!(options().create_shared(Arc::clone(&m)), Error::Medium(_), in_use);
-    assert_error!(options().check_on(Arc::clone(&m)), Error::Medium(_), in_use);
-    assert_error!(options().salvage_on(&m), Error::Medium(_), in_use);
-    assert_eq!(common::contents(&heap).expect("undamaged"), before);
-    heap.close().expect("closed");
-    let heap = options().open_shared(m).expect("nobody has it any more");
-    assert_eq!(common::contents(&heap).expect("undamaged"), before);
-}
-
-/// Whoever has the file open for writing changes the bytes of such a mapping.
-#[test]
-fn a_mapping_that_is_not_shared_is_not_served() {
-    let directory = directory();
-    let path = directory.path().join("heap");
-    let heap = options().create(&path).expect("created");
-    heap.sync().expect("synchronized");
-    let len = options().heap_bytes().expect("valid options");
-    let map = |access| {
-        let file = MediaFile::open(&path, access).expect("it is there");
-        file.map(&MapOptions::new(len)).expect("mapped")
-    };
-    let advice = "which can't be served: map it with shared access";
-    assert_error!(options().open_on(map(Access::ReadOnly)), Error::Medium(_), advice);
-    // A wrapper may bring any mapping.
-    let wrapped = options().create_with(directory.path().join("other"), |_| map(Access::ReadOnly));
-    assert_error!(wrapped, Error::Medium(_), advice);
-    let private = MediaFile::open(&path, Access::PrivateCopy).map(drop);
-    assert!(matches!(private, Err(MapError::InUse { .. })), "{private:?}");
-    heap.close().expect("closed");
-    assert_error!(options().open_on(map(Access::PrivateCopy)), Error::Medium(_), advice);
-
-    let heap = options().open_private_with(&path, |mapped| mapped).expect("a copy");
-    assert!(matches!(Heap::open(&path), Err(Error::Map(MapError::InUse { .. }))));
-    heap.slots("new", 8).expect("room");
-    heap.close().expect("closed");
-    let heap = options().open_on(map(Access::Shared)).expect("a heap");
-    assert_eq!(heap.roots().expect("whole"), [], "nothing of the copy reached the file");
-}
-
 #[test]
 fn a_heap_with_handles_is_not_closed() {
     let heap = small_heap();
@@ -617,7 +567,8 @@ fn recovering_on_a_full_file_system_may_be_tried_again() {
 
 #[test]
 fn every_declared_error_is_provoked_here() {
-    let (declared, here) = (include_str!("../src/error.rs"), include_str!("errors.rs"));
+    let declared = include_str!("../src/error.rs");
+    let here = concat!(include_str!("errors.rs"), include_str!("media.rs"));
     let body = declared.split("pub enum Error {").nth(1).expect("the declaration");
     let body = body.split("\n}\n").next().expect("its end");
     let variants: Vec<&str> = body
