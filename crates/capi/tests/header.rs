@@ -8,27 +8,7 @@ mod mirror;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use common::{Language, installed, succeed};
-
-fn header() -> String {
-    fs::read_to_string(installed().file("include/pmalloc.h")).expect("installed")
-}
-
-/// A text of C without its comments.
-fn without_comments(text: &str) -> String {
-    let mut parts = text.split("/*");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |code, part| code + part.split_once("*/").expect("a comment ends").1)
-}
-
-/// The functions that a text of C declares: words that an opening parenthesis follows.
-fn functions_in(code: &str) -> BTreeSet<&str> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let starts = code.match_indices("pma_").map(|(at, _)| at);
-    let whole = starts.filter(|at| !code[..*at].ends_with(is_word));
-    let words = whole.map(|at| code[at..].split_at(code[at..].find(|c| !is_word(c)).unwrap_or(0)));
-    words.filter(|(_, rest)| rest.starts_with('(')).map(|(name, _)| name).collect()
-}
+use common::{Language, functions_in, header, installed, succeed, without_comments};
 
 fn source_files() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

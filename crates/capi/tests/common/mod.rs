@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -75,6 +76,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A command that runs it.
     pub(crate) fn command(&self) -> Command {
         Command::new(&self.path)
@@ -168,4 +174,25 @@ pub(crate) fn succeed(command: &mut Command, input: &str) -> String {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{printed}{said}", output.status);
     printed.into_owned()
+}
+
+/// The header as it is installed.
+pub(crate) fn header() -> String {
+    fs::read_to_string(installed().file("include/pmalloc.h")).expect("installed")
+}
+
+/// A text of C without its comments.
+pub(crate) fn without_comments(text: &str) -> String {
+    let mut parts = text.split("/*");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |code, part| code + part.split_once("*/").expect("a comment ends").1)
+}
+
+/// The functions that a text of C declares: words that an opening parenthesis follows.
+pub(crate) fn functions_in(code: &str) -> BTreeSet<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = code.match_indices("pma_").map(|(at, _)| at);
+    let whole = starts.filter(|at| !code[..*at].ends_with(is_word));
+    let words = whole.map(|at| code[at..].split_at(code[at..].find(|c| !is_word(c)).unwrap_or(0)));
+    words.filter(|(_, rest)| rest.starts_with('(')).map(|(name, _)| name).collect()
 }
