@@ -164,7 +164,7 @@ mod tests {
         let path = || PathBuf::from("heap");
         for (error, code) in [
             (E::NotAHeap { why: "it is empty" }, Code::NotAHeap),
-            (E::Version { found: 9, supported: 1 }, Code::NotAHeap),
+            (E::Version { what: "format version", found: 9, supported: 1 }, Code::NotAHeap),
             (E::Map(MapError::InUse { path: path() }), Code::InUse),
             (E::Map(MapError::NotFound { path: path() }), Code::Error),
             (E::PowerLoss, Code::Inconsistent),

@@ -270,8 +270,16 @@ fn check_salvage_says_what_it_lost_and_leaves_a_heap_that_opens() {
     contents[..4096].copy_from_slice(&whole[..4096]);
     fs::write(&path, &contents).expect("writable");
     let report = run(&salvage).expect_code(3).json();
-    expect_keys(&report, &["ok", "problems", "blocks", "live_bytes", "ms", "repaired", "kept"]);
-    assert!(!report["problems"].as_array().expect("a list").is_empty());
+    let keys = ["ok", "problems", "blocks", "live_bytes", "ms", "repaired", "kept", "report"];
+    expect_keys(&report, &keys);
+    let lost = report["problems"].as_array().expect("a list");
+    assert!(!lost.is_empty());
+    // What was lost used to be told once: a script that salvaged again was told that all is well.
+    let again = run(&salvage).expect_code(3).json();
+    assert!(lost.iter().all(|problem| again["problems"].as_array().unwrap().contains(problem)));
+    assert_eq!(again["kept"], report["kept"]);
+    fs::remove_file(place.path("heap.salvaged")).expect("kept until it was read");
+    assert_eq!(run(&salvage).expect_code(0).json()["ok"], true);
     assert_eq!(run(&["check", str(&path), "--json"]).expect_code(0).json()["ok"], true);
     Heap::open(&path).expect("it opens").close().expect("closed");
 }
@@ -305,6 +313,7 @@ fn a_salvage_that_is_killed_leaves_the_damaged_heap_or_the_salvaged_one() {
             Heap::open(&copy).expect("it opens now").close().expect("closed");
             fs::remove_file(place.path("copy.damaged")).expect("kept");
         }
+        fs::remove_file(place.path("copy.salvaged")).expect("a salvage was made");
         fs::remove_file(&copy).expect("removed");
     }
     assert!(interrupted > 2, "{interrupted} were in time");

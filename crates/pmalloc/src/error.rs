@@ -118,15 +118,18 @@ pub enum Error {
         /// What was found.
         why: &'static str,
     },
-    /// The heap was written by a program with another format.
+    /// The heap was written by a program that knows more: by one with another format, or that uses what this one does not
+    /// know. Nothing is wrong with it, and it is never salvaged.
     #[error(
-        "the heap has format version {found}, this program knows version {supported}: open it with the \
-         program that wrote it"
+        "the heap has {what} {found}, and this program knows no other than {supported}: open it with the program that \
+         wrote it"
     )]
     Version {
-        /// The version found, or the first required feature that is not known.
+        /// What is not known: the format version, required features, the policy and the like.
+        what: &'static str,
+        /// The number found.
         found: u64,
-        /// The version that this program knows.
+        /// The largest number that this program knows.
         supported: u64,
     },
     /// The heap contradicts itself.
@@ -137,7 +140,7 @@ pub enum Error {
         /// Where.
         offset: u64,
         /// What is wrong there.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The machine lost power, or was reset, while a heap on a page-cache file was not synchronized.
     #[error(
@@ -229,18 +232,30 @@ impl Error {
     }
 
     /// An [`Error::Corrupted`].
-    pub(crate) fn corrupted(offset: u64, what: &'static str) -> Self {
-        Self::Corrupted { offset, what }
+    pub(crate) fn corrupted(offset: u64, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Corrupted { offset, what: what.into() }
+    }
+
+    /// An [`Error::Version`].
+    pub(crate) fn unknown(what: &'static str, found: u64, supported: u64) -> Self {
+        Self::Version { what, found, supported }
     }
 }
 
 /// One thing that is wrong with a heap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     /// Where, as a byte offset from the base of the heap.
     pub(crate) offset: u64,
     /// What.
-    pub(crate) what: &'static str,
+    pub(crate) what: Cow<'static, str>,
+}
+
+impl Finding {
+    /// What is wrong at byte `offset`.
+    pub(crate) fn new(offset: u64, what: impl Into<Cow<'static, str>>) -> Self {
+        Self { offset, what: what.into() }
+    }
 }
 
 /// What was wrong with a heap that is being salvaged.
@@ -254,13 +269,13 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// Notes something that was mended.
-    pub(crate) fn repaired(&mut self, offset: u64, what: &'static str) {
-        self.repaired.push(Finding { offset, what });
+    pub(crate) fn repaired(&mut self, offset: u64, what: impl Into<Cow<'static, str>>) {
+        self.repaired.push(Finding::new(offset, what));
     }
 
     /// Notes something that could not be kept.
-    pub(crate) fn lost(&mut self, offset: u64, what: &'static str) {
-        self.lost.push(Finding { offset, what });
+    pub(crate) fn lost(&mut self, offset: u64, what: impl Into<Cow<'static, str>>) {
+        self.lost.push(Finding::new(offset, what));
     }
 }
 

@@ -5,6 +5,8 @@
 pub(crate) mod common;
 #[cfg(not(shuttle))]
 mod forged;
+#[cfg(not(any(shuttle, miri)))]
+mod refusals;
 #[cfg(not(shuttle))]
 mod sealed;
 #[cfg(not(any(shuttle, miri)))]

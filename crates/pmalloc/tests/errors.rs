@@ -23,7 +23,7 @@ use common::{
     tap::Tap,
 };
 use pmalloc::{
-    Error, Heap, HeapOptions, Slot,
+    Error, Heap, HeapOptions, ProblemKind, Slot,
     persist::{
         Anon, DurabilityChoice, MapError, Medium,
         sim::{BackFault, Domain, Sim, SimOptions},
@@ -174,6 +174,8 @@ fn a_file_longer_than_its_heap_is_refused() {
     let file = fs::OpenOptions::new().write(true).open(&path).expect("opened");
     file.set_len(image::heap_bytes() + 4096).expect("extended");
     assert_error!(Heap::open(&path), Error::Map(MapError::BadReserve { .. }), "reserve");
+    let report = pmalloc::check_file(&path).expect("it can be read");
+    assert_eq!(report.problems.len(), 1, "{report:?}");
 }
 
 #[test]
@@ -192,11 +194,19 @@ fn heaps_of_other_programs_are_refused_by_name() {
         words[31] = checksum(&words[..31], at);
         write_words(&path, at, &words);
     }
-    assert_error!(Heap::open(&path), Error::Version { found: 4, supported: 0 }, "wrote it");
+    assert_error!(
+        Heap::open(&path),
+        Error::Version { what: "required features", found: 4, supported: 0 },
+        "wrote it"
+    );
     for (at, _) in copies {
         write_words(&path, at + 8, &[2]);
     }
-    assert_error!(Heap::open(&path), Error::Version { found: 2, supported: 1 }, "wrote it");
+    assert_error!(
+        Heap::open(&path),
+        Error::Version { what: "format version", found: 2, supported: 1 },
+        "wrote it"
+    );
     for (at, words) in copies {
         write_words(&path, at, &words);
         write_words(&path, at + 32, &[7]);
@@ -233,7 +243,9 @@ fn a_heap_that_lost_power_is_refused_until_it_is_known_to_be_whole() {
         let opened = Heap::open(&target);
         if is_refused {
             assert_error!(opened, Error::PowerLoss, "`pmalloc check` shows what is there");
-            assert!(pmalloc::check_file(&target).is_ok(), "check reads it all the same");
+            let report = pmalloc::check_file(&target).expect("check reads it all the same");
+            let kinds: Vec<_> = report.problems.iter().map(|problem| problem.kind).collect();
+            assert_eq!((kinds, report.blocks), (vec![ProblemKind::PowerLoss], 3));
         } else {
             opened.expect("a closed heap survives a power loss").close().expect("closed");
         }

@@ -31,6 +31,8 @@ struct Salvage {
     repaired: Vec<Problem>,
     /// Where the damaged file is.
     kept: Option<PathBuf>,
+    /// The file that keeps what was lost.
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,7 +82,11 @@ fn look(args: &CheckArgs) -> Result<Look, Failure> {
     }
     let report = pmalloc::salvage_file(&args.path).map_err(Failure::heap(&args.path))?;
     let repaired = report.repaired.into_iter().map(Problem::from).collect();
-    Ok((report.check, report.lost, Some(Salvage { repaired, kept: report.kept })))
+    Ok((
+        report.check,
+        report.lost,
+        Some(Salvage { repaired, kept: report.kept, report: report.report }),
+    ))
 }
 
 fn print(shown: &Shown) -> Result<(), Failure> {
@@ -95,6 +101,12 @@ fn print(shown: &Shown) -> Result<(), Failure> {
     print_text(&lines)?;
     if let Some(kept) = shown.salvage.as_ref().and_then(|salvage| salvage.kept.as_ref()) {
         print_text(&format!("the damaged heap is in {}\n", kept.display()))?;
+    }
+    if let Some(report) = shown.salvage.as_ref().and_then(|salvage| salvage.report.as_ref()) {
+        print_text(&format!(
+            "all this is kept in {}, and told again until that is removed\n",
+            report.display()
+        ))?;
     }
     print_rows(&[
         ("ok", if shown.ok { "yes" } else { "no" }.to_owned()),

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{self, FlockOperation, Mode, OFlags, Stat},
+    fs::{self, FlockOperation, Gid, Mode, OFlags, Stat, Uid},
     io::Errno,
 };
 
@@ -75,6 +75,11 @@ impl Draft {
 
     /// Gives the file its final name.
     ///
+    /// # Errors
+    ///
+    /// [`MapError::Published`] if the file has its name although something failed; after every other error the names are as
+    /// they were.
+    ///
     /// # Crash consistency
     ///
     /// After a crash the final name is free, or it is that of the file with all that was written before.
@@ -86,6 +91,18 @@ impl Draft {
         result
     }
 
+    /// Gives the file the owner, the group and the mode of the one that it replaces.
+    pub(super) fn adopt(&self, file: &OwnedFd, original: &Stat) -> Result<(), MapError> {
+        let error = |op| move |errno| MapError::of(op, self.place.path(), errno);
+        let own = fs::fstat(file).map_err(error("look at the copy of"))?;
+        if (own.st_uid, own.st_gid) != (original.st_uid, original.st_gid) {
+            let owner = (Uid::from_raw(original.st_uid), Gid::from_raw(original.st_gid));
+            fs::fchown(file, Some(owner.0), Some(owner.1))
+                .map_err(error("keep the owner and group of"))?;
+        }
+        fs::fchmod(file, Mode::from_raw_mode(original.st_mode)).map_err(error("keep the mode of"))
+    }
+
     fn try_publish(&self, file: &OwnedFd) -> Result<(), MapError> {
         // CRASH: up to the rename only the temporary name exists, and the next creation removes it.
         fs::fsync(file).map_err(|errno| MapError::of("write", self.place.path(), errno))?;
@@ -95,7 +112,25 @@ impl Draft {
         }
         // CRASH: from here on the file is complete under its final name, or still (until the directory is
         // written) under its temporary one.
-        self.place.sync()
+        self.place.sync().map_err(|errno| self.take_back(errno))
+    }
+
+    /// Gives up the final name, which could not be made durable.
+    fn take_back(&self, errno: Errno) -> MapError {
+        let path = self.place.path();
+        match self.place.take_back(self.kept.as_deref()) {
+            Ok(()) => MapError::of("write the directory of", path, errno),
+            Err(undo) => MapError::Published {
+                path: path.to_owned(),
+                name: if self.kept.is_some() {
+                    "that it replaced the old file"
+                } else {
+                    "its name"
+                },
+                source: errno.into(),
+                undo: undo.into(),
+            },
+        }
     }
 
     /// Sets the mode that the umask may have narrowed; it can't have widened it.
@@ -149,5 +184,118 @@ fn remove_left_over(place: &Place, name: &OsString) -> Result<(), MapError> {
     match place.stat(name)? {
         Some(named) if is_same(&own, &named) => place.remove(name),
         _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
+
+    use super::*;
+    use crate::{Access, MediaFile, map::place::faults};
+
+    /// The files of a directory, by name, with what is in them.
+    fn files(directory: &Path) -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(directory).expect("ours").map(|entry| {
+            let path = entry.expect("ours").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(path).expect("ours"))
+        });
+        let mut files: Vec<_> = entries.collect();
+        files.sort();
+        files
+    }
+
+    fn names(files: &[(&str, &str)]) -> Vec<(String, String)> {
+        files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect()
+    }
+
+    fn created(path: &Path) -> MediaFile {
+        let file = MediaFile::create(path).expect("a free name");
+        rustix::io::write(&file.file, b"new").expect("room");
+        file
+    }
+
+    /// A file, and one that is to replace it.
+    fn replacement(path: &Path) -> (MediaFile, MediaFile, PathBuf) {
+        std::fs::write(path, "old").expect("written");
+        std::fs::set_permissions(path, Permissions::from_mode(0o640)).expect("ours");
+        let kept = path.with_extension("damaged");
+        let original = MediaFile::open(path, Access::Shared).expect("free");
+        let copy = original.replacement(&kept, 3).expect("room");
+        rustix::io::pwrite(&copy.file, b"new", 0).expect("room");
+        (original, copy, kept)
+    }
+
+    /// A directory that could not be written used to be an error after which the file was there all the same.
+    #[test]
+    fn a_creation_that_reports_an_error_has_not_happened() {
+        for step in ["sync", "rename"] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let path = directory.path().join("heap");
+            let file = created(&path);
+            faults::plant(&[step]);
+            let error = file.publish().expect_err("it was made to fail");
+            faults::plant(&[]);
+            assert!(matches!(error, MapError::Io { .. }), "{error}");
+            drop(file);
+            assert_eq!(files(directory.path()), [], "{step}");
+            created(&path).publish().expect("it may be tried again");
+            assert_eq!(files(directory.path()), names(&[("heap", "new")]));
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_reports_an_error_has_not_happened() {
+        for step in ["sync", "rename"] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let path = directory.path().join("heap");
+            let (original, copy, _) = replacement(&path);
+            faults::plant(&[step]);
+            let error = copy.publish().expect_err("it was made to fail");
+            faults::plant(&[]);
+            assert!(matches!(error, MapError::Io { .. }), "{error}");
+            drop((original, copy));
+            assert_eq!(files(directory.path()), names(&[("heap", "old")]), "{step}");
+        }
+    }
+
+    #[test]
+    fn what_has_happened_and_can_not_be_undone_is_said() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, other) = (directory.path().join("heap"), directory.path().join("other"));
+        let (created, (original, copy, _)) = (created(&other), replacement(&path));
+        faults::plant(&["sync", "take back"]);
+        for file in [&created, &copy] {
+            let error = file.publish().expect_err("it was made to fail");
+            assert!(matches!(error, MapError::Published { .. }), "{error}");
+        }
+        faults::plant(&[]);
+        drop((created, original, copy));
+        let expected = [("heap", "new"), ("heap.damaged", "old"), ("other", "new")];
+        assert_eq!(files(directory.path()), names(&expected));
+    }
+
+    #[test]
+    fn a_replacement_keeps_the_mode_and_the_group() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("heap");
+        std::fs::write(&path, "old").expect("written");
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(&path, None, Some(1)).expect("root may");
+        } else {
+            println!("skipped a foreign group: that needs root");
+        }
+        let (original, copy, kept) = replacement(&path);
+        copy.publish().expect("a free name");
+        let looks = [&path, &kept].map(|path| {
+            let stat = fs::stat(path).expect("it is there");
+            (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)
+        });
+        assert_eq!(looks[0], looks[1]);
+        assert_eq!(looks[0].0, 0o640);
+        assert!(!is_root || looks[0].2 == 1);
+        drop((original, copy));
     }
 }

@@ -135,6 +135,21 @@ pub enum MapError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The file got its name, whole, but that can't be made durable, and the name could not be taken back either.
+    #[error(
+        "{} is there, and whole, but {name} can't be made durable ({source}) nor undone ({undo}), and a loss of power may \
+         take it back; check the device, and after such a loss what has this name", path.display()
+    )]
+    Published {
+        /// The file.
+        path: PathBuf,
+        /// What happened to names.
+        name: &'static str,
+        /// Why the directory can't be written.
+        source: io::Error,
+        /// Why the name was not taken back.
+        undo: io::Error,
+    },
     /// The system refused something else.
     #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
     Io {
@@ -241,6 +256,12 @@ mod tests {
                 path: path(),
                 reserve_len: 1 << 38,
                 source: Errno::NOMEM.into(),
+            },
+            MapError::Published {
+                path: path(),
+                name: "its name",
+                source: Errno::IO.into(),
+                undo: Errno::IO.into(),
             },
             MapError::of("map", &path(), Errno::NOMEM),
             MapError::of("create", &path(), Errno::NOSPC),

@@ -110,7 +110,7 @@ impl MediaFile {
         Ok(Self::new(file, path, Access::Shared, Some(draft)))
     }
 
-    /// Creates a copy of the first `len` bytes, with a temporary name. Publishing the copy gives it this file's path, and
+    /// Creates a copy of the first `len` bytes, with this file's owner, group and mode, and a temporary name. Publishing the copy gives it this file's path, and
     /// this file the name `kept` in the same directory.
     ///
     /// # Errors
@@ -122,7 +122,9 @@ impl MediaFile {
     ///
     /// Atomic: the path is that of this file or, once it is published, that of the copy.
     pub fn replacement(&self, kept: &Path, len: u64) -> Result<Self, MapError> {
-        let (file, draft) = Draft::replacing(&self.path, kept, &self.stat()?)?;
+        let original = self.stat()?;
+        let (file, draft) = Draft::replacing(&self.path, kept, &original)?;
+        draft.adopt(&file, &original)?;
         let copy = Self::new(file, &self.path, Access::Shared, Some(draft));
         let error = |source| MapError::of_system("copy", self.path.clone(), source);
         for span in self.data_spans().map_err(error)? {
@@ -176,7 +178,8 @@ impl MediaFile {
     /// # Errors
     ///
     /// [`MapError::Exists`] if something took the name meanwhile. On any error the temporary file is
-    /// removed, and the value is of no further use.
+    /// removed, and the value is of no further use; all names are as they were, but for [`MapError::Published`], which says
+    /// that the file has its name.
     ///
     /// # Panics
     ///

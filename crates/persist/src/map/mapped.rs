@@ -5,7 +5,7 @@
 //! [`back`](Medium::back) prevents by allocating blocks first. The bytes of a shared mapping are
 //! persistent; everything in the value itself is volatile.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use rustix::fs::{self, Stat};
 
@@ -72,7 +72,7 @@ pub struct Mapped {
     /// Volatile: held while the file grows, and while holes are filled by hand.
     growth: Mutex<()>,
     range: Reservation,
-    file: MediaFile,
+    file: Arc<MediaFile>,
 }
 
 impl MediaFile {
@@ -114,7 +114,7 @@ impl MediaFile {
             file_pages_len: file_len.next_multiple_of(system_page_bytes()),
             growth: Mutex::new(()),
             range,
-            file: self,
+            file: Arc::new(self),
         })
     }
 
@@ -226,9 +226,9 @@ impl Mapped {
         self.file.path()
     }
 
-    /// The open file.
+    /// The open file; its lock goes with the mapping and with whoever shares it.
     #[must_use]
-    pub fn file(&self) -> &MediaFile {
+    pub fn file(&self) -> &Arc<MediaFile> {
         &self.file
     }
 

@@ -86,7 +86,11 @@ impl Place {
     /// Gives the file `from` the final name, unless that is taken.
     pub(super) fn rename(&self, from: &OsStr) -> Result<(), MapError> {
         let directory = &self.directory;
-        match fs::renameat_with(directory, from, directory, &self.name, RenameFlags::NOREPLACE) {
+        let rename = || {
+            faults::at("rename")?;
+            fs::renameat_with(directory, from, directory, &self.name, RenameFlags::NOREPLACE)
+        };
+        match rename() {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => Err(MapError::Exists { path: self.path.clone() }),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_and_remove(from),
@@ -103,9 +107,34 @@ impl Place {
             Err(Errno::EXIST) => self.require_same(kept)?,
             Err(errno) => return Err(MapError::of("keep", &self.path, errno)),
         }
-        // CRASH: one rename: the final name is that of the old file, or of the new one.
-        fs::renameat(directory, from, directory, &self.name)
-            .map_err(|errno| MapError::of("publish", &self.path, errno))
+        let rename = || {
+            faults::at("rename")?;
+            // CRASH: one rename: the final name is that of the old file, or of the new one.
+            fs::renameat(directory, from, directory, &self.name)
+        };
+        rename().map_err(|errno| {
+            // The second name of the old file; if it stays, a replacement that starts over finds it.
+            let _ = fs::unlinkat(directory, kept, AtFlags::empty());
+            MapError::of("publish", &self.path, errno)
+        })
+    }
+
+    /// Takes the final name back from a file that got it by [`rename`](Self::rename) or [`replace`](Self::replace): gives it
+    /// to the file `kept` again, or to none.
+    ///
+    /// # Crash consistency
+    ///
+    /// None that is new: whether the names were durable is not known.
+    pub(super) fn take_back(&self, kept: Option<&OsStr>) -> Result<(), Errno> {
+        let directory = &self.directory;
+        faults::at("take back")?;
+        match kept {
+            None => fs::unlinkat(directory, &self.name, AtFlags::empty())?,
+            Some(kept) => fs::renameat(directory, kept, directory, &self.name)?,
+        }
+        // It could not be written a moment ago; what counts is what is seen now.
+        let _ = fs::fsync(directory);
+        Ok(())
     }
 
     /// The error if `name` is not another name of the file that has the final one.
@@ -122,20 +151,57 @@ impl Place {
         let directory = &self.directory;
         match fs::linkat(directory, from, directory, &self.name, AtFlags::empty()) {
             // CRASH: between the two steps the file has both names; the temporary one is removed by the
-            // next creation.
-            Ok(()) => self.remove(from),
+            // next creation, also if that can't be done now.
+            Ok(()) => {
+                let _ = self.remove(from);
+                Ok(())
+            }
             Err(Errno::EXIST) => Err(MapError::Exists { path: self.path.clone() }),
             Err(errno) => Err(MapError::of("publish", &self.path, errno)),
         }
     }
 
     /// Makes the names in the directory durable.
-    pub(super) fn sync(&self) -> Result<(), MapError> {
+    pub(super) fn sync(&self) -> Result<(), Errno> {
+        faults::at("sync")?;
         match fs::fsync(&self.directory) {
             // Some file systems have nothing to write for a directory and say so.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
-            Err(errno) => Err(MapError::of("write the directory of", &self.path, errno)),
+            Err(errno) => Err(errno),
         }
+    }
+}
+
+/// Steps that a test makes fail in this thread.
+#[cfg(test)]
+pub(super) mod faults {
+    use std::cell::RefCell;
+
+    use rustix::io::Errno;
+
+    thread_local! {
+        static FAILING: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Makes the steps fail from now on.
+    pub(crate) fn plant(steps: &[&'static str]) {
+        FAILING.with_borrow_mut(|failing| *failing = steps.to_vec());
+    }
+
+    /// The error of a step, if it is to fail.
+    pub(crate) fn at(step: &str) -> Result<(), Errno> {
+        FAILING.with_borrow(|failing| if failing.contains(&step) { Err(Errno::IO) } else { Ok(()) })
+    }
+}
+
+#[cfg(not(test))]
+mod faults {
+    use rustix::io::Errno;
+
+    #[allow(clippy::unnecessary_wraps, reason = "tests make steps fail")]
+    #[inline]
+    pub(super) const fn at(_step: &str) -> Result<(), Errno> {
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     Book, Extent, Held,
     chunk::{ChunkIndex, Link},
     log::Log,
+    salvage::require_known,
 };
 use crate::{
     Error, Result,
@@ -37,7 +38,8 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupted`] if the book is in a state that no crash leaves.
+    /// [`Error::Corrupted`] if the book is in a state that no crash leaves, [`Error::Version`] if a program that knows more
+    /// wrote it.
     pub(crate) fn replay<M: Medium>(m: &M, geometry: &Geometry) -> Result<(Self, Vec<Held>)> {
         let book = Self::new(geometry);
         if !book.area.lies_in(m) {
@@ -103,6 +105,7 @@ impl Book {
             // Behind the last word that is not zero, not behind the last entry: what is left of a torn one
             // must never mix with a new one.
             log.next = base + nth + 1;
+            require_known(words, place.bytes())?;
             match Entry::decode(words, place.bytes()) {
                 None if words.contains(&0) => log.chunks.holding_mut(base).torn += 1,
                 None => {

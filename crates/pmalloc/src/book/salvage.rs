@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, Findings, Result},
     layout::{
-        book::{Entry, EntryOp},
+        book::{ENTRY_OP_LAST, Entry, EntryOp},
         geometry::{Geometry, Page, PageRange},
         state::Clean,
     },
@@ -102,6 +102,22 @@ impl Book {
         all
     }
 
+    /// Sees that no entry, linked or not, names an operation that this program does not know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`].
+    pub(crate) fn require_known<M: Medium>(m: &M, geometry: &Geometry) -> Result<()> {
+        let area = Area::of(geometry);
+        for index in made_chunks(m, area) {
+            for nth in 0..area.entries() {
+                let place = area.place(index, nth);
+                require_known(area.load(m, place), place.bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes logs that hold `extents` and nothing else, over what is there.
     ///
     /// # Errors
@@ -130,6 +146,12 @@ impl Book {
         m.fence();
         Ok(())
     }
+}
+
+/// Refuses the sealed words at byte `place` if this program does not know their operation.
+pub(super) fn require_known(words: [u64; 4], place: u64) -> Result<()> {
+    let unknown = |op| Err(Error::unknown("log entries of operation", op, ENTRY_OP_LAST));
+    Entry::unknown_op(words, place).map_or(Ok(()), unknown)
 }
 
 /// How far an extent is to be believed, most first.

@@ -1,14 +1,19 @@
 //! Is a heap whole? Reads everything, changes nothing.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 
 use super::{
     blocks::Blocks,
     core::Core,
-    options,
+    options, owner,
+    refusal::{self, Power},
     root_entry::{self, Entry, RootInfo},
+    root_table,
     slot::SlotCell,
 };
 use crate::{
@@ -19,7 +24,6 @@ use crate::{
         superblock::{Header, SUPERBLOCK_WORDS},
     },
     recovery::{
-        recover,
         state::{self, OwnerFound},
         superblock_places,
     },
@@ -53,7 +57,7 @@ pub struct Problem {
 }
 
 /// Kinds of problems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProblemKind {
     /// Metadata does not match its checksum or contradicts other metadata.
@@ -69,6 +73,13 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    /// The kind that reports call `name`.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        [Self::Damaged, Self::Dangling, Self::SharedBlock, Self::PowerLoss, Self::Miscounted]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+
     /// A word for reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -92,33 +103,66 @@ impl ProblemKind {
 pub fn check_file(path: impl AsRef<Path>) -> Result<CheckReport> {
     let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
     let header = match options::read_header(&file) {
-        Err(Error::Corrupted { offset, what }) => return Ok(damaged(offset, what)),
+        Err(Error::Corrupted { offset, what }) => {
+            return Ok(unreadable(vec![Problem::damaged(offset, what)]));
+        }
         header => header?,
     };
-    let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
-    check_closed(Ok(header), mapped)
+    let bytes = header.geometry.heap_bytes();
+    let file_bytes = file.len()?;
+    let mapped = file.map(&MapOptions::new(bytes.max(file_bytes)))?;
+    let power = owner::power_of(&mapped)?;
+    let mut report = check_closed(Ok(header), mapped, Some(power))?;
+    if file_bytes > bytes {
+        let text = "the file is longer than the heap, and is not opened like this";
+        report.problems.push(Problem::damaged(bytes, text));
+    }
+    Ok(report)
 }
 
 /// Checks the heap on `medium`, whose superblock says `header`, without serving it.
-pub(super) fn check_closed<M: Medium>(header: Result<Header>, medium: M) -> Result<CheckReport> {
-    let checked = header.and_then(|header| {
-        let recovered = recover(medium, header.geometry)?;
-        check(&Core::new(header, recovered, 0))
+pub(super) fn check_closed<M: Medium>(
+    header: Result<Header>,
+    medium: M,
+    power: Option<Power>,
+) -> Result<CheckReport> {
+    let mut problems = Vec::new();
+    let admitted = header.and_then(|header| {
+        let mut note = |problem| {
+            problems.push(problem);
+            Ok(())
+        };
+        refusal::admit(medium, header, power, &mut note)
     });
-    match checked {
-        Err(Error::Corrupted { offset, what }) => Ok(damaged(offset, what)),
-        checked => checked,
+    match admitted.and_then(|core| look(&core, problems.clone())) {
+        Err(Error::Corrupted { offset, what }) => {
+            problems.push(Problem::damaged(offset, what));
+            Ok(unreadable(problems))
+        }
+        report => report,
     }
 }
 
-fn damaged(offset: u64, what: &'static str) -> CheckReport {
-    let problem = Problem { kind: ProblemKind::Damaged, offset, text: what.into() };
-    CheckReport { problems: vec![problem], blocks: 0, live_bytes: 0, unowned_blocks: 0 }
+/// The report on a heap that can't be read.
+fn unreadable(problems: Vec<Problem>) -> CheckReport {
+    CheckReport { problems, blocks: 0, live_bytes: 0, unowned_blocks: 0 }
 }
 
 /// Checks an open heap on which no operation runs.
 pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
-    let mut checker = Checker { core, problems: Vec::new(), owners: BTreeMap::new() };
+    let mut problems = Vec::new();
+    let mut note = |problem| {
+        problems.push(problem);
+        Ok(())
+    };
+    root_table::examine(core, &mut note)?;
+    look(core, problems)
+}
+
+/// Looks for what opening does without, in a heap that has the `problems` that it does not do without.
+fn look<M: Medium>(core: &Core<M>, problems: Vec<Problem>) -> Result<CheckReport> {
+    let told = problems.iter().map(|problem| (problem.kind, problem.offset)).collect();
+    let mut checker = Checker { core, problems, told, owners: BTreeMap::new() };
     let (mut blocks, mut live_bytes) = (0, 0);
     for block in Blocks::new(core) {
         blocks += 1;
@@ -127,7 +171,7 @@ pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
     }
     checker.check_superblocks()?;
     for found in &core.findings {
-        checker.report(ProblemKind::Damaged, found.offset, found.what.into());
+        checker.report(found.clone().into());
     }
     checker.check_roots()?;
     checker.check_slabs();
@@ -138,13 +182,17 @@ pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
 struct Checker<'a, M> {
     core: &'a Core<M>,
     problems: Vec<Problem>,
+    /// Which of them: each is told once.
+    told: HashSet<(ProblemKind, u64)>,
     /// Live blocks and the slot that owns each, as far as it was seen.
     owners: BTreeMap<u64, Option<u64>>,
 }
 
 impl<M: Medium> Checker<'_, M> {
-    fn report(&mut self, kind: ProblemKind, offset: u64, text: String) {
-        self.problems.push(Problem { kind, offset, text });
+    fn report(&mut self, problem: Problem) {
+        if self.told.insert((problem.kind, problem.offset)) {
+            self.problems.push(problem);
+        }
     }
 
     /// Opening needs one copy; the other must say the same.
@@ -159,22 +207,21 @@ impl<M: Medium> Checker<'_, M> {
             if copy.is_ok_and(|copy| copy == *header) || is_missing {
                 continue;
             }
-            let text = "a superblock copy is damaged; the heap is served by the other".into();
-            self.report(ProblemKind::Damaged, place, text);
+            let text = "a superblock copy is damaged; the heap is served by the other";
+            self.report(Problem::damaged(place, text));
         }
         Ok(())
     }
 
     fn check_roots(&mut self) -> Result<()> {
-        let geometry = self.core.header.geometry;
-        for index in 0..geometry.roots {
-            let entry = root_entry::at(self.core.medium(), &geometry, index)?;
-            match root_entry::read(self.core.medium(), entry) {
-                Ok(Entry::Pristine) => break,
+        let (m, geometry) = (self.core.medium(), self.core.header.geometry);
+        for index in 0..state::roots_used(m, &geometry)? {
+            let entry = root_entry::at(m, &geometry, index)?;
+            match root_entry::read(m, entry) {
                 Ok(Entry::Dead) => {}
                 Ok(Entry::Live(root)) => self.check_root(index, &root),
                 Err(Error::Corrupted { offset, what }) => {
-                    self.report(ProblemKind::Damaged, offset, what.into());
+                    self.report(Problem::damaged(offset, what));
                 }
                 Err(error) => return Err(error),
             }
@@ -187,8 +234,6 @@ impl<M: Medium> Checker<'_, M> {
         let place = entry.expect("the root table lies inside the heap").bytes();
         self.claim(place, root.offset);
         if self.core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
-            let text = format!("the root {:?} lies in no live block of its size", root.name);
-            self.report(ProblemKind::Dangling, place, text);
             return;
         }
         if root.kind != RootKind::Slots {
@@ -208,15 +253,11 @@ impl<M: Medium> Checker<'_, M> {
     /// Notes that the slot at byte `slot` owns the block at byte `block`.
     fn claim(&mut self, slot: u64, block: u64) {
         match self.owners.get_mut(&block) {
-            None => {
-                let text =
-                    format!("the slot at {slot:#x} owns {block:#x}, where no live block starts");
-                self.report(ProblemKind::Dangling, slot, text);
-            }
+            None => self.report(Problem::dangling(slot, block)),
             Some(owner @ None) => *owner = Some(slot),
             Some(Some(other)) => {
                 let text = format!("the slots at {other:#x} and {slot:#x} both own {block:#x}");
-                self.report(ProblemKind::SharedBlock, slot, text);
+                self.report(Problem { kind: ProblemKind::SharedBlock, offset: slot, text });
             }
         }
     }
@@ -234,7 +275,7 @@ impl<M: Medium> Checker<'_, M> {
         }
         for offset in wrong {
             let text = "a slab counts live blocks as free".into();
-            self.report(ProblemKind::Miscounted, offset, text);
+            self.report(Problem { kind: ProblemKind::Miscounted, offset, text });
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     gate::{self, Entered, Gate},
     guard::{Freed, Guards},
     root_blocks::RootBlocks,
+    root_table,
     session::SessionState,
     slot_locks::SlotLocks,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Core<M> {
     pub(super) roots: Mutex<()>,
     /// What opening took and did.
     pub(super) recovery: RecoveryFigures,
+    /// Volatile: whether the heap was not closed before it was opened, so that no checksum vouches for its live bits.
+    pub(super) was_left_open: bool,
     /// Volatile: damage that opening found and could do without.
     pub(super) findings: Vec<Finding>,
     /// Volatile: keeps other heaps off the memory; `None` for who lends nothing of it.
@@ -78,9 +81,9 @@ pub(super) struct RecoveryFigures {
 }
 
 impl<M: Medium> Core<M> {
-    /// A heap that was recovered and marked as open.
-    pub(super) fn new(header: Header, recovered: Recovered<M>, elapsed_ns: u64) -> Self {
-        let Recovered { space, arenas, lanes, replayed, torn, findings } = recovered;
+    /// A heap that was recovered.
+    pub(super) fn new(header: Header, recovered: Recovered<M>) -> Self {
+        let Recovered { space, arenas, lanes, replayed, torn, findings, clean } = recovered;
         // Relaxed: only uniqueness counts.
         let gate = Gate::new(space.medium.needs_sync());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +96,8 @@ impl<M: Medium> Core<M> {
             guards: Guards::new(),
             root_blocks: RootBlocks::new(),
             roots: Mutex::new(()),
-            recovery: RecoveryFigures { elapsed_ns, replayed, torn },
+            recovery: RecoveryFigures { elapsed_ns: 0, replayed, torn },
+            was_left_open: clean != Clean::Closed,
             findings,
             _claim: None,
             peak_bytes: AtomicU64::new(0),
@@ -207,7 +211,32 @@ impl<M: Medium> Core<M> {
         *closed = true;
         // Before all is written back: free pages need not be.
         self.space.extents.settle(self.medium());
+        self.seal()?;
         gate::write_back(self.medium(), Clean::Closed)
+    }
+
+    /// Writes the checks over what stands still while the heap is closed.
+    ///
+    /// # Crash consistency
+    ///
+    /// They count only when the clean flag says that the heap is closed, which is set behind the fence.
+    pub(super) fn seal(&self) -> Result<()> {
+        let mut sealed = root_table::seal(self);
+        for arena in &self.arenas {
+            arena.for_each_slab(|inventory| {
+                let slab = inventory.descriptor();
+                sealed = std::mem::replace(&mut sealed, Ok(())).and(slab.seal_bits(self.medium()));
+            });
+        }
+        // CRASH: as above. The checks are durable before the flag that makes them count.
+        self.medium().fence();
+        sealed
+    }
+
+    /// Whether a live block starts at byte `place`.
+    #[inline]
+    pub(super) fn is_live(&self, place: u64) -> bool {
+        self.space.target(place).is_ok()
     }
 
     /// Makes freed memory that no guard can see any more usable again.

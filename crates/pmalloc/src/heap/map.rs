@@ -95,7 +95,7 @@ pub fn map_file(path: impl AsRef<Path>) -> Result<HeapMap> {
     let data = file.data_spans().map_err(Error::io("asking where the file holds data"))?;
     let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
     let recovered = recover(mapped, header.geometry)?;
-    let mut map = map(&Core::new(header, recovered, 0));
+    let mut map = map(&Core::new(header, recovered));
     map.add_data(&data);
     Ok(map)
 }

@@ -15,13 +15,15 @@
 //! | [`pcell`] | a value of eight bytes that changes in place |
 //! | [`versioned_cell`] | a number that changes together with slots |
 //! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
-//! | [`roots`], [`root_entry`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
+//! | [`roots`], [`root_entry`], [`root_table`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
+//! | [`owner`] | who uses a heap |
+//! | [`refusal`] | what keeps a heap from being served: one list, for opening and for checking |
 //! | [`blocks`] | the live blocks, one after the other |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
 //! | [`media`] | what a heap tells of its medium |
 //! | [`recover`] | recovery for its own sake, and what it did |
-//! | [`salvage`] | a damaged heap made whole again, as far as that is possible |
+//! | [`salvage`], [`salvage_notes`] | a damaged heap made whole again, as far as that is possible; a file that keeps what was lost |
 //! | [`raw`] | blocks as bytes and as values; with [`persistent`] all unsafe code, but for |
 //! | [`entrusted`] | what is safe only by what the caller guarantees |
 
@@ -40,17 +42,21 @@ mod info;
 mod map;
 mod media;
 mod options;
+mod owner;
 mod pcell;
 mod persistent;
 mod pptr;
 mod publish;
 mod raw;
 mod recover;
+mod refusal;
 mod reserve;
 mod root_blocks;
 mod root_entry;
+mod root_table;
 mod roots;
 mod salvage;
+mod salvage_notes;
 mod session;
 mod slot;
 mod slot_locks;

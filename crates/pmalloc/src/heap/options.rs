@@ -8,11 +8,15 @@ use std::{
 
 use pmalloc_persist::{
     Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, MediaFile, Medium,
-    Offset, Span, Storage, Word, boot_id, has_addresses,
+    Offset, Span, Word, has_addresses,
 };
 
 use super::{
-    CheckReport, Heap, SalvageReport, check, core::Core, format, map::areas, roots, salvage,
+    CheckReport, Heap, SalvageReport, check, format,
+    map::areas,
+    owner::{owner_of, owner_on},
+    refusal::{self, Power},
+    roots, salvage,
 };
 use crate::{
     arena::Space,
@@ -26,8 +30,8 @@ use crate::{
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
     recovery::{
-        identify, recover,
-        state::{self, OwnerFound, OwnerImage, StateImage},
+        identify,
+        state::{self, OwnerFound, OwnerImage},
         superblock_places,
     },
 };
@@ -205,7 +209,8 @@ impl HeapOptions {
     ///
     /// # Crash consistency
     ///
-    /// Atomic: the file gets its name when the heap in it is whole and durable.
+    /// Atomic: the file gets its name when the heap in it is whole and durable. After an error nothing has this name, but
+    /// for [`MapError::Published`](pmalloc_persist::MapError::Published), which says that the heap is there.
     pub fn create(&self, path: impl AsRef<Path>) -> Result<Heap> {
         self.create_with(path, |mapped| mapped)
     }
@@ -226,10 +231,13 @@ impl HeapOptions {
         let owner = owner_of(&mapped)?;
         self.format(&mapped, &header)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
-        mapped.publish()?;
+        let file = std::sync::Arc::clone(mapped.file());
         let medium = wrap(mapped);
         let claim = medium.claim()?;
-        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
+        let heap = serve(medium, Some(claim), header, self.serving(&owner), Instant::now())?;
+        // Last, as what fails behind it would leave a heap although it was not created.
+        file.publish()?;
+        Ok(heap)
     }
 
     /// Opens the heap in the file at `path`, recovering it first if it was not closed.
@@ -263,11 +271,10 @@ impl HeapOptions {
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
-        let state = state::read(&mapped, &header.geometry)?;
-        check_power(&state, &owner, mapped.storage())?;
+        let power = Some(Power { boot: owner.boot, storage: mapped.storage() });
         let medium = wrap(mapped);
         let claim = medium.claim()?;
-        serve(medium, Some(claim), header, (&owner, self.decay), started)
+        serve(medium, Some(claim), header, Serving { power, ..self.serving(&owner) }, started)
     }
 
     /// Opens a copy of the heap in the file at `path` that only this process sees: nothing of what is done to it reaches the
@@ -289,6 +296,7 @@ impl HeapOptions {
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
+        let power = Some(Power { boot: owner.boot, storage: mapped.storage() });
         let medium = wrap(mapped);
         let claim = match medium.claim() {
             Ok(claim) => Some(claim),
@@ -296,7 +304,7 @@ impl HeapOptions {
             Err(ClaimError::NotShared { access: Access::PrivateCopy }) => None,
             Err(error) => return Err(error.into()),
         };
-        serve(medium, claim, header, (&owner, self.decay), started)
+        serve(medium, claim, header, Serving { power, ..self.serving(&owner) }, started)
     }
 
     /// Creates a heap on a medium of zeros, which it has to itself.
@@ -332,7 +340,7 @@ impl HeapOptions {
         }
         self.format(&medium, &header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
+        serve(medium, Some(claim), header, self.serving(&owner), Instant::now())
     }
 
     pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
@@ -340,7 +348,7 @@ impl HeapOptions {
         let header = read_header_of(&medium)?;
         self.check_layout(&header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, Some(claim), header, (&owner, self.decay), Instant::now())
+        serve(medium, Some(claim), header, self.serving(&owner), Instant::now())
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
@@ -351,7 +359,7 @@ impl HeapOptions {
     /// the report.
     pub fn check_on<M: Medium>(&self, medium: M) -> Result<CheckReport> {
         let _claim = claim_if_shared(&medium)?;
-        check::check_closed(read_header_of(&medium), medium)
+        check::check_closed(read_header_of(&medium), medium, None)
     }
 
     /// Salvages the heap on a medium that nobody serves: see [`salvage_file`](crate::salvage_file).
@@ -448,6 +456,11 @@ impl HeapOptions {
         if self.forced { options.unsafe_force_durability() } else { options }
     }
 
+    /// How a heap with these options is served by `owner`, where no power can have been lost.
+    fn serving<'a>(&self, owner: &'a OwnerImage) -> Serving<'a> {
+        Serving { owner, power: None, decay: self.decay }
+    }
+
     fn check_layout(&self, header: &Header) -> Result<()> {
         match &self.layout {
             Some(expected) if *expected != header.layout_name => {
@@ -500,27 +513,38 @@ fn claim_if_shared<M: Medium>(m: &M) -> Result<Option<Claim>> {
     }
 }
 
-/// Recovers the heap on `medium` and marks it as open by `owner`.
+/// How a heap is served.
+struct Serving<'a> {
+    /// Who serves it.
+    owner: &'a OwnerImage,
+    /// What tells whether it lost power.
+    power: Option<Power>,
+    /// How long free pages keep their memory.
+    decay: Duration,
+}
+
+/// Recovers the heap on `medium`, if nothing keeps it from being served, and marks it as open by `owner`.
 fn serve<M: Medium + 'static>(
     medium: M,
     claim: Option<Claim>,
     header: Header,
-    (owner, decay): (&OwnerImage, Duration),
+    serving: Serving<'_>,
     started: Instant,
 ) -> Result<Heap<M>> {
-    let mut recovered = recover(medium, header.geometry)?;
-    let Space { extents, medium: m, .. } = &mut recovered.space;
-    extents.keep(m, decay);
-    if state::read(m, &header.geometry)?.owner == OwnerFound::Never {
-        format::complete(m, &header)?;
+    let core = refusal::admit(medium, header, serving.power, &mut refusal::refuse)?;
+    let mut core = core.claimed(claim);
+    let Space { extents, medium, .. } = &mut core.space;
+    extents.keep(medium, serving.decay);
+    let m = core.medium();
+    if state::read(m, &core.header.geometry)?.owner == OwnerFound::Never {
+        format::complete(m, &core.header)?;
     }
     // CRASH: the owner is durable before the flag that makes it matter is cleared, and the flag before the
     // first record.
-    state::set_owner(m, owner)?;
+    state::set_owner(m, serving.owner)?;
     state::set_clean(m, Clean::No)?;
-    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let core = Core::new(header, recovered, elapsed_ns).claimed(claim);
     roots::protect(&core)?;
+    core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Ok(Heap::new(core))
 }
 
@@ -560,37 +584,4 @@ pub(super) fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
         return Err(Error::corrupted(0, "the heap is larger than its medium"));
     }
     Ok(header)
-}
-
-/// Who uses the heap in a file, for its owner record.
-fn owner_of(mapped: &Mapped) -> Result<OwnerImage> {
-    let boot = boot_id().map_err(Error::io("reading the boot id"))?;
-    let durability = u64::from(mapped.durability().is_power_safe());
-    Ok(OwnerImage { boot, durability, ..owner_on(mapped)? })
-}
-
-/// Who uses the heap on any medium.
-fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
-    let process = m.process().map_err(Error::io("reading this process's identity"))?;
-    let (pid, start_time) = (u64::from(process.pid), process.start_time);
-    Ok(OwnerImage { pid, start_time, ..OwnerImage::default() })
-}
-
-/// Whether the heap in a file is refused because it lost power.
-pub(super) fn lost_power(mapped: &Mapped, header: &Header) -> Result<bool> {
-    let owner = owner_of(mapped)?;
-    // A state page that can't be read is another matter.
-    let state = state::read(mapped, &header.geometry).ok();
-    Ok(state.is_some_and(|state| check_power(&state, &owner, mapped.storage()).is_err()))
-}
-
-/// Refuses a page-cache file that was being written when the machine went down: the kernel may have written any
-/// of its pages at any time.
-fn check_power(state: &StateImage, now: &OwnerImage, storage: Storage) -> Result<()> {
-    let was_open = state.clean == Clean::No;
-    let same_boot = state.owner.boot() == Some(now.boot);
-    if was_open && !same_boot && storage != Storage::Dax {
-        return Err(Error::PowerLoss);
-    }
-    Ok(())
 }

@@ -1,11 +1,11 @@
 //! Entries of the root table: where they are, and what stands in them.
 //!
-//! Persistent: a root exists if and only if the slot of its entry is full. Entries are used from the front; the first
-//! one that was never used ends every search.
+//! Persistent: a root exists if and only if the slot of its entry is full. Entries are used from the front; the state page
+//! says how many ever were, and no search goes beyond them.
 
 use std::fmt;
 
-use pmalloc_persist::{Medium, PAGE_BYTES, Span, Word};
+use pmalloc_persist::{Medium, Span, Word};
 
 use crate::{
     error::{Error, Result},
@@ -80,11 +80,9 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What an entry of the root table holds.
+/// What an entry of the root table that was used holds.
 pub(super) enum Entry {
-    /// Never used, nor any behind it.
-    Pristine,
-    /// Not in use.
+    /// Not in use any more.
     Dead,
     /// A root.
     Live(RootInfo),
@@ -104,26 +102,28 @@ pub(super) fn at<'m, M: Medium>(
     Ok(m.at(at.ok_or(Error::SlotForeign)?)?)
 }
 
-/// Reads an entry.
+/// Reads an entry that was used.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupted`] if its slot is full and the rest does not match its checksum: it was durable before.
+/// [`Error::Corrupted`] if its slot is full and the rest does not match its checksum, or if nothing stands in it: it was
+/// durable before. [`Error::Version`] for a kind that this program does not know.
 pub(super) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<Entry> {
     let slot = SlotWord::from_bits(m.load(&entry.slot));
     let place = m.region().span_of(entry).start;
     let Some(block) = slot.place() else {
-        let pristine = slot == SlotWord::default() && m.load(&entry.checksum) == 0;
-        return Ok(if pristine { Entry::Pristine } else { Entry::Dead });
+        let is_wiped = slot == SlotWord::default() && m.load(&entry.checksum) == 0;
+        let wiped = || Error::corrupted(place, "a root entry that was used is empty");
+        return if is_wiped { Err(wiped()) } else { Ok(Entry::Dead) };
     };
     let words = content(m, entry);
-    if m.load(&entry.checksum) != checksum(&words, place) {
+    if m.load(&entry.checksum) != entry_checksum(&words, place) {
         return Err(Error::corrupted(place, "a root does not match its checksum"));
     }
     let name = unpack_name(&words[..8])
         .ok_or_else(|| Error::corrupted(place, "a root's name is not a zero-padded string"))?;
     let kind = RootKind::from_code(words[8])
-        .ok_or_else(|| Error::corrupted(place, "a root is of no known kind"))?;
+        .ok_or_else(|| Error::unknown("roots of kind", words[8], RootKind::Typed.code()))?;
     Ok(Entry::Live(RootInfo { name, kind, length: words[9], type_id: words[10], offset: block }))
 }
 
@@ -138,13 +138,16 @@ fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {
     words
 }
 
-/// Backs the entry at `index` and the one behind it, which ends the search when this one is used.
-pub(super) fn back<M: Medium>(m: &M, geometry: &Geometry, index: u32) -> Result<()> {
+/// Bit 32 is set, so that an entry that was used is never all zero.
+fn entry_checksum(words: &[u64; 11], place: u64) -> u64 {
+    1 << 32 | checksum(words, place)
+}
+
+/// Gives the entry at `index` memory.
+pub(super) fn back<M: Medium>(m: &M, index: u32) -> Result<()> {
     let bytes = size_of::<RootEntry>() as u64;
     let start = Geometry::root_table().bytes() + u64::from(index) * bytes;
-    let end = (start + 2 * bytes).min(geometry.root_span().end());
-    debug_assert!(end.is_multiple_of(bytes) && PAGE_BYTES.is_multiple_of(bytes));
-    m.back(Span::new(start, end - start)).map_err(Error::backing("backing the root table"))
+    m.back(Span::new(start, bytes)).map_err(Error::backing("backing the root table"))
 }
 
 /// Writes all that a root needs but its slot.
@@ -159,13 +162,26 @@ pub(super) fn write<M: Medium>(m: &M, entry: &RootEntry, name: &str, shape: Shap
     words[8] = shape.kind.code();
     words[9] = shape.length;
     words[10] = shape.type_id;
+    write_words(m, entry, words);
+}
+
+/// Makes an entry one that was used and holds no root.
+///
+/// # Crash consistency
+///
+/// None: nobody may open the heap before this is done and durable.
+pub(super) fn write_dead<M: Medium>(m: &M, entry: &RootEntry) {
+    write_words(m, entry, [0; 11]);
+}
+
+fn write_words<M: Medium>(m: &M, entry: &RootEntry, words: [u64; 11]) {
     for (word, value) in entry.name.iter().zip(words) {
         m.store(word, value);
     }
     m.store(&entry.kind, words[8]);
     m.store(&entry.length, words[9]);
     m.store(&entry.layout_hash, words[10]);
-    m.store(&entry.checksum, checksum(&words, m.region().span_of(entry).start));
+    m.store(&entry.checksum, entry_checksum(&words, m.region().span_of(entry).start));
     // CRASH: see above.
     m.flush_of(entry);
 }

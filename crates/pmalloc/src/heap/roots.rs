@@ -12,6 +12,7 @@ use super::{
     core::Core,
     free, raw,
     root_entry::{self, Entry, RootInfo, Shape},
+    root_table,
     session::{Access, Implicit, Session, SessionState},
     slot::{Slot, SlotCell},
     versioned_cell::{CellImage, VersionedCell},
@@ -22,6 +23,7 @@ use crate::{
         root::{ROOT_NAME_MAX_BYTES, RootEntry, RootKind},
         slot::SlotWord,
     },
+    recovery::state,
 };
 
 /// Alignment of root blocks: they share no line with other blocks.
@@ -49,6 +51,7 @@ impl<M: Medium + 'static> Heap<M> {
             });
         }
         let shape = Shape { kind: RootKind::Slots, length: count, type_id: 0 };
+        let shape = (shape, SlotMap::None);
         let root = obtain(core, &mut Implicit(core), name, shape, || zero)?;
         Ok(raw::slots(core.medium().region().array(Offset::<SlotCell>::new(root.offset), count)?))
     }
@@ -94,7 +97,7 @@ impl<M: Medium + 'static> Heap<M> {
             });
         }
         let shape = Shape { kind: RootKind::Bytes, length: size_bytes as u64, type_id };
-        obtain(self.core(), &mut Implicit(self.core()), name, shape, || zero)
+        obtain(self.core(), &mut Implicit(self.core()), name, (shape, SlotMap::None), || zero)
     }
 
     /// The versioned cell at byte `at_byte`, a multiple of 8, of a root of bytes.
@@ -158,7 +161,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// See [`Persistent`].
     pub fn root<T: Persistent>(&self, name: &str, init: impl FnOnce() -> T) -> Result<&T> {
         let core = self.core();
-        let shape = typed_shape::<T>()?;
+        let shape = (typed_shape::<T>()?, T::SLOTS);
         let root = obtain(core, &mut Implicit(core), name, shape, || {
             let value = init();
             move |core: &Core<M>, span| raw::write(core, span, value)
@@ -205,10 +208,10 @@ impl<M: Medium + 'static> Heap<M> {
         let _roots = lock(&self.core().roots);
         let live = |(_, entry)| match entry {
             Ok(Entry::Live(root)) => Some(Ok(root)),
-            Ok(Entry::Dead | Entry::Pristine) => None,
+            Ok(Entry::Dead) => None,
             Err(error) => Some(Err(error)),
         };
-        entries(self.core()).filter_map(live).collect()
+        entries(self.core())?.filter_map(live).collect()
     }
 
     /// Removes the root `name` and frees its block; the name can be used again.
@@ -279,7 +282,7 @@ fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
     access: &mut impl Access<M>,
     name: &str,
-    shape: Shape,
+    shape: (Shape, SlotMap),
     prepare: impl FnOnce() -> W,
 ) -> Result<RootInfo> {
     check_name(name)?;
@@ -309,9 +312,17 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Sees that a root is what was asked for and lies where it can; one that is seen by reference is noted as such.
-fn admit<M: Medium>(core: &Core<M>, index: u32, root: RootInfo, wanted: Shape) -> Result<RootInfo> {
+fn admit<M: Medium>(
+    core: &Core<M>,
+    index: u32,
+    root: RootInfo,
+    (wanted, slots): (Shape, SlotMap),
+) -> Result<RootInfo> {
     check_shape(&root, wanted)?;
     check_block(core, &root)?;
+    if core.was_left_open && !core.root_blocks.is_handed_out(root.offset) {
+        check_slots(core, &root, slots)?;
+    }
     if root.kind != RootKind::Bytes && !core.root_blocks.hand_out(root.offset, index) {
         return Err(Error::corrupted(root.offset, "two roots lie in one block"));
     }
@@ -334,6 +345,23 @@ fn check_block<M: Medium>(core: &Core<M>, root: &RootInfo) -> Result<()> {
     Ok(())
 }
 
+/// Sees that each slot at one of the places `slots` in a typed root owns a live block, or none: after a crash nothing else
+/// tells whether a live bit is damaged. Those of root arrays were looked at when the heap was opened.
+fn check_slots<M: Medium>(core: &Core<M>, root: &RootInfo, slots: SlotMap) -> Result<()> {
+    let m = core.medium();
+    let mut dangling = None;
+    slots.any(0, &mut |at| {
+        let slot = root.offset + at as u64;
+        let block = m.at(Offset::new(slot)).ok().and_then(|cell: &SlotCell| cell.read(m).place());
+        dangling = block.filter(|block| !core.is_live(*block)).map(|_| slot);
+        dangling.is_some()
+    });
+    dangling.map_or(Ok(()), |slot| {
+        let what = format!("a slot of the root {:?} owns no live block", root.name);
+        Err(Error::corrupted(slot, what))
+    })
+}
+
 /// What a search of the root table found.
 struct Found {
     /// The root and the index of its entry.
@@ -350,31 +378,27 @@ struct Found {
 /// whatever stands before them.
 fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<Found> {
     let (mut free, mut damaged) = (None, None);
-    for (index, entry) in entries(core) {
+    for (index, entry) in entries(core)? {
         match entry {
             Ok(Entry::Live(root)) if root.name == name => {
                 return Ok(Found { root: Some((index, root)), free });
             }
             Ok(Entry::Live(_)) => {}
-            Ok(Entry::Dead | Entry::Pristine) => free = free.or(Some(index)),
+            Ok(Entry::Dead) => free = free.or(Some(index)),
             Err(error) => damaged = damaged.or(Some(error)),
         }
     }
+    let geometry = &core.header.geometry;
+    let next = state::roots_used(core.medium(), geometry)?;
+    let free = free.or((next < geometry.roots).then_some(next));
     damaged.map_or(Ok(Found { root: None, free }), Err)
 }
 
-/// The entries of the table with their indexes, up to the first one that was never used.
-fn entries<M: Medium>(core: &Core<M>) -> impl Iterator<Item = (u32, Result<Entry>)> {
-    let mut is_over = false;
-    (0..core.header.geometry.roots).map_while(move |index| {
-        if is_over {
-            return None;
-        }
-        let entry = root_entry::at(core.medium(), &core.header.geometry, index)
-            .and_then(|entry| root_entry::read(core.medium(), entry));
-        is_over = matches!(entry, Ok(Entry::Pristine));
-        Some((index, entry))
-    })
+/// The entries of the table that were ever used, with their indexes.
+fn entries<M: Medium>(core: &Core<M>) -> Result<impl Iterator<Item = (u32, Result<Entry>)>> {
+    let (m, geometry) = (core.medium(), &core.header.geometry);
+    let read = |index| root_entry::at(m, geometry, index).and_then(|at| root_entry::read(m, at));
+    Ok((0..state::roots_used(m, geometry)?).map(move |index| (index, read(index))))
 }
 
 /// What a root that is to be removed is held for.
@@ -451,7 +475,7 @@ fn check_unused<M: Medium>(core: &Core<M>, root: &RootInfo, removal: Removal) ->
 
 /// Sees that no other root lies in the block of the one at `index`, as a hostile table could have it.
 fn check_alone<M: Medium>(core: &Core<M>, index: u32, root: &RootInfo) -> Result<()> {
-    for (other, _) in entries(core).filter(|(other, _)| *other != index) {
+    for (other, _) in entries(core)?.filter(|(other, _)| *other != index) {
         let entry = root_entry::at(core.medium(), &core.header.geometry, other)?;
         if SlotWord::from_bits(core.medium().load(&entry.slot)).place() == Some(root.offset) {
             return Err(Error::corrupted(root.offset, "two roots lie in one block"));
@@ -462,12 +486,11 @@ fn check_alone<M: Medium>(core: &Core<M>, index: u32, root: &RootInfo) -> Result
 
 /// Notes the blocks of all roots, before a slot can name one of them.
 pub(super) fn protect<M: Medium>(core: &Core<M>) -> Result<()> {
-    for index in 0..core.header.geometry.roots {
-        let entry = root_entry::at(core.medium(), &core.header.geometry, index)?;
-        match SlotWord::from_bits(core.medium().load(&entry.slot)).place() {
-            Some(block) => core.root_blocks.insert(block),
-            None if matches!(root_entry::read(core.medium(), entry)?, Entry::Pristine) => break,
-            None => {}
+    let (m, geometry) = (core.medium(), &core.header.geometry);
+    for index in 0..state::roots_used(m, geometry)? {
+        let entry = root_entry::at(m, geometry, index)?;
+        if let Some(block) = SlotWord::from_bits(m.load(&entry.slot)).place() {
+            core.root_blocks.insert(block);
         }
     }
     Ok(())
@@ -478,7 +501,7 @@ fn find_or_create<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
     name: &str,
-    shape: Shape,
+    shape: (Shape, SlotMap),
     write: impl FnOnce(&Core<M>, Span),
 ) -> Result<RootInfo> {
     let _entered = core.enter()?;
@@ -486,7 +509,7 @@ fn find_or_create<M: Medium>(
     let Found { root, free } = find(core, name)?;
     let (index, root) = match root {
         Some(found) => found,
-        None => create(core, state, free, (name, shape), write)?,
+        None => create(core, state, free, (name, shape.0), write)?,
     };
     admit(core, index, root, shape)
 }
@@ -509,9 +532,20 @@ fn create<M: Medium>(
         what: "size of a root",
         why: format!("{shape}; that is more than an address space"),
     })?;
-    root_entry::back(m, geometry, index)?;
+    root_entry::back(m, index)?;
     let entry = root_entry::at(m, geometry, index)?;
+    let is_new = index == state::roots_used(m, geometry)?;
+    if is_new && root_table::is_misplaced(m, entry, true)? {
+        let place = m.region().span_of(entry).start;
+        return Err(Error::corrupted(place, "a root stands behind the last one of the table"));
+    }
     root_entry::write(m, entry, name, shape);
+    if is_new {
+        // CRASH: until here the entry is what comes next, whatever is in it. It is durable before it counts as used: of
+        // those that were used none is empty. That it counts is durable with the root's contents, before its slot is full.
+        m.fence();
+        state::set_roots_used(m, index + 1)?;
+    }
     let (slot, place) = slot_of(core, entry)?;
     alloc::alloc_root(core, state, (slot, place), layout, write)?;
     let offset = slot.read(m).place().ok_or(Error::SlotEmpty { slot: place })?;

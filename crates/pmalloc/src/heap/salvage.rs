@@ -2,7 +2,7 @@
 //! without inventing data.
 //!
 //! It works on a copy, which takes the file's name when it is whole and durable. The damaged file keeps its bytes under
-//! another name: who knows more about the data may make more of them.
+//! another name: who knows more about the data may make more of them. What was lost is written beside them before.
 
 use std::{
     ffi::OsString,
@@ -10,18 +10,18 @@ use std::{
     sync::Arc,
 };
 
-use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Span, Word};
+use pmalloc_persist::{Access, MapError, MapOptions, MediaFile, Medium, Offset, Span, Word};
 
 use super::{
     check::{self, CheckReport, Problem, ProblemKind},
     core::Core,
-    format, options,
+    format, options, owner, root_table,
+    salvage_notes::Notes,
 };
 use crate::{
     error::{Error, Finding, Findings, Result},
     lane,
     layout::{
-        geometry::Geometry,
         root::RootEntry,
         slot::SlotWord,
         state::Clean,
@@ -43,8 +43,10 @@ pub struct SalvageReport {
     pub repaired: Vec<Problem>,
     /// The heap as it is now. It opens, whatever problems remain.
     pub check: CheckReport,
-    /// Where the damaged file is now; `None` if nothing had to be done.
+    /// Where the damaged file is, of this salvage or of an earlier one; `None` if nothing had to be done.
     pub kept: Option<PathBuf>,
+    /// The file that keeps what was lost and repaired, of this salvage and of earlier ones, until somebody removes it.
+    pub report: Option<PathBuf>,
 }
 
 /// Makes the heap in the file at `path` openable again.
@@ -55,13 +57,15 @@ pub struct SalvageReport {
 /// of different moments may stand side by side.
 ///
 /// A whole heap is left alone. The damaged file is kept beside the salvaged one, with `.damaged` behind its name; that
-/// takes the space of a second heap.
+/// takes the space of a second heap. The salvaged file has its owner, group and mode. What was lost and repaired is kept in a
+/// text file with `.salvaged` behind the name of the heap: as long as it is there, every later call tells it again.
 ///
 /// # Errors
 ///
 /// [`Error::Map`] if the file can't be opened, is in use, or the name of the kept file is taken; [`Error::NotAHeap`],
-/// [`Error::Version`], [`Error::Corrupted`] if neither superblock copy says what heap this was; [`Error::NoSpace`] if there is no
-/// room for a copy. Nothing has changed then.
+/// [`Error::Version`] for what a program that knows more wrote; [`Error::Corrupted`] if neither superblock copy says what
+/// heap this was; [`Error::NoSpace`] if there is no room for a copy. Nothing has changed then, but for
+/// [`MapError::Published`](pmalloc_persist::MapError::Published), which says that the heap is salvaged.
 ///
 /// # Crash consistency
 ///
@@ -92,36 +96,55 @@ pub fn salvage_file(path: impl AsRef<Path>) -> Result<SalvageReport> {
     let (bytes, file_bytes) = (header.geometry.heap_bytes(), file.len()?);
     let look = MapOptions::new(bytes.max(file_bytes)).access(Access::PrivateCopy);
     let original = Arc::new(file.map(&look)?);
-    let lost_power = options::lost_power(&original, &header)?;
-    if !lost_power && file_bytes <= bytes {
-        let check = check::check_closed(Ok(header.clone()), Arc::clone(&original))?;
-        if check.problems.is_empty() {
-            return Ok(SalvageReport { lost: Vec::new(), repaired: Vec::new(), check, kept: None });
-        }
+    let power = Some(owner::power_of(&original)?);
+    let check = check::check_closed(Ok(header.clone()), Arc::clone(&original), power)?;
+    let notes = Notes::beside(path);
+    if check.problems.is_empty() && file_bytes <= bytes {
+        return told_again(path, &notes, check);
     }
-    let kept = kept_name(path);
+    let kept = beside(path, ".damaged");
     let copy = Arc::new(original.file().replacement(&kept, bytes)?.map(&MapOptions::new(bytes))?);
     let mut report = salvage(&header, &copy)?;
-    if lost_power {
-        let text =
-            "power was lost while the heap was written: contents may be of different moments";
-        let (kind, offset) = (ProblemKind::PowerLoss, Geometry::state());
-        report.lost.insert(0, Problem { kind, offset, text: text.into() });
-    }
+    let lost_power = check.problems.into_iter().find(|found| found.kind == ProblemKind::PowerLoss);
+    report.lost.splice(..0, lost_power);
     if file_bytes > bytes {
         let what = "bytes behind the end of the heap, which were no part of it";
-        report.repaired.push(Finding { offset: bytes, what }.into());
+        report.repaired.push(Problem::damaged(bytes, what));
     }
     copy.sync().map_err(Error::io("writing a salvaged heap"))?;
+    // CRASH: what was lost is durable before it is; a salvage that starts over notes the same again.
+    let before = notes.add(&report.lost, &report.repaired)?;
     // CRASH: the path still names the damaged file; then, by one rename, the salvaged one, which is durable.
-    copy.publish()?;
-    Ok(SalvageReport { kept: Some(kept), ..report })
+    if let Err(error) = copy.publish() {
+        if !matches!(error, MapError::Published { .. }) {
+            notes.restore(before);
+        }
+        return Err(error.into());
+    }
+    Ok(SalvageReport { kept: Some(kept), report: Some(notes.into_path()), ..report })
 }
 
-/// The name under which the damaged file at `path` is kept.
-fn kept_name(path: &Path) -> PathBuf {
+/// The report on a whole heap: what earlier salvages noted, if it was not removed since.
+fn told_again(path: &Path, notes: &Notes, check: CheckReport) -> Result<SalvageReport> {
+    let Some(noted) = notes.read()? else {
+        let none = Vec::new;
+        return Ok(SalvageReport {
+            lost: none(),
+            repaired: none(),
+            check,
+            kept: None,
+            report: None,
+        });
+    };
+    let kept = Some(beside(path, ".damaged")).filter(|kept| kept.exists());
+    let report = Some(notes.path().to_owned());
+    Ok(SalvageReport { lost: noted.lost, repaired: noted.repaired, check, kept, report })
+}
+
+/// The name of the heap at `path` with `suffix` behind it.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(".damaged");
+    name.push(suffix);
     name.into()
 }
 
@@ -132,8 +155,11 @@ pub(super) fn salvage<M: Medium + Clone>(header: &Header, m: &M) -> Result<Salva
     for span in [&format::fixed_spans(&geometry)[..], &[geometry.root_span()]].concat() {
         m.back(span).map_err(Error::backing("giving a salvaged heap memory"))?;
     }
+    recovery::require_known(m, &geometry)?;
+    root_table::require_known(m, &geometry, geometry.roots)?;
     mend_superblocks(m, header, &mut findings)?;
     recovery::salvage(m, &geometry, &mut findings)?;
+    root_table::mend(m, &geometry, &mut findings)?;
     let recovered = match recover(m.clone(), geometry) {
         // A record that no operation can have written: none of those in flight is believed then.
         Err(Error::Corrupted { offset, what }) => {
@@ -143,8 +169,8 @@ pub(super) fn salvage<M: Medium + Clone>(header: &Header, m: &M) -> Result<Salva
         }
         recovered => recovered?,
     };
-    let core = Core::new(header.clone(), recovered, 0);
-    findings.repaired.extend(&core.findings);
+    let core = Core::new(header.clone(), recovered);
+    findings.repaired.extend(core.findings.iter().cloned());
     let mut lost: Vec<Problem> = findings.lost.into_iter().map(Problem::from).collect();
     for _ in 0..ROUNDS {
         let emptied = empty_slots(&core)?;
@@ -153,10 +179,11 @@ pub(super) fn salvage<M: Medium + Clone>(header: &Header, m: &M) -> Result<Salva
         }
         lost.extend(emptied);
     }
+    core.seal()?;
     state::set_clean(m, Clean::Closed)?;
-    let check = check::check_closed(Ok(header.clone()), m.clone())?;
+    let check = check::check_closed(Ok(header.clone()), m.clone(), None)?;
     let repaired = findings.repaired.into_iter().map(Problem::from).collect();
-    Ok(SalvageReport { lost, repaired, check, kept: None })
+    Ok(SalvageReport { lost, repaired, check, kept: None, report: None })
 }
 
 /// Writes the superblock copies that do not say `header`.
@@ -201,6 +228,6 @@ fn empty_slots<M: Medium>(core: &Core<M>) -> Result<Vec<Problem>> {
 
 impl From<Finding> for Problem {
     fn from(Finding { offset, what }: Finding) -> Self {
-        Self { kind: ProblemKind::Damaged, offset, text: what.into() }
+        Self::damaged(offset, what)
     }
 }

@@ -7,12 +7,11 @@ use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, sync::Ordering};
 use super::{
     blocks::{Block, Blocks, grown_pages},
     core::Core,
-    options,
+    options, owner, refusal,
 };
 use crate::{
     error::{Error, Result},
     page_map::PageMap,
-    recovery::recover,
     slab::Kind,
 };
 
@@ -116,14 +115,12 @@ pub fn stats_file(path: impl AsRef<Path>) -> Result<Stats> {
     let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
     let header = options::read_header(&file)?;
     let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
-    if options::lost_power(&mapped, &header)? {
-        return Err(Error::PowerLoss);
-    }
+    let power = owner::power_of(&mapped)?;
     // Before anything is read: reading a hole may fill it.
     let heap_bytes = mapped.occupied_bytes().map_err(Error::io("asking for the heap's size"))?;
-    let recovered = recover(mapped, header.geometry)?;
-    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let stats = stats(&Core::new(header, recovered, elapsed_ns))?;
+    let mut core = refusal::admit(mapped, header, Some(power), &mut refusal::refuse)?;
+    core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let stats = stats(&core)?;
     Ok(Stats { heap_bytes, peak_heap_bytes: heap_bytes, ..stats })
 }
 

@@ -7,6 +7,9 @@ use super::sealed::checksum;
 /// Bytes of an entry.
 pub(crate) const ENTRY_BYTES: u64 = 32;
 
+/// The last operation that an entry can name.
+pub(crate) const ENTRY_OP_LAST: u64 = 3;
+
 /// Smallest chunk, in bytes: a header line and three lines of entries.
 pub(crate) const CHUNK_MIN_BYTES: u64 = 4 * LINE_BYTES;
 
@@ -105,9 +108,21 @@ impl Entry {
         [content[0], content[1], content[2], 1 << 32 | checksum(&content, place)]
     }
 
+    /// The operation in the words at byte `place`, with all that stands beside it, if they are sealed and
+    /// this program does not know it.
+    pub(crate) fn unknown_op(words: [u64; 4], place: u64) -> Option<u64> {
+        let (op, rest) = (words[1] & 0xff, words[1] >> 16);
+        let is_known = (1..=ENTRY_OP_LAST).contains(&op) && rest == 0;
+        (Self::is_sealed(words, place) && !is_known).then_some(words[1])
+    }
+
+    fn is_sealed(words: [u64; 4], place: u64) -> bool {
+        words[3] == 1 << 32 | checksum(&words[..3], place)
+    }
+
     /// The entry in the words at byte `place`, or `None` if they are torn, never written or senseless.
     pub(crate) fn decode(words: [u64; 4], place: u64) -> Option<Self> {
-        if words[3] != 1 << 32 | checksum(&words[..3], place) {
+        if !Self::is_sealed(words, place) {
             return None;
         }
         let op = match words[1] & 0xff {

@@ -17,7 +17,7 @@ on_media! {
         /// Persistent: what the program calls the type of a root of bytes, the layout hash of a typed one, zero for
         /// slots.
         pub(crate) layout_hash: Word,
-        /// Persistent: CRC-32C of the eleven words before.
+        /// Persistent: CRC-32C of the eleven words before, plus 2^32, so that it is never zero.
         pub(crate) checksum: Word,
         /// Persistent: the slot that owns the root's block.
         pub(crate) slot: Word,

@@ -45,6 +45,42 @@ pub(crate) fn checksum(words: &[u64], place: u64) -> u64 {
     u64::from(sum)
 }
 
+/// What is wrong with words and their check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flip {
+    /// Nothing: they match.
+    None,
+    /// One bit of the check: the words are right.
+    InCheck,
+    /// One bit of the word at this index, which was flipped back.
+    InWord(usize),
+    /// More than can be told.
+    More,
+}
+
+/// Finds the one bit that is wrong in `words` or in `found`, their check as [`checksum`] makes it, and flips that of a word
+/// back. `check` computes it.
+///
+/// Words and checksum make a codeword whose Hamming distance is at least four, up to 2^31 bits (Castagnoli, Braeuer and
+/// Herrmann 1993): one flipped bit is told from every other damage of up to two.
+pub(crate) fn undo_flip(words: &mut [u64], found: u64, check: impl Fn(&[u64]) -> u64) -> Flip {
+    match (found ^ check(words)).count_ones() {
+        0 => return Flip::None,
+        1 => return Flip::InCheck,
+        _ => {}
+    }
+    for at in 0..words.len() {
+        for bit in 0..u64::BITS {
+            words[at] ^= 1 << bit;
+            if check(words) == found {
+                return Flip::InWord(at);
+            }
+            words[at] ^= 1 << bit;
+        }
+    }
+    Flip::More
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,9 +18,11 @@ on_media! {
         /// Persistent: bytes of a block in the low half, tag above.
         pub(crate) class: Word,
         /// Persistent: morphing state; zero, no slab morphs in this version.
-        pub(crate) morph: [Word; 4],
+        pub(crate) morph: [Word; 3],
         /// Persistent: CRC-32C of the words before.
         pub(crate) checksum: Word,
+        /// Persistent: CRC-32C of the bitmap's words, plus 2^32. Counts if the heap is closed.
+        pub(crate) bits_check: Word,
     }
 }
 

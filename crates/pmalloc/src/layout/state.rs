@@ -23,8 +23,12 @@ on_media! {
         pub(crate) grown_line: [Word; 7],
         /// Persistent: who wrote to the heap last.
         pub(crate) owner: Owner,
+        /// Persistent: entries of the root table that were ever used, the first ones of it, sealed.
+        pub(crate) roots_used: Word,
+        /// Persistent: CRC-32C of the slots of these entries, plus 2^32. Counts if the heap is closed.
+        pub(crate) roots_check: Word,
         /// Unused, zero.
-        pub(crate) reserved: [Word; 8],
+        pub(crate) reserved: [Word; 6],
     }
 }
 

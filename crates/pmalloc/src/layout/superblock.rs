@@ -148,14 +148,19 @@ impl Header {
             return Err(Error::NotAHeap { why: "it does not begin with the magic word" });
         }
         if words[1] != FORMAT_VERSION {
-            return Err(Error::Version { found: words[1], supported: FORMAT_VERSION });
+            return Err(Error::unknown("format version", words[1], FORMAT_VERSION));
         }
         let damaged = |what| Error::corrupted(place, what);
         if words[SUPERBLOCK_WORDS - 1] != checksum(&words[..SUPERBLOCK_WORDS - 1], place) {
             return Err(damaged("a superblock does not match its checksum"));
         }
         if words[3] != 0 {
-            return Err(Error::Version { found: words[3], supported: 0 });
+            return Err(Error::unknown("required features", words[3], 0));
+        }
+        let model = Model::from_code(words[6])
+            .ok_or_else(|| Error::unknown("consistency model", words[6], Model::Log.code()))?;
+        if words[24] != NODES {
+            return Err(Error::unknown("number of memory nodes", words[24], NODES));
         }
         let small = |word: u64| u32::try_from(word).unwrap_or(u32::MAX);
         let geometry = Geometry {
@@ -168,14 +173,14 @@ impl Header {
             roots: small(words[22]),
             stripes: small(words[23]),
         };
-        if !geometry.is_valid() || words[24] != NODES {
+        if !geometry.is_valid() {
             return Err(damaged("a superblock has impossible sizes"));
         }
         let layout_name = unpack_name(&words[8..16])
             .ok_or_else(|| damaged("the layout name is not a zero-padded UTF-8 string"))?;
         Ok(Self {
             uuid: u128::from(words[4]) | u128::from(words[5]) << 64,
-            model: Model::from_code(words[6]).ok_or_else(|| damaged("the model is not known"))?,
+            model,
             created_s: words[7],
             layout_name,
             geometry,

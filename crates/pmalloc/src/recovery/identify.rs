@@ -17,12 +17,13 @@ pub(crate) const fn superblock_places() -> [u64; 2] {
 ///
 /// # Errors
 ///
-/// The first copy's error if neither is valid, but the second's if that one at least looks like a heap.
+/// The first copy's error if neither is valid, but the second's if that one at least looks like a heap, or like one that
+/// a newer program wrote.
 pub(crate) fn identify(copies: &[[u64; SUPERBLOCK_WORDS]; 2]) -> Result<Header> {
     let places = superblock_places();
     Header::decode(&copies[0], places[0]).or_else(|first| {
-        Header::decode(&copies[1], places[1]).map_err(|second| match first {
-            Error::NotAHeap { .. } => second,
+        Header::decode(&copies[1], places[1]).map_err(|second| match (&first, &second) {
+            (Error::NotAHeap { .. }, _) | (_, Error::Version { .. }) => second,
             _ => first,
         })
     })

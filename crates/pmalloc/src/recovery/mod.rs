@@ -23,13 +23,13 @@ use pmalloc_persist::Medium;
 
 use self::state::{OwnerFound, StateImage};
 pub(crate) use identify::{identify, superblock_places};
-pub(crate) use salvage::salvage;
+pub(crate) use salvage::{require_known, salvage};
 
 use crate::{
     arena::{Arena, Space},
     error::{Finding, Result},
     lane::{LaneImage, Lanes},
-    layout::geometry::Geometry,
+    layout::{geometry::Geometry, state::Clean},
 };
 
 /// A heap that is consistent and may be served.
@@ -47,6 +47,8 @@ pub(crate) struct Recovered<M> {
     pub(crate) torn: u64,
     /// Damage that recovery could do without, and may have overwritten.
     pub(crate) findings: Vec<Finding>,
+    /// How the heap was left.
+    pub(crate) clean: Clean,
 }
 
 /// Recovers the heap on `medium`, whose superblock said `geometry`.
@@ -67,14 +69,15 @@ pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recove
     let (space, arenas) =
         rebuild::rebuild(medium, geometry, &state, replayed.book, &replayed.held)?;
     let (records, torn) = (replayed.records, replayed.torn);
-    Ok(Recovered { space, arenas, lanes, replayed: records, torn, findings })
+    let clean = state.clean;
+    Ok(Recovered { space, arenas, lanes, replayed: records, torn, findings, clean })
 }
 
 fn findings(state: &StateImage, lanes: &[LaneImage]) -> Vec<Finding> {
     let owner = (state.owner == OwnerFound::Damaged)
-        .then(|| Finding { offset: state::owner_offset(), what: "the owner record is damaged" });
+        .then(|| Finding::new(state::owner_offset(), "the owner record is damaged"));
     let stray = lanes.iter().filter_map(|lane| lane.stray);
-    let stray = stray
-        .map(|offset| Finding { offset, what: "a heap that was closed has a record in flight" });
+    let stray =
+        stray.map(|offset| Finding::new(offset, "a heap that was closed has a record in flight"));
     owner.into_iter().chain(stray).collect()
 }

@@ -36,7 +36,7 @@ pub(super) fn rebuild<M: Medium>(
                 let slab = Descriptor::open(&medium, &geometry, extent.range)?;
                 let Kind { class, tag } = slab.kind();
                 page_map.set_slab(SlabUse { range: extent.range, class, log: log.code(), tag });
-                slabs[log.0 as usize].push(Inventory::read(&medium, slab)?);
+                slabs[log.0 as usize].push(Inventory::read(&medium, slab, state.clean)?);
             }
         }
     }

@@ -127,6 +127,8 @@ struct Replay<'a, M> {
     /// By first page.
     held: BTreeMap<Page, Held>,
     grown_pages: u64,
+    /// Entries of the root table that have a slot.
+    roots_used: u64,
     /// The extents that records in flight allocate or free, and their blocks, in address order: a group may name slots
     /// inside them.
     in_flight: Vec<(PageRange, u64)>,
@@ -161,6 +163,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             book,
             held,
             grown_pages,
+            roots_used: u64::from(state.roots_used),
             in_flight: Vec::new(),
             requests: Vec::new(),
             appends: Vec::new(),
@@ -287,7 +290,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             let table = self.geometry.root_span();
             let entry = size_of::<RootEntry>() as u64;
             table.start <= record.slot
-                && record.slot < table.start + u64::from(self.geometry.roots) * entry
+                && record.slot < table.start + self.roots_used * entry
                 && (record.slot - table.start) % entry
                     == std::mem::offset_of!(RootEntry, slot) as u64
         };

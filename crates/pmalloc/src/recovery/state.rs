@@ -7,7 +7,8 @@ use crate::{
     error::{Error, Findings, Result},
     layout::{
         geometry::Geometry,
-        sealed::{checksum, seal, unseal},
+        root::RootEntry,
+        sealed::{Flip, checksum, seal, undo_flip, unseal},
         state::{Clean, OWNER_IN_WORK, Owner, Policy, State},
     },
     size_class::SLAB_PAGES_MAX,
@@ -22,6 +23,8 @@ pub(crate) struct StateImage {
     pub(crate) policy: Policy,
     /// Pages of the data area that ever had memory.
     pub(crate) grown_pages: u32,
+    /// Entries of the root table that were ever used.
+    pub(crate) roots_used: u32,
     /// Who wrote last.
     pub(crate) owner: OwnerFound,
 }
@@ -99,10 +102,8 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
     let state = page(m)?;
     let damaged = |word: &Word, what| Error::corrupted(m.region().span_of(word).start, what);
     let value = |word: &Word, what| unseal(m.load(word)).ok_or_else(|| damaged(word, what));
-    let clean = Clean::from_code(value(&state.clean, "the clean flag is damaged")?)
-        .ok_or_else(|| damaged(&state.clean, "the clean flag is not known"))?;
-    let policy = Policy::from_code(value(&state.policy, "the policy is damaged")?)
-        .ok_or_else(|| damaged(&state.policy, "the policy is not known"))?;
+    let clean = known_clean(value(&state.clean, "the clean flag is damaged")?)?;
+    let policy = known_policy(value(&state.policy, "the policy is damaged")?)?;
     value(&state.durable_epoch, "the durable epoch is damaged")?;
     let grown = value(&state.grown_pages, "the grown length is damaged")?;
     let grown_pages = u32::try_from(grown)
@@ -112,7 +113,81 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
     if m.len() < geometry.data_span().start + grown * PAGE_BYTES {
         return Err(truncated());
     }
-    Ok(StateImage { clean, policy, grown_pages, owner: read_owner(m, &state.owner) })
+    let roots_used = roots_used(m, geometry)?;
+    Ok(StateImage { clean, policy, grown_pages, roots_used, owner: read_owner(m, &state.owner) })
+}
+
+/// The state with this number, or [`Error::Version`]: the word was sealed by a program that knows more.
+fn known_clean(code: u64) -> Result<Clean> {
+    Clean::from_code(code).ok_or_else(|| Error::unknown("clean flag", code, Clean::Synced.code()))
+}
+
+/// The policy with this number, or [`Error::Version`].
+fn known_policy(code: u64) -> Result<Policy> {
+    Policy::from_code(code).ok_or_else(|| Error::unknown("policy", code, Policy::Eager.code()))
+}
+
+/// Sees that whoever wrote a state page that may be damaged knew nothing that this program does not know.
+///
+/// # Errors
+///
+/// [`Error::Version`].
+pub(crate) fn require_known<M: Medium>(m: &M) -> Result<()> {
+    let state = page(m)?;
+    unseal(m.load(&state.clean)).map_or(Ok(()), |code| known_clean(code).map(drop))?;
+    unseal(m.load(&state.policy)).map_or(Ok(()), |code| known_policy(code).map(drop))
+}
+
+/// Entries of the root table that were ever used.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`] if the word that says it is damaged.
+pub(crate) fn roots_used<M: Medium>(m: &M, geometry: &Geometry) -> Result<u32> {
+    let word = &page(m)?.roots_used;
+    let used = unseal(m.load(word)).and_then(|used| u32::try_from(used).ok());
+    used.filter(|used| *used <= geometry.roots).ok_or_else(|| {
+        let place = m.region().span_of(word).start;
+        Error::corrupted(place, "the number of root entries in use is damaged")
+    })
+}
+
+/// Says that the first `used` entries of the root table were used, and flushes that, without fencing.
+pub(crate) fn set_roots_used<M: Medium>(m: &M, used: u32) -> Result<()> {
+    let word = &page(m)?.roots_used;
+    // CRASH: the new entry is durable, and no root yet: its slot is empty. The caller fences before it fills the slot.
+    m.store(word, seal(u64::from(used)));
+    m.flush_of(word);
+    Ok(())
+}
+
+/// Whether the slots of the root table are those of the last close.
+pub(crate) fn roots_check_matches<M: Medium>(m: &M, slots: &[u64]) -> Result<bool> {
+    Ok(m.load(&page(m)?.roots_check) == roots_check(slots))
+}
+
+/// As [`roots_check_matches`]; flips the one bit back that is wrong in `slots`, if it is one.
+pub(crate) fn undo_flip_of_roots<M: Medium>(m: &M, slots: &mut [u64]) -> Result<Flip> {
+    Ok(undo_flip(slots, m.load(&page(m)?.roots_check), roots_check))
+}
+
+/// Notes the slots of the root table in a heap that is being closed, and flushes that, without fencing.
+pub(crate) fn set_roots_check<M: Medium>(m: &M, slots: &[u64]) -> Result<()> {
+    let word = &page(m)?.roots_check;
+    // CRASH: it counts only when the heap is closed, and the caller fences before it says so.
+    m.store(word, roots_check(slots));
+    m.flush_of(word);
+    Ok(())
+}
+
+/// Bit 32 is set, so that a word never written is no check.
+fn roots_check(slots: &[u64]) -> u64 {
+    1 << 32 | checksum(slots, Geometry::root_table().bytes())
+}
+
+/// Where the check of the root table stands.
+pub(crate) fn roots_check_offset() -> u64 {
+    Geometry::state() + std::mem::offset_of!(State, roots_check) as u64
 }
 
 /// Makes every word of a damaged state page one that [`read`] accepts, and the file as long as it says.
@@ -130,6 +205,7 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     let is_clean = |value| Clean::from_code(value).is_some();
     let is_policy = |value| Policy::from_code(value).is_some();
     let is_grown = |pages| pages <= geometry.data_pages();
+    let is_used = |used| used <= u64::from(geometry.roots);
     let what = "the clean flag, which says whether operations were in flight";
     mend_word(m, &state.clean, is_clean, Clean::No.code(), |at| findings.lost(at, what));
     let what = "the policy: there is only one";
@@ -138,6 +214,9 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     mend_word(m, &state.durable_epoch, |_| true, 0, |at| findings.repaired(at, what));
     let what = "the grown length: all that the file holds";
     mend_word(m, &state.grown_pages, is_grown, reached, |at| findings.repaired(at, what));
+    let what = "the number of root entries in use: as many as hold something";
+    let used = entries_in_sight(m, geometry)?;
+    mend_word(m, &state.roots_used, is_used, used, |at| findings.repaired(at, what));
     if read_owner(m, &state.owner) == OwnerFound::Damaged {
         for word in owner_words(&state.owner).into_iter().chain([&state.owner.checksum]) {
             m.store(word, 0);
@@ -153,6 +232,13 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     let end = geometry.data_span().start + grown * PAGE_BYTES;
     let last = Span::new(end - 1, 1);
     m.back(last).map_err(Error::backing("giving a salvaged heap its length"))
+}
+
+/// Entries of the root table up to the last one that holds anything.
+fn entries_in_sight<M: Medium>(m: &M, geometry: &Geometry) -> Result<u64> {
+    let entries = m.region().array::<RootEntry>(Geometry::root_table(), geometry.roots.into())?;
+    let is_used = |entry: &RootEntry| m.load(&entry.checksum) != 0 || m.load(&entry.slot) != 0;
+    Ok(entries.iter().rposition(is_used).map_or(0, |last| last as u64 + 1))
 }
 
 /// Stores `value` into a sealed word whose value is damaged or not `valid`, and says where to `note`.
@@ -202,6 +288,8 @@ pub(crate) fn format<M: Medium>(m: &M, policy: Policy) -> Result<()> {
     m.store(&state.durable_epoch, seal(0));
     m.store(&state.policy, seal(policy.code()));
     m.store(&state.grown_pages, seal(0));
+    m.store(&state.roots_used, seal(0));
+    m.store(&state.roots_check, roots_check(&[]));
     // CRASH: the superblock is not written yet: there is no heap.
     m.flush_of(state);
     Ok(())

@@ -13,8 +13,12 @@ use crate::{
         sealed::checksum,
         slab::{SLAB_MAGIC, SlabHeader},
     },
-    size_class::{SLAB_PAGES_MAX, SLAB_PAGES_MIN, SizeClass},
+    size_class::{BLOCK_MAX_BYTES, SLAB_PAGES_MAX, SLAB_PAGES_MIN, SizeClass},
 };
+
+/// Words of the largest bitmap: all lines of a descriptor but its header.
+pub(super) const BITMAP_WORDS_MAX: usize =
+    (SLAB_PAGES_MAX as usize - 1) * (LINE_BITS / u64::BITS) as usize;
 
 /// Where a slab and its descriptor are, and how its blocks map to bits.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +80,7 @@ impl Descriptor {
     /// # Errors
     ///
     /// [`Error::Corrupted`] if no slab can have this range, or the header is not that of a slab in it: the header
-    /// is durable before the log names the slab.
+    /// is durable before the log names the slab. [`Error::Version`] if a program that knows more wrote it.
     pub(crate) fn open<M: Medium>(m: &M, geometry: &Geometry, range: PageRange) -> Result<Self> {
         let lines = geometry.descriptor_of(range).start;
         let damaged = |what| Error::corrupted(lines, what);
@@ -90,10 +94,15 @@ impl Descriptor {
             return Err(damaged("a slab header is damaged"));
         }
         let class_word = m.load(&header.class);
-        let class = SizeClass::from_block_bytes(class_word & 0xffff_ffff)
-            .ok_or_else(|| damaged("a slab has blocks of no known size"))?;
-        let tag =
-            u8::try_from(class_word >> 32).map_err(|_| damaged("a slab has an unknown tag"))?;
+        // What is sealed and not known was written by a program that knows more.
+        if let Some(morph) = header.morph.iter().map(|word| m.load(word)).find(|word| *word != 0) {
+            return Err(Error::unknown("slabs with morphing state", morph, 0));
+        }
+        let block_bytes = class_word & 0xffff_ffff;
+        let class = SizeClass::from_block_bytes(block_bytes)
+            .ok_or_else(|| Error::unknown("slabs with blocks of", block_bytes, BLOCK_MAX_BYTES))?;
+        let tag = u8::try_from(class_word >> 32)
+            .map_err(|_| Error::unknown("slabs with tag", class_word >> 32, u8::MAX.into()))?;
         let slab = Self::new((&geometry.data_map(), geometry.stripes), range, Kind { class, tag });
         if m.load(&header.extent) != slab.extent_word() {
             return Err(damaged("a slab header belongs to another extent"));
@@ -104,13 +113,16 @@ impl Descriptor {
         Ok(slab)
     }
 
-    /// The slab whose header stands in the descriptor of `page`, if one is whole there; its pages may lie behind the end
-    /// of the heap.
-    pub(crate) fn find<M: Medium>(m: &M, geometry: &Geometry, page: Page) -> Option<Self> {
+    /// The slab whose header stands in the descriptor of `page`; its pages may lie behind the end of the heap.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), if none is whole there.
+    pub(crate) fn find<M: Medium>(m: &M, geometry: &Geometry, page: Page) -> Result<Self> {
         let start = geometry.descriptor_of(PageRange::new(page, 1)).start;
-        let header: &SlabHeader = m.at(Offset::new(start)).ok()?;
-        let pages = u32::try_from(m.load(&header.extent) >> 32).ok()?;
-        Self::open(m, geometry, PageRange::new(page, pages)).ok()
+        let header: &SlabHeader = m.at(Offset::new(start))?;
+        let pages = u32::try_from(m.load(&header.extent) >> 32).expect("half a word");
+        Self::open(m, geometry, PageRange::new(page, pages))
     }
 
     /// The pages of the slab.
@@ -167,7 +179,32 @@ impl Descriptor {
     /// The words of the bitmap, in media order.
     pub(crate) fn bitmap<'m, M: Medium>(&self, m: &'m M) -> Result<&'m [Word]> {
         let words = u64::from(self.interleave.lines(self.blocks())) * u64::from(LINE_BITS / 64);
-        Ok(m.region().array(Offset::new(self.lines + LINE_BYTES), words)?)
+        Ok(m.region().array(Offset::new(self.bitmap_offset()), words)?)
+    }
+
+    /// Byte offset of the bitmap.
+    pub(super) fn bitmap_offset(&self) -> u64 {
+        self.lines + LINE_BYTES
+    }
+
+    /// The check over the bitmap as it is.
+    pub(super) fn bits_check_now<M: Medium>(&self, m: &M) -> Result<u64> {
+        let mut words = [0; BITMAP_WORDS_MAX];
+        let bits = self.bitmap(m)?;
+        for (word, bits) in words.iter_mut().zip(bits) {
+            *word = m.load(bits);
+        }
+        Ok(self.bits_check_of(&words[..bits.len()]))
+    }
+
+    /// The check over a bitmap with these words. Bit 32 is set, so that a word never written is no check.
+    pub(super) fn bits_check_of(&self, words: &[u64]) -> u64 {
+        1 << 32 | checksum(words, self.bitmap_offset())
+    }
+
+    /// The check that the last close wrote.
+    pub(super) fn bits_check<'m, M: Medium>(&self, m: &'m M) -> Result<&'m Word> {
+        Ok(&self.header(m)?.bits_check)
     }
 
     /// How many blocks are live.
@@ -177,7 +214,7 @@ impl Descriptor {
     }
 
     fn bit(&self, bit: BitIndex) -> LiveBit {
-        let word = Offset::new(self.lines + LINE_BYTES + u64::from(bit.0 / 64) * 8);
+        let word = Offset::new(self.bitmap_offset() + u64::from(bit.0 / 64) * 8);
         LiveBit { word, mask: 1 << (bit.0 % 64) }
     }
 
@@ -251,7 +288,6 @@ fn header_checksum<M: Medium>(m: &M, header: &SlabHeader, place: u64) -> u64 {
         m.load(&header.morph[0]),
         m.load(&header.morph[1]),
         m.load(&header.morph[2]),
-        m.load(&header.morph[3]),
     ];
     checksum(&words, place)
 }

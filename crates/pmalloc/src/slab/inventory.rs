@@ -6,7 +6,10 @@ use super::{
     descriptor::Descriptor,
     interleave::{BitIndex, LINE_BITS},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    layout::state::Clean,
+};
 
 /// The free blocks of one slab, a bit each, in the order of the bitmap on media.
 #[derive(Debug)]
@@ -33,12 +36,16 @@ impl Inventory {
         Self { descriptor, free, free_count: blocks }
     }
 
-    /// The inventory of a slab as its bitmap says.
+    /// The inventory of a slab as its bitmap says, in a heap that was left `clean` or not.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupted`] if a bit is set that belongs to no block.
-    pub(crate) fn read<M: Medium>(m: &M, descriptor: Descriptor) -> Result<Self> {
+    /// [`Error::Corrupted`] if a bit is set that belongs to no block, or if one changed since the heap was closed.
+    pub(crate) fn read<M: Medium>(m: &M, descriptor: Descriptor, clean: Clean) -> Result<Self> {
+        if clean == Clean::Closed && !descriptor.bits_are_those_of_the_close(m)? {
+            let offset = descriptor.bitmap_offset();
+            return Err(Error::corrupted(offset, "a bitmap does not match its checksum"));
+        }
         let mut inventory = Self::empty(descriptor);
         for (free, word) in inventory.free.iter_mut().zip(descriptor.bitmap(m)?) {
             let live = m.load(word);
@@ -69,6 +76,11 @@ impl Inventory {
         }
         m.fence();
         Ok(found)
+    }
+
+    /// The bits of the blocks that are here, in the order of the bitmap.
+    pub(super) fn free_words(&self) -> &[u64] {
+        &self.free
     }
 
     /// The slab's descriptor.

@@ -234,9 +234,9 @@ impl Forger<'_> {
         };
         let tag = self.any(&[0, 0, 1 << 32, 255 << 32, 256 << 32]);
         let class = tag | self.any(&[0, 8, 16, 48, 1024, 4096, 14 << 10, 16 << 10, u64::MAX]);
-        let words = [SLAB_MAGIC, extent, class, 0, 0, 0, 0];
+        let words = [SLAB_MAGIC, extent, class, 0, 0, 0];
         self.put(line, &words);
-        self.put(line + 56, &[checksum(&words, line)]);
+        self.put(line + 48, &[checksum(&words, line)]);
         if self.rng.bool() {
             let (nth, bits) = (self.rng.u64(..8), self.rng.u64(..));
             self.put(line + LINE + nth * 8, &[bits]);
@@ -252,7 +252,7 @@ impl Forger<'_> {
             _ => words[self.rng.usize(..8)] = self.rng.u64(..),
         }
         self.put(entry, &words);
-        self.put(entry + 88, &[checksum(&words, entry)]);
+        self.put(entry + 88, &[1 << 32 | checksum(&words, entry)]);
         if self.rng.bool() {
             let place = self.place();
             self.put(entry + 96, &[SlotWord::owning(place, Version::from_bits(1)).bits()]);

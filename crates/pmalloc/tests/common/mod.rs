@@ -10,7 +10,7 @@ pub(crate) mod tap;
 pub(crate) mod watchdog;
 
 use shared::{Raw, Shared};
-use std::{alloc::Layout, hint::black_box, sync::Arc};
+use std::{alloc::Layout, hint::black_box, mem::discriminant, sync::Arc};
 
 use pmalloc::{
     BlockLayout, Error, Heap, HeapOptions, Slot, TestGeometry,
@@ -74,7 +74,13 @@ pub(crate) enum Outcome {
 ///
 /// Whatever the bytes are, every call has to return. `contents` is what [`contents`] said before the damage.
 pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
-    let Ok(heap) = options().open_shared(Arc::clone(m)) else { return Outcome::Refused };
+    let heap = match options().open_shared(Arc::clone(m)) {
+        Ok(heap) => heap,
+        Err(refused) => {
+            assert_check_says_so(m, &refused);
+            return Outcome::Refused;
+        }
+    };
     let outcome = judge(&heap, contents);
     let mut found = outcome;
     for (name, count) in ROOTS {
@@ -96,6 +102,14 @@ pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
         heap.close().expect("anonymous memory synchronizes");
     }
     found
+}
+
+/// Asserts that a check finds something wrong with a heap that opening refused, or refuses it likewise.
+fn assert_check_says_so(m: &Arc<Anon>, refused: &Error) {
+    match options().check_on(Arc::clone(m)) {
+        Ok(report) => assert!(!report.problems.is_empty(), "check says nothing of: {refused}"),
+        Err(error) => assert_eq!(discriminant(&error), discriminant(refused), "{error}, {refused}"),
+    }
 }
 
 fn judge(heap: &Heap<Arc<Anon>>, before: u64) -> Outcome {

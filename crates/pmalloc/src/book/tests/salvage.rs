@@ -83,7 +83,7 @@ fn a_torn_entry_in_a_closed_heap_is_damage() {
     let mut fixture = with_garbage();
     fixture.tear(LOG);
     let (_, findings) = fixture.salvaged(Clean::Closed);
-    let lost: Vec<_> = findings.lost.iter().map(|finding| finding.what).collect();
+    let lost: Vec<_> = findings.lost.iter().map(|finding| &*finding.what).collect();
     assert_eq!(lost, ["an entry of the bookkeeping log can't be read"]);
 }
 
@@ -96,7 +96,7 @@ fn what_only_garbage_names_comes_back_and_is_said() {
         held.iter().partition(|held| held.extent.range.start == Page(FREED));
     assert_eq!(kept, fixture.live());
     assert_eq!(back, [Held { extent: extent(FREED, 2), log: LOG }]);
-    let [said] = findings.repaired[..] else { panic!("{:?}", findings.repaired) };
+    let [said] = &findings.repaired[..] else { panic!("{:?}", findings.repaired) };
     assert_eq!(said.offset, fixture.geometry.page_offset(Page(FREED)));
     assert_eq!(findings.lost.len(), 1, "the link: {:?}", findings.lost);
 }

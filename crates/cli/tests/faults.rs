@@ -1,0 +1,78 @@
+//! Goal: a creation or a salvage that reports an error has not happened.
+//!
+//! Method: strace makes each call of `fsync` fail in turn, those of files and of directories, until the command makes no
+//! further call. Left out with a word where there is no strace, or where it may not trace.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::{fs, path::Path, process::Command};
+
+use common::{Place, str};
+
+/// Runs the command so that its `nth` call of `fsync` fails; whether it succeeded.
+fn run_with_fault(nth: u32, args: &[&str]) -> bool {
+    let inject = format!("inject=fsync:error=EIO:when={nth}");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", &inject]);
+    command.arg(env!("CARGO_BIN_EXE_pmalloc")).args(args);
+    command.output().expect("strace runs").status.success()
+}
+
+fn can_trace() -> bool {
+    let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    let can = traced.is_ok_and(|output| output.status.success());
+    if !can {
+        println!("skipped: strace is not there, or may not trace");
+    }
+    can
+}
+
+/// The names in the directory of `path`.
+fn names(path: &Path) -> Vec<String> {
+    let directory = fs::read_dir(path.parent().expect("in a directory")).expect("ours");
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<_> = directory.map(|entry| name(entry.expect("ours"))).collect();
+    names.sort();
+    names
+}
+
+/// The heap used to be there although its creation had failed, when the directory could not be written.
+#[test]
+fn a_creation_of_which_any_sync_fails_leaves_nothing() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let path = place.path("heap");
+    let failed = (1..20).take_while(|nth| {
+        let is_done = run_with_fault(*nth, &["create", str(&path), "--capacity", "4M"]);
+        let expected: &[&str] = if is_done { &["heap"] } else { &[] };
+        assert_eq!(names(&path), expected, "fsync {nth}");
+        !is_done
+    });
+    assert!(failed.count() >= 3, "the file, the closed heap and the directory");
+}
+
+#[test]
+fn a_salvage_of_which_any_sync_fails_leaves_the_damaged_heap() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let path = place.heap("heap");
+    // A wiped line of the state page.
+    let mut damaged = fs::read(&path).expect("readable");
+    damaged[8192..8256].fill(0);
+    fs::write(&path, &damaged).expect("ours");
+    let failed = (1..20).take_while(|nth| {
+        run_with_fault(*nth, &["check", "--salvage", str(&path)]);
+        let is_done = names(&path).len() > 1;
+        let now = fs::read(&path).expect("it has its name");
+        assert_eq!(now == damaged, !is_done, "fsync {nth}");
+        !is_done
+    });
+    assert!(failed.count() >= 4, "the notes, the file, and the directory for each");
+    assert_eq!(names(&path), ["heap", "heap.damaged", "heap.salvaged"]);
+}

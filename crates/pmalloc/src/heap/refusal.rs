@@ -1,0 +1,102 @@
+//! What both `open` and `check` refuse: one list.
+//!
+//! [`admit`] goes through all that can keep a heap from being served. `open` gives up at the first problem, `check` notes each
+//! and goes on as far as there is a heap to look at; so there is nothing that one of them refuses and the other does not.
+
+use std::borrow::Cow;
+
+use pmalloc_persist::{Medium, Storage};
+
+use super::{
+    check::{Problem, ProblemKind},
+    core::Core,
+    root_table,
+};
+use crate::{
+    error::{Error, Result},
+    layout::{geometry::Geometry, state::Clean, superblock::Header},
+    recovery::{
+        recover,
+        state::{self, StateImage},
+    },
+};
+
+/// Who is told of a problem. An error ends the look.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(Problem) -> Result<()>;
+
+/// What tells whether a heap in a file lost power.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Power {
+    /// The boot that this process runs in.
+    pub(super) boot: u128,
+    /// Where the file lies.
+    pub(super) storage: Storage,
+}
+
+impl Power {
+    /// Whether a heap left as `state` says was being written when the machine went down, on a page-cache file: the kernel may
+    /// have written any of its pages at any time.
+    fn was_lost(self, state: &StateImage) -> bool {
+        let was_open = state.clean == Clean::No;
+        let same_boot = state.owner.boot() == Some(self.boot);
+        was_open && !same_boot && self.storage != Storage::Dax
+    }
+}
+
+/// Recovers the heap on `medium`, whose superblock says `header`, and sees that it can be served.
+///
+/// # Errors
+///
+/// What recovery can't do without, [`Error::Version`], and what `tell` makes of the problems it is told.
+///
+/// # Crash consistency
+///
+/// As [`recover`].
+pub(super) fn admit<M: Medium>(
+    medium: M,
+    header: Header,
+    power: Option<Power>,
+    tell: Tell<'_>,
+) -> Result<Core<M>> {
+    let state = state::read(&medium, &header.geometry)?;
+    if power.is_some_and(|power| power.was_lost(&state)) {
+        tell(Problem::power_loss())?;
+    }
+    root_table::require_known(&medium, &header.geometry, state.roots_used)?;
+    let recovered = recover(medium, header.geometry)?;
+    let core = Core::new(header, recovered);
+    match state.clean {
+        Clean::Closed => root_table::examine_check(&core, tell)?,
+        Clean::No | Clean::Synced => root_table::examine_arrays(&core, tell)?,
+    }
+    root_table::examine(&core, tell)?;
+    Ok(core)
+}
+
+/// What `open` makes of a problem: it refuses the heap.
+pub(super) fn refuse(problem: Problem) -> Result<()> {
+    match problem.kind {
+        ProblemKind::PowerLoss => Err(Error::PowerLoss),
+        _ => Err(Error::corrupted(problem.offset, problem.text)),
+    }
+}
+
+impl Problem {
+    /// Damage at byte `offset`.
+    pub(super) fn damaged(offset: u64, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind: ProblemKind::Damaged, offset, text: text.into().into_owned() }
+    }
+
+    /// The slot at byte `slot` owns no live block.
+    pub(super) fn dangling(slot: u64, block: u64) -> Self {
+        let text = format!("the slot at {slot:#x} owns {block:#x}, where no live block starts");
+        Self { kind: ProblemKind::Dangling, offset: slot, text }
+    }
+
+    /// The machine went down while the heap was written.
+    pub(super) fn power_loss() -> Self {
+        let text =
+            "power was lost while the heap was written: contents may be of different moments";
+        Self { kind: ProblemKind::PowerLoss, offset: Geometry::state(), text: text.into() }
+    }
+}
