@@ -32,6 +32,8 @@ pub enum Scene {
     FullDisk(Start, Vec<Step>),
     /// The last step finds the file system full, from its n-th call for memory on.
     NoRoom(Start, Vec<Step>, u64),
+    /// Steps from a start state in a heap that gives memory back as soon as it is free; the last one is explored.
+    KeepingNothing(Start, Vec<Step>),
     /// A step from a start state, in which the process is killed at the n-th call that changes the medium: power is not lost.
     /// Another process opens the heap, which is explored, and so is the step that follows.
     Killed(Start, Step, u64, Step),
@@ -63,6 +65,10 @@ impl fmt::Display for Case {
             Scene::Steps(start, steps) => write_steps(f, *start, steps)?,
             Scene::FullDisk(start, steps) => {
                 write!(f, "FullDisk ")?;
+                write_steps(f, *start, steps)?;
+            }
+            Scene::KeepingNothing(start, steps) => {
+                write!(f, "KeepingNothing ")?;
                 write_steps(f, *start, steps)?;
             }
             Scene::NoRoom(start, steps, nth) => {
@@ -144,10 +150,16 @@ impl Case {
         let expected = Shared::default();
         let report = match &self.scene {
             Scene::Steps(start, steps) | Scene::FullDisk(start, steps) => {
-                self.steps(&sim, &expected, (*start, steps, BackFault::Never), conditions)
+                let world = World::new(sim.clone());
+                self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
+            }
+            Scene::KeepingNothing(start, steps) => {
+                let world = World::keeping_nothing(sim.clone());
+                self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
             }
             Scene::NoRoom(start, steps, nth) => {
-                self.steps(&sim, &expected, (*start, steps, BackFault::From(*nth)), conditions)
+                let (world, fault) = (World::new(sim.clone()), BackFault::From(*nth));
+                self.steps(world, &expected, (*start, steps, fault), conditions)
             }
             Scene::Killed(start, step, nth, then) => {
                 let mut world = World::new(sim.clone());
@@ -186,18 +198,18 @@ impl Case {
 
     fn steps(
         &self,
-        sim: &Sim,
+        mut world: World,
         expected: &Shared,
         (start, steps, fault): (Start, &[Step], BackFault),
         conditions: &Conditions,
     ) -> Report {
-        let mut world = World::new(sim.clone());
+        let sim = world.sim.clone();
         start.build(&mut world);
         let (last, before) = steps.split_last().expect("a sequence has a step");
         for step in before {
             perform(&mut world, *step, |_, _| {});
         }
-        let explorer = self.watch(sim, expected, conditions);
+        let explorer = self.watch(&sim, expected, conditions);
         sim.fail_backs(fault);
         perform_explored(&mut world, *last, (&explorer, 1), expected, conditions.lie);
         let report = explorer.finish();

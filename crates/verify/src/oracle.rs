@@ -1,7 +1,7 @@
 //! Judges a recovered heap.
 //!
 //! Whatever image a crash left: the heap opens; every slot is as before or as after the operation in flight, whole; the
-//! live blocks are exactly those that slots and root table own; the heap's own check finds nothing; and, once per
+//! live blocks are exactly those that slots and root table own, and have memory; the heap's own check finds nothing; and, once per
 //! distinct state, recovering again changes nothing, all memory comes back, also as the next recovery sees it, and all
 //! can be used.
 
@@ -13,7 +13,7 @@ use std::{
 use pmalloc::{
     Error, Guard, Heap, RootInfo, Slot,
     persist::{
-        Medium, Offset, Word,
+        Medium, Offset, Span, Word,
         sim::{BackFault, Digest, Sim},
     },
 };
@@ -64,7 +64,7 @@ impl Oracle {
         let expected = self.expected.get();
         let heap = self.open(sim).map_err(|error| format!("it does not open: {error}"))?;
         sim.recovered();
-        let found = judge(&heap, &expected)?;
+        let found = judge(&heap, sim, &expected)?;
         let digest = Digest::of(&found);
         if self.is_new(digest) {
             self.exercise(sim, &expected, &found)?;
@@ -114,7 +114,7 @@ struct Found {
     blocks: Vec<(u64, u64)>,
 }
 
-fn judge(heap: &Heap<Sim>, expected: &Expected) -> Result<Found, String> {
+fn judge(heap: &Heap<Sim>, sim: &Sim, expected: &Expected) -> Result<Found, String> {
     let mut refusals = Vec::new();
     let mut state = None;
     for (index, model) in expected.states.iter().enumerate() {
@@ -136,6 +136,11 @@ fn judge(heap: &Heap<Sim>, expected: &Expected) -> Result<Found, String> {
     }
     let blocks: Vec<(u64, u64)> =
         heap.blocks().iter().map(|block| (block.offset, block.usable_bytes)).collect();
+    // A program may touch all of a block, also of one without contents.
+    let bare = |&&(offset, bytes): &&(u64, u64)| !sim.has_memory(Span::new(offset, bytes));
+    if let Some((offset, _)) = blocks.iter().find(bare) {
+        return Err(format!("the live block at {offset:#x} has no memory"));
+    }
     match blocks.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
         Some(pair) => Err(format!("blocks overlap: {pair:x?}")),
         None => Ok(Found { state, blocks }),
@@ -226,7 +231,7 @@ fn check_block(slot: &Slot, guard: &Guard<'_, Sim>, held: &Held) -> Result<(), S
 /// Recovers again, as after a crash at once, and expects the same state.
 fn reopened(sim: &Sim, expected: &Expected, found: &Found) -> Result<Heap<Sim>, String> {
     let heap = open(sim.clone()).map_err(|error| format!("again: {error}"))?;
-    let again = judge(&heap, expected).map_err(|what| format!("recovered again: {what}"))?;
+    let again = judge(&heap, sim, expected).map_err(|what| format!("recovered again: {what}"))?;
     if again == *found {
         Ok(heap)
     } else {

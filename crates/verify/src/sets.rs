@@ -38,6 +38,7 @@ impl Set {
             Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
             Self { name: "1 operation, recovery on a full disk, nesting 1", cases: full_disk(1) },
             Self { name: "1 operation on a full disk", cases: no_room(0) },
+            Self { name: "memory goes back at once", cases: keeping_nothing(0) },
             Self { name: "killed in 1 operation, then 1", cases: killed(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
         ]
@@ -51,6 +52,7 @@ impl Set {
             Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
             Self { name: "1 operation, recovery on a full disk, nesting 2", cases: full_disk(2) },
             Self { name: "1 operation on a full disk, nesting 1", cases: no_room(1) },
+            Self { name: "memory goes back at once, nesting 1", cases: keeping_nothing(1) },
             Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
@@ -65,6 +67,7 @@ impl Set {
         cases.extend(life(1).into_iter().step_by(3));
         cases.extend(full_disk(1).into_iter().step_by(7));
         cases.extend(no_room(0).into_iter().step_by(11));
+        cases.extend(keeping_nothing(0).into_iter().step_by(23));
         cases.extend(killed(1).into_iter().step_by(397));
         Self { name: "smoke", cases }
     }
@@ -133,6 +136,27 @@ fn no_room(nesting: u32) -> Vec<Case> {
             for steps in &sequences {
                 for nth in 0..3 {
                     let scene = Scene::NoRoom(start, steps.clone(), nth);
+                    cases.push(Case { scene, domain, nesting });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Every operation in a heap that gives memory back as soon as it is free: pages are punched when they are freed. A session looks
+/// after the heap at its first operation: also then, the first one of a session that follows another, or that finds what another
+/// process had freed, which is not known to have memory.
+fn keeping_nothing(nesting: u32) -> Vec<Case> {
+    let first = |op| vec![Step { op, lane: 0 }];
+    let before = [vec![], first(Op::RenewSession), first(Op::Kill)];
+    let mut cases = Vec::new();
+    for domain in DOMAINS {
+        for start in Start::ALL {
+            for before in &before {
+                for op in Op::ALL {
+                    let steps = [before.clone(), vec![Step { op, lane: 0 }]].concat();
+                    let scene = Scene::KeepingNothing(start, steps);
                     cases.push(Case { scene, domain, nesting });
                 }
             }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "explorer and heap share the simulator")]
 
-use std::{alloc::Layout, sync::OnceLock};
+use std::{alloc::Layout, sync::OnceLock, time::Duration};
 
 use pmalloc::{
     BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry, VersionedCell,
@@ -56,10 +56,14 @@ pub fn medium(domain: Domain) -> Sim {
 ///
 /// As [`HeapOptions::create_on`].
 pub fn create(sim: Sim) -> Result<Heap<Sim>, Error> {
+    create_as(options(), sim)
+}
+
+fn create_as(options: &HeapOptions, sim: Sim) -> Result<Heap<Sim>, Error> {
     // SAFETY:
     // 1. explorer and oracle look at the memory, and store through heaps only;
     // 2. a heap that was killed, or that is recovered anew, lends nothing any more when the next one is opened.
-    unsafe { options().create_on_shared(sim) }
+    unsafe { options.create_on_shared(sim) }
 }
 
 /// Opens such a heap.
@@ -68,8 +72,12 @@ pub fn create(sim: Sim) -> Result<Heap<Sim>, Error> {
 ///
 /// As [`HeapOptions::open_on`].
 pub fn open(sim: Sim) -> Result<Heap<Sim>, Error> {
+    open_as(options(), sim)
+}
+
+fn open_as(options: &HeapOptions, sim: Sim) -> Result<Heap<Sim>, Error> {
     // SAFETY: as for `create`.
-    unsafe { options().open_on_shared(sim) }
+    unsafe { options.open_on_shared(sim) }
 }
 
 /// The medium of such a heap.
@@ -90,6 +98,8 @@ pub struct World {
     process: Sim,
     /// `None` only while it is opened again.
     heap: Option<Heap<Sim>>,
+    /// How it is opened again.
+    options: HeapOptions,
     /// Two, after [`World::open`].
     sessions: Vec<Session<Sim>>,
     next_id: u64,
@@ -103,14 +113,24 @@ impl World {
     /// If the heap can't be created, which no simulated fault prevents here.
     #[must_use]
     pub fn new(sim: Sim) -> Self {
+        Self::with_options(sim, options().clone())
+    }
+
+    /// Likewise, a heap that gives memory back as soon as it is free, and not only when time has passed.
+    #[must_use]
+    pub fn keeping_nothing(sim: Sim) -> Self {
+        Self::with_options(sim, options().clone().decay(Duration::ZERO))
+    }
+
+    fn with_options(sim: Sim, options: HeapOptions) -> Self {
         let process = sim.new_process();
-        let heap = create(process.clone()).expect("a fresh medium has room");
+        let heap = create_as(&options, process.clone()).expect("a fresh medium has room");
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         // Of the class of the first array: the cells need no slab of their own.
         cell(&heap, 0).expect("a fresh heap has room");
         let sessions = vec![heap.session(), heap.session()];
         let model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
-        Self { sim, model, process, heap: Some(heap), sessions, next_id: 1 }
+        Self { sim, model, process, heap: Some(heap), options, sessions, next_id: 1 }
     }
 
     /// The process that has the heap open, also when it is dead.
@@ -279,7 +299,7 @@ impl World {
         self.sessions.clear();
         // Dropping the last handle closes the heap, unless its process was killed.
         self.heap = None;
-        let heap = open(self.process.clone()).expect("it was whole");
+        let heap = open_as(&self.options, self.process.clone()).expect("it was whole");
         self.sessions = vec![heap.session(), heap.session()];
         self.heap = Some(heap);
     }

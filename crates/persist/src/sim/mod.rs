@@ -161,6 +161,12 @@ impl Sim {
         self.inner.is_boot.load(Ordering::Relaxed)
     }
 
+    /// Whether every page that `span` touches has memory.
+    #[must_use]
+    pub fn has_memory(&self, span: Span) -> bool {
+        self.inner.pages.first_unbacked(span).is_none()
+    }
+
     /// Lets time pass: the clock, which stands still by itself, shows so much more.
     pub fn pass(&self, time: Duration) {
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

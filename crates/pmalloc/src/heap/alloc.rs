@@ -72,8 +72,10 @@ impl<M: Medium, A: Access<M>> Unpublished<'_, M, A> {
         let reserved = self.reserved.expect("published once");
         self.access.with(|state| {
             let _entered = self.core.enter()?;
-            // The initialiser may have ended the session that reserved the block.
-            self.core.prepare(state)?;
+            // The initialiser may have ended the session that reserved the block. Else it is the same operation still.
+            if state.claim.is_none() {
+                self.core.prepare(state)?;
+            }
             publish(self.core, state, slot, reserved)
         })?;
         self.reserved = None;
