@@ -52,7 +52,6 @@ fn implement(input: &DeriveInput) -> Result<TokenStream> {
         // 2. no `Drop`, by the assertion below;
         // 3. offsets are the compiler's, slots those of the fields.
         #[automatically_derived]
-        #[allow(unsafe_code)]
         unsafe impl ::pmalloc::Persistent for #name {
             const LAYOUT: ::pmalloc::LayoutHash = {
                 ::core::assert!(

@@ -72,6 +72,21 @@
 //! neither flushed nor ordered by the heap; [`Heap::alloc_init`] makes the first contents durable and atomic.
 //! [`Heap::alloc_to`] hands out bytes as they were. And freeing a block does not free what slots inside it own.
 //!
+//! # What else can reach the memory
+//!
+//! A heap lends its memory as `&[u8]` and `&T`, and relies on nobody else changing it. In this process that is seen to: a
+//! [`Heap`] has its [medium](persist::Exclusive) to itself, and a file that is open can't be opened again. From outside it
+//! can't be: like every mapped file, a heap's is also a file. Another process that writes it (an editor, a backup that is
+//! played back, a program that maps it, anything that does not ask for the advisory lock which this crate takes) changes
+//! bytes under references, which is **undefined behaviour**; one that truncates it makes the next access die with `SIGBUS`.
+//! So does memory that fails, and a disk that can't be read. Keep the file from others by its permissions: new heaps can be
+//! read and written by their owner only. Reading it, as a copy does, harms nobody but the copy.
+//!
+//! A forked child has none of the memory: it is not inherited. Calls of the heap there are refused with [`Error::Forked`],
+//! or find nothing (a slot is empty, [`Heap::map`] has no parts); a cell, which has no such answer, panics. References that
+//! the parent had got are dangling there, and die with `SIGSEGV` when they are followed. The child may `exec`, or open
+//! another heap.
+//!
 //! # Errors
 //!
 //! Whatever can fail fails before anything has changed: every [`Error`] leaves the heap as it was. Damaged and

@@ -11,7 +11,7 @@ use std::{alloc::Layout, sync::Arc};
 
 use pmalloc::{
     Error, Heap, HeapOptions, PCell, Persistent, Slot, TestGeometry,
-    persist::{Anon, Medium},
+    persist::{Anon, Medium, Offset, Word},
 };
 
 type Memory = Arc<Anon>;
@@ -42,6 +42,10 @@ fn reopen(heap: Heap<Memory>) -> Heap<Memory> {
     Heap::options().open_shared(memory).expect("a heap")
 }
 
+fn words(m: &Anon) -> &[Word] {
+    m.region().array(Offset::new(0), m.len() / 8).expect("all of it")
+}
+
 fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 8).expect("a small layout")
 }
@@ -57,7 +61,7 @@ fn value_of<M: Medium>(slot: &Slot, guard: &pmalloc::Guard<'_, M>, bytes: usize)
     Some(block[0])
 }
 
-fn assert_whole(heap: &Heap<Memory>, blocks: u64) {
+fn assert_whole<M: Medium>(heap: &Heap<M>, blocks: u64) {
     let report = heap.check().expect("memory can be read");
     assert_eq!((report.problems, report.blocks, report.unowned_blocks), (vec![], blocks, 0));
 }
@@ -90,12 +94,42 @@ fn a_heap_that_was_not_closed_is_recovered() {
     let heap = create();
     let slots = heap.slots("slots", 2).expect("there is room");
     fill(&heap, &slots[0], 100, 7).expect("there is room");
-    // As after a crash: nobody has closed the heap when its memory is opened again.
-    let crashed = heap;
-    let heap = Heap::options().open_shared(Arc::clone(crashed.raw())).expect("a heap");
+    // As after a crash: nobody has closed the heap when what its memory held is opened.
+    let left = Anon::new(heap.raw().len());
+    for (to, from) in words(&left).iter().zip(words(heap.raw())) {
+        left.store(to, heap.raw().load(from));
+    }
+    let heap = Heap::options().open_on(left).expect("a heap");
     let slots = heap.slots("slots", 2).expect("it exists");
     assert_eq!(value_of(&slots[0], &heap.pin(), 100), Some(7));
     assert_whole(&heap, 2);
+}
+
+/// What a slot leads to is all there: its bytes, and the slots in it that the same publish fills.
+#[test]
+fn a_publish_shows_no_block_before_its_slots_are_stored() {
+    let heap = create();
+    let slots = heap.slots("slots", 1).expect("there is room");
+    let mut outer = heap.reserve(layout(16)).expect("there is room");
+    outer.write(|bytes| bytes.fill(0));
+    let within = outer.new_block().slot(8);
+    let inner = heap.reserve(layout(8)).expect("there is room");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..1000 {
+                let guard = heap.pin();
+                if let Some(bytes) = slots[0].get(&guard) {
+                    assert_ne!(bytes[8..16], [0; 8], "the block is shown with an empty slot");
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        });
+        let mut publish = heap.publish();
+        publish.alloc(&slots[0], outer).alloc(within, inner);
+        publish.commit().expect("there is room");
+    });
+    assert!(slots[0].get(&heap.pin()).is_some());
 }
 
 #[test]

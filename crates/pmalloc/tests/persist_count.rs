@@ -200,6 +200,48 @@ fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others:
     table.arrays.pop();
 }
 
+/// Who reads a slot that a publish has stored may look at the block at once: what the publish writes to the block comes
+/// before, however the actions were ordered.
+#[test]
+fn slots_of_new_blocks_are_stored_before_those_that_lead_there() {
+    let options = Heap::options().capacity_bytes(1 << 20).arenas(1);
+    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid options")));
+    let heap = options.create_on(medium).expect("created");
+    let slots = heap.slots("slots", 4).expect("room");
+    for size in [64, 20_000] {
+        (1..3).for_each(|at| heap.alloc_to(&slots[at], layout(64)).expect("room"));
+        let new = |size| {
+            let mut block = heap.reserve(layout(size)).expect("room");
+            block.write(|bytes| bytes.fill(0));
+            block
+        };
+        let (outer, inner, innermost) = (new(size), new(size), new(64));
+        let places = [
+            heap.offset_of((&raw const slots[0]).cast()).expect("in the heap"),
+            outer.offset() + 16,
+            inner.offset(),
+        ];
+        let into_outer = outer.new_block();
+        let into_inner = inner.new_block();
+        heap.start_trace();
+        let mut publish = heap.publish();
+        publish.alloc(&slots[0], outer).alloc(into_outer.slot(16), inner);
+        publish.alloc(into_inner.slot(0), innermost).swap(&slots[1], into_outer.slot(24));
+        publish.move_to(&slots[2], into_inner.slot(8)).commit().expect("room");
+        let trace = heap.take_trace();
+        let stored = |place: u64| {
+            let is_there =
+                |event: &Event| matches!(event, Event::Store { span, .. } if span.start == place);
+            trace.iter().position(is_there).expect("it is stored")
+        };
+        let [first, outer_at, inner_at] = places;
+        for place in [outer_at, outer_at + 8, inner_at, inner_at + 8] {
+            assert!(stored(place) < stored(first), "{place:#x}, {size} bytes: {trace:#?}");
+        }
+        heap.free_from(&slots[0]).expect("full");
+    }
+}
+
 /// A value of a line and a half with a slot, each owner on a line of its own.
 #[derive(Persistent)]
 #[repr(C)]

@@ -301,7 +301,7 @@ fn a_set_that_is_refused_changes_nothing() {
     assert!(matches!(freed, Err(Error::SlotForeign)), "{freed:?}");
     let other = self::heap(1);
     let foreign = self::cells(&other, &other.slots("slots", 1).expect("there")[0]);
-    assert!(matches!(heap.set(&foreign[0], 1), Err(Error::SlotForeign)));
+    assert!(matches!(heap.set(foreign[0], 1), Err(Error::SlotForeign)));
 }
 
 #[test]

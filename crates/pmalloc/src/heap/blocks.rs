@@ -158,6 +158,9 @@ impl<M: Medium> Iterator for Blocks<'_, M> {
     type Item = Block;
 
     fn next(&mut self) -> Option<Block> {
+        if self.core.medium().forked() {
+            return None;
+        }
         loop {
             if let Some(block) = self.next_in_slab() {
                 return Some(block);

@@ -377,14 +377,7 @@ fn commit<M: Medium>(
         m.fence();
         appends.iter().for_each(|append| space.book.write(m, append));
         set_bits(m, plan, &mut lines);
-        for (place, word) in &plan.slots {
-            place.slot.store(m, *word);
-            lines.push(place.offset / LINE_BYTES);
-        }
-        for (place, word) in &plan.cells {
-            place.cell.store(m, *word);
-            lines.push(place.offset / LINE_BYTES);
-        }
+        store_words(m, plan, &mut lines);
         clear_bits(m, plan, &mut lines, &mut unlinked);
         flush_lines(m, &mut lines);
         // CRASH: the effects are durable before the mark that stops their being redone.
@@ -423,6 +416,24 @@ fn set_bits<M: Medium>(m: &M, plan: &Plan<'_>, lines: &mut Vec<u64>) {
             bit.store(m, true);
             lines.push(bit.place() / LINE_BYTES);
         }
+    }
+}
+
+/// Stores the slots and cells of a group, and notes their lines.
+///
+/// The slots in blocks that the group allocates come first, in whatever order they were named. Nobody reaches those blocks
+/// yet: what leads there from outside is a slot in a live block. Once that is stored, a reader may look at the new block's
+/// bytes, which must not change under it. The store is a release, and pairs with the acquire in `SlotCell::read`.
+fn store_words<M: Medium>(m: &M, plan: &Plan<'_>, lines: &mut Vec<u64>) {
+    for home in [Home::New, Home::Live] {
+        for (place, word) in plan.slots.iter().filter(|(place, _)| place.home == home) {
+            place.slot.store(m, *word);
+            lines.push(place.offset / LINE_BYTES);
+        }
+    }
+    for (place, word) in &plan.cells {
+        place.cell.store(m, *word);
+        lines.push(place.offset / LINE_BYTES);
     }
 }
 

@@ -42,12 +42,13 @@ impl<M: Medium + 'static> Heap<M> {
         self.core().medium().region().offset_of(place)
     }
 
-    /// The address of byte `offset`, or `None` behind the end of the heap. What lies there is another matter.
+    /// The address of byte `offset`, or `None` behind the end of the heap and in a forked child. What lies there is another
+    /// matter.
     #[inline]
     #[must_use]
     pub fn address_of(&self, offset: u64) -> Option<NonNull<u8>> {
         let m = self.core().medium();
-        if offset >= m.len() {
+        if offset >= m.len() || m.forked() {
             return None;
         }
         m.region().pointer(Span::new(offset, 1)).ok()
@@ -57,8 +58,9 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::Forked`].
     pub fn occupied_bytes(&self) -> Result<u64> {
+        self.core().check_process()?;
         let bytes = self.core().medium().occupied_bytes();
         bytes.map_err(Error::io("asking for the heap's size"))
     }
@@ -84,33 +86,47 @@ impl<M: Medium + 'static> Heap<M> {
         Ok(())
     }
 
-    /// Waits until all that this thread flushed is durable.
+    /// Waits until all that this thread flushed is durable. A forked child has nothing to wait for.
     pub fn fence(&self) {
-        self.core().medium().fence();
+        let m = self.core().medium();
+        if !m.forked() {
+            m.fence();
+        }
     }
 }
 
 impl<M: Medium + 'static> Heap<Traced<M>> {
-    /// What was asked of the medium since the heap was opened or the counts were [reset](Heap::reset_counts).
+    /// What was asked of the medium since the heap was opened or the counts were [reset](Heap::reset_counts); nothing in a
+    /// forked child.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.core().medium().counts()
+        self.tracer().map(Traced::counts).unwrap_or_default()
     }
 
     /// Counts from zero again, and forgets which lines were flushed.
     pub fn reset_counts(&self) {
-        self.core().medium().reset();
+        if let Some(tracer) = self.tracer() {
+            tracer.reset();
+        }
     }
 
     /// Records every store, flush and fence from now on.
     pub fn start_trace(&self) {
-        self.core().medium().start_trace();
+        if let Some(tracer) = self.tracer() {
+            tracer.start_trace();
+        }
     }
 
     /// Ends the recording and hands it out; empty if there was none.
     #[must_use]
     pub fn take_trace(&self) -> Vec<Event> {
-        self.core().medium().take_trace()
+        self.tracer().map(Traced::take_trace).unwrap_or_default()
+    }
+
+    /// The tracer; `None` in a forked child, where a thread of the parent may hold its lock for ever.
+    fn tracer(&self) -> Option<&Traced<M>> {
+        let tracer = self.core().medium();
+        (!tracer.forked()).then_some(tracer)
     }
 }
 

@@ -106,7 +106,7 @@ use crate::error::{Error, Result};
 ///
 /// A `Heap` is a handle: clones are cheap and share one heap, which is closed when the last handle is dropped
 /// or [`close`](Heap::close)d. All methods may be called from any thread. None may be called from a signal
-/// handler, and none in a forked child ([`Error::Forked`]).
+/// handler. A forked child is refused ([`Error::Forked`]), or finds nothing: it has none of the memory.
 ///
 /// # Examples
 ///
@@ -419,14 +419,15 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file can't be asked for its size.
+    /// [`Error::Io`] if the file can't be asked for its size, [`Error::Forked`].
     pub fn stats(&self) -> Result<Stats> {
+        self.core().check_process()?;
         stats::stats(self.core())
     }
 
     /// The live blocks in address order, found as the iterator goes: it holds no lock and keeps no list.
     ///
-    /// Blocks that other threads allocate or free meanwhile may be among them or not.
+    /// Blocks that other threads allocate or free meanwhile may be among them or not. In a forked child there are none.
     ///
     /// # Examples
     ///
@@ -452,9 +453,13 @@ impl<M: Medium + 'static> Heap<M> {
         self.iter().collect()
     }
 
-    /// What each part of the heap is. Blocks that other threads allocate or free meanwhile are counted or not.
+    /// What each part of the heap is. Blocks that other threads allocate or free meanwhile are counted or not. In a forked
+    /// child there is no part.
     #[must_use]
     pub fn map(&self) -> HeapMap {
+        if self.is_forked() {
+            return HeapMap { parts: Vec::new() };
+        }
         map::map(self.core())
     }
 
@@ -462,11 +467,16 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; what is wrong with the heap is in the report.
+    /// [`Error::Io`], [`Error::Forked`]; what is wrong with the heap is in the report.
     pub fn check(&self) -> Result<CheckReport> {
+        self.core().check_process()?;
         check::check(self.core())
     }
 }
+
+/// What a call that has no other answer stops a forked child with.
+const FORKED: &str =
+    "a forked child has none of the heap's memory: open the heap in one process only";
 
 impl<M: Medium> Core<M> {
     /// Byte offset of a slot or cell that may be changed: it lies in a live block.
@@ -484,16 +494,17 @@ impl<M: Medium> Core<M> {
         self.medium().region().offset_of(place).ok_or(Error::SlotForeign)
     }
 
-    /// The medium, for who loads a slot or cell.
+    /// The medium, for who loads a slot or cell; `None` in a forked child, which has none of its memory.
     ///
     /// # Panics
     ///
     /// If the slot or cell does not lie in this heap: a word of another one would be taken for one of this.
     #[inline]
     #[track_caller]
-    fn medium_around<T>(&self, word: &T) -> &M {
+    fn medium_around<T>(&self, word: &T) -> Option<&M> {
         assert!(self.offset_of(word).is_ok(), "a slot or cell of another heap");
-        self.medium()
+        let m = self.medium();
+        (!m.forked()).then_some(m)
     }
 
     /// Sees that the word at byte `offset` lies in a live block.

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use pmalloc_persist::{Medium, Word};
 
-use super::{Heap, PPtr, Persistent};
+use super::{FORKED, Heap, PPtr, Persistent};
 use crate::error::Result;
 
 /// Eight bytes of heap memory that hold a plain value and change in place.
@@ -123,10 +123,11 @@ impl<T: CellValue> PCell<T> {
     ///
     /// # Panics
     ///
-    /// If the cell does not lie in `heap`.
+    /// If the cell does not lie in `heap`, or in a forked child, which has none of the heap's memory.
     #[must_use]
     pub fn load<M: Medium>(&self, heap: &Heap<M>) -> T {
-        T::from_word(heap.core().medium_around(self).load(&self.word))
+        let m = heap.core().medium_around(self).expect(FORKED);
+        T::from_word(m.load(&self.word))
     }
 
     /// Stores `value`.

@@ -25,9 +25,11 @@ pub(super) fn bytes<'g, M: Medium>(
     // 1. `pointer` puts the span inside the mapping, which the guard's borrow of the heap keeps alive, and a
     //    live block has memory (it was backed before it was handed out);
     // 2. a mapping's bytes are always initialised, and `u8` has no invalid values;
-    // 3. nobody writes to the block while the guard lives: the heap does not reuse it, initialisers run before
-    //    a block is published, and programs write to published blocks only through raw pointers, under their
-    //    own responsibility.
+    // 3. nobody writes to the block while the guard lives: the heap does not reuse it. What the heap writes to it, by
+    //    initialisers and to its slots, it writes before it stores the slot outside of it that leads here (`commit` of a
+    //    group stores the slots of new blocks first); that store is a release, and the slot was read by an acquire. A slot
+    //    or cell inside is changed later only by who has vouched for it (`slot_at`, `cell_at`), as is what a program
+    //    writes by pointers of its own; and no other heap has the memory (`Medium::claim`).
     Some(unsafe { core::slice::from_raw_parts(start.as_ptr(), len) })
 }
 

@@ -169,7 +169,7 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     /// Lets `init` write the bytes that were asked for; they hold what they held before.
     ///
     /// What is written is durable before the block becomes reachable. A block that is never written is published
-    /// uninitialised.
+    /// uninitialised. A forked child, which has none of the memory, writes nothing.
     pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
         self.pending.write_with(|core, span| raw::initialise(core, span, init));
     }
@@ -310,6 +310,9 @@ impl<'h, M: Medium + 'static> Pending<'h, M> {
     }
 
     fn write_with(&mut self, write: impl FnOnce(&Core<M>, Span)) {
+        if self.core.medium().forked() {
+            return;
+        }
         self.written = true;
         write(self.core, self.span());
         self.core.medium().stored(self.span());

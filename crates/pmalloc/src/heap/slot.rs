@@ -9,6 +9,8 @@ use crate::layout::slot::SlotWord;
 
 /// A persistent cell that owns at most one block.
 ///
+/// In a forked child, which has none of the heap's memory, every slot reads as empty.
+///
 /// A slot lives in heap memory, is changed by heap operations only, and is never copied or moved while
 /// it is full: two copies would own one block. All zero bytes are an empty slot.
 ///
@@ -63,14 +65,14 @@ impl<T: ?Sized> Slot<T> {
     /// If the slot does not lie in the guard's heap.
     #[must_use]
     pub fn offset<M: Medium>(&self, guard: &Guard<'_, M>) -> Option<u64> {
-        self.cell.read(guard.core().medium_around(self)).place()
+        self.cell.read(guard.core().medium_around(self)?).place()
     }
 
     /// The bytes of the block that the slot owns, if it may be read through a slot.
     #[inline]
     fn owned<M: Medium>(&self, guard: &Guard<'_, M>) -> Option<Span> {
         // A word of another heap would be read as a place of this one.
-        guard.core().medium_around(self);
+        guard.core().medium_around(self)?;
         Some(guard.core().owned_block(&self.cell).ok()??.span())
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use pmalloc_persist::{Medium, Word, on_media};
 
-use super::Heap;
+use super::{FORKED, Heap};
 use crate::layout::cell::{CELL_VALUE_MAX, CellWord};
 
 /// A persistent number of 44 bits that is changed by publishes only, and owns nothing.
@@ -76,10 +76,11 @@ impl VersionedCell {
     ///
     /// # Panics
     ///
-    /// If the cell does not lie in `heap`.
+    /// If the cell does not lie in `heap`, or in a forked child, which has none of the heap's memory.
     #[must_use]
     pub fn load<M: Medium>(&self, heap: &Heap<M>) -> u64 {
-        self.read(heap.core().medium_around(self)).value().get()
+        let m = heap.core().medium_around(self).expect(FORKED);
+        self.read(m).value().get()
     }
 
     /// The cell's word.
