@@ -79,7 +79,7 @@ impl<M: Medium + 'static> Owned<M> {
         Self {
             heap: NonNull::from(Box::leak(Box::new(heap))),
             reserved: Mutex::default(),
-            pins: Arc::default(),
+            pins: Pins::new(),
         }
     }
 

@@ -3,12 +3,12 @@
 //! A thread may pin in one call and unpin in another, and may end in between: the end undoes its pins. Threads are spread
 //! over locks, as a pin is made for every look at the heap.
 
-use std::{array, cell::RefCell, process};
+use std::{array, cell::Cell, process};
 
 use pmalloc::{
     Guard, Heap,
     persist::{
-        Medium,
+        AtThreadEnd, Medium,
         sync::{Arc, AtomicUsize, Mutex, Ordering, Weak, lock},
     },
 };
@@ -29,15 +29,19 @@ struct Pin<M: Medium + 'static> {
     _guard: Guard<'static, M>,
 }
 
-impl<M: Medium + 'static> Default for Pins<M> {
-    fn default() -> Self {
-        Self(array::from_fn(|_| Mutex::default()))
-    }
-}
-
 impl<M: Medium + 'static> Pins<M> {
+    /// No pins yet, of a heap that this process opened.
+    pub(crate) fn new() -> Arc<Self> {
+        let pins = Arc::new(Self(array::from_fn(|_| Mutex::default())));
+        let known: Arc<dyn ThreadPins> = Arc::clone(&pins) as _;
+        let mut heaps = lock(&HEAPS);
+        heaps.retain(|heap| heap.strong_count() > 0);
+        heaps.push(Arc::downgrade(&known));
+        pins
+    }
+
     /// Pins `heap`, whose pins these are, for the calling thread.
-    pub(crate) fn pin(self: &Arc<Self>, heap: &'static Heap<M>) {
+    pub(crate) fn pin(&self, heap: &'static Heap<M>) {
         let thread = number();
         let mut shard = lock(self.shard(thread));
         if let Some(pin) = shard.iter_mut().find(|pin| pin.thread == thread) {
@@ -46,9 +50,8 @@ impl<M: Medium + 'static> Pins<M> {
         }
         shard.push(Pin { thread, depth: 1, _guard: heap.pin() });
         drop(shard);
-        let pins: Arc<dyn ThreadPins> = Arc::clone(self) as _;
-        // A thread that is about to end is not told of any more: it has to unpin what it pins then.
-        let _ = ENDING.try_with(|ending| ending.note(&pins));
+        PROCESS.set(process::id());
+        END.arm();
     }
 
     /// Undoes one pin of the calling thread; whether there was one.
@@ -86,51 +89,30 @@ impl<M: Medium + 'static> ThreadPins for Pins<M> {
     }
 }
 
-/// The heaps that a thread has pinned.
-struct Ending {
-    thread: usize,
-    heaps: RefCell<Vec<Pinned>>,
-}
+/// The pins of every heap that this process opened. Weak: they keep no heap open.
+static HEAPS: Mutex<Vec<Weak<dyn ThreadPins>>> = Mutex::new(Vec::new());
 
-/// One of them.
-struct Pinned {
-    /// The process that pinned it: in a child, the heap and the locks of its pins are the parent's.
-    process: u32,
-    /// Weak: a thread keeps no heap open.
-    pins: Weak<dyn ThreadPins>,
-}
-
-impl Ending {
-    fn note(&self, pins: &Arc<dyn ThreadPins>) {
-        let mut heaps = self.heaps.borrow_mut();
-        let pins = Arc::downgrade(pins);
-        if !heaps.iter().any(|known| known.pins.ptr_eq(&pins)) {
-            heaps.retain(|known| known.pins.strong_count() > 0);
-            heaps.push(Pinned { process: process::id(), pins });
-        }
+/// Undoes the pins of a thread that ends, also those that it took while it ended.
+static END: AtThreadEnd = AtThreadEnd::new(|| {
+    // In a child the heaps and the locks of their pins are the parent's.
+    if PROCESS.get() != process::id() {
+        return;
     }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        for pinned in self.heaps.get_mut().iter().filter(|known| known.process == process::id()) {
-            if let Some(pins) = pinned.pins.upgrade() {
-                pins.end_of(self.thread);
-            }
-        }
-    }
-}
+    let heaps: Vec<_> = lock(&HEAPS).iter().filter_map(Weak::upgrade).collect();
+    heaps.iter().for_each(|heap| heap.end_of(number()));
+});
 
 /// Numbers of threads.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    // Relaxed: only uniqueness counts.
+    // Neither has a destructor: they are there to the thread's very end. Relaxed: only uniqueness counts.
     static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    static ENDING: Ending = Ending { thread: number(), heaps: RefCell::default() };
+    /// The process that this thread has pinned a heap in.
+    static PROCESS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The number of the calling thread. It has no destructor, so it is there to the thread's end.
+/// The number of the calling thread.
 fn number() -> usize {
     NUMBER.with(|number| *number)
 }

@@ -139,7 +139,7 @@ fn code_of(error: &pmalloc::Error) -> Code {
         | E::Layout { .. }
         | E::Map(M::NotRegularFile { .. } | M::Symlink { .. }) => Code::NotAHeap,
         E::Map(M::InUse { .. }) => Code::InUse,
-        E::Invalid { .. } => Code::Usage,
+        E::Invalid { .. } | E::Map(M::BadPath { .. }) => Code::Usage,
         _ => Code::Error,
     }
 }
@@ -167,6 +167,7 @@ mod tests {
             (E::Version { what: "format version", found: 9, supported: 1 }, Code::NotAHeap),
             (E::Map(MapError::InUse { path: path() }), Code::InUse),
             (E::Map(MapError::NotFound { path: path() }), Code::Error),
+            (E::Map(MapError::BadPath { path: path(), why: "it is empty" }), Code::Usage),
             (E::PowerLoss, Code::Inconsistent),
             (E::Invalid { what: "stripes", why: "99".into() }, Code::Usage),
         ] {

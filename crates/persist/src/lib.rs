@@ -70,6 +70,7 @@ mod process;
 mod region;
 pub mod sim;
 pub mod sync;
+mod thread_end;
 mod traced;
 mod word;
 
@@ -87,5 +88,6 @@ pub use offset::{LINE_BYTES, Line, Offset, PAGE_BYTES, Span};
 pub use on_media::OnMedia;
 pub use process::{ProcessId, boot_id};
 pub use region::{OutOfBounds, Region};
+pub use thread_end::AtThreadEnd;
 pub use traced::{Counts, Event, Traced};
 pub use word::Word;

@@ -177,11 +177,11 @@ fn a_read_only_file_system_can_be_looked_at() {
     if let Some(directory) = child_path() {
         let path = directory.join("heap");
         let error = Heap::open(&path).expect_err("read-only");
-        assert_kind!(error, Error::Map(MapError::NotPermitted { .. }), "ask for less");
+        assert_kind!(error, Error::Map(MapError::NotPermitted { .. }), "file system is writable");
         assert_eq!(pmalloc::check_file(&path).expect("readable").problems, []);
         assert!(pmalloc::info(&path).is_ok() && pmalloc::map_file(&path).is_ok());
         let error = pmalloc::salvage_file(&path).expect_err("read-only");
-        assert_kind!(error, Error::Map(MapError::NotPermitted { .. }), "ask for less");
+        assert_kind!(error, Error::Map(MapError::NotPermitted { .. }), "file system is writable");
         let error = options().create(directory.join("new")).expect_err("read-only");
         assert_kind!(error, Error::Map(_), "");
         return;

@@ -1,7 +1,7 @@
 /*
  * A program that opens the library by itself, and whose threads come and go: `late LIBRARY FOLDER`.
- * Nothing is stranded by a thread that ends while it has pinned the heap, nor by one that ends when heap and library are
- * closed already.
+ * Nothing is stranded by a thread that ends while it has pinned the heap, by one that first uses and pins it while it ends,
+ * nor by one that ends when heap and library are closed already.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
@@ -80,6 +80,18 @@ static void *guest(void *slot) {
   return NULL;
 }
 
+/* What a stranger's data is given to: it uses the heap for the first time, and leaves it pinned. */
+static void hello_and_farewell(void *slot) {
+  pma.pin(heap);
+  CHECK(use(slot, 100) == 0 && use(slot, LARGE) == 0);
+}
+
+/* Knows the heap by the data that it leaves behind only. */
+static void *stranger(void *slot) {
+  CHECK(pthread_setspecific(key, slot) == 0);
+  return NULL;
+}
+
 static pthread_barrier_t met;
 
 /* Uses the heap, and ends only when heap and library are closed. */
@@ -91,12 +103,12 @@ static void *resident(void *slot) {
   return NULL;
 }
 
-static void guests_come_and_go(void) {
-  CHECK(pthread_key_create(&key, farewell) == 0);
+static void come_and_go(void *(*visit)(void *), void (*end)(void *)) {
+  CHECK(pthread_key_create(&key, end) == 0);
   for (int round = 0; round < ROUNDS; round++) {
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
-      CHECK(pthread_create(&threads[i], NULL, guest, &slots[i]) == 0);
+      CHECK(pthread_create(&threads[i], NULL, visit, &slots[i]) == 0);
     for (int i = 0; i < THREADS; i++)
       CHECK(pthread_join(threads[i], NULL) == 0);
   }
@@ -112,6 +124,13 @@ static void a_pin_holds(void) {
   CHECK(error == PMA_E_FULL);
   pma.unpin(heap);
   CHECK(use(&slots[0], LARGE) == 0);
+}
+
+static uint64_t heap_bytes(void) {
+  pma_stats stats = {0};
+  stats.size = sizeof stats;
+  CHECK(pma.stats_get(heap, &stats) == 0);
+  return stats.heap_bytes;
 }
 
 static void nothing_is_left(void) {
@@ -135,7 +154,11 @@ int main(int argc, char **argv) {
   for (int round = 0; round < 3; round++) {
     CHECK(pma.root(heap, "slots", 8 * sizeof(pma_slot), 0, &root) == 0);
     slots = root;
-    guests_come_and_go();
+    come_and_go(guest, farewell);
+    uint64_t before = heap_bytes();
+    come_and_go(stranger, hello_and_farewell);
+    /* A session that is stranded keeps the pages of the blocks that it has at hand. */
+    CHECK(heap_bytes() < before + THREADS * ROUNDS * 4096 / 4);
     a_pin_holds();
     pma.thread_release(heap);
     CHECK(use(&slots[0], LARGE) == 0);

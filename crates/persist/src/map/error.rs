@@ -15,7 +15,7 @@ use crate::{Access, Durability};
 pub enum MapError {
     /// Another process (or another mapping of this one) has the file open for writing or is creating it.
     #[error(
-        "{} is in use: close the program that has it open, or open it with read-only access", path.display()
+        "{} is in use: close the program that has it open, or wait until it ends", path.display()
     )]
     InUse {
         /// The file.
@@ -26,6 +26,14 @@ pub enum MapError {
     Exists {
         /// The file.
         path: PathBuf,
+    },
+    /// The path can't be that of a file: it is empty, or says itself that it is a directory's.
+    #[error("{path:?} can't be the path of a file: {why}")]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+        /// Why not, and what to give.
+        why: &'static str,
     },
     /// There is no such file, or no such directory on the way to it.
     #[error("{} does not exist: check the path, or create it first", path.display())]
@@ -49,7 +57,7 @@ pub enum MapError {
     },
     /// The file belongs to another user.
     #[error(
-        "{} belongs to user {owner}, not to user {user}: run as its owner, or ask for any owner explicitly",
+        "{} belongs to user {owner}, not to user {user}: run as its owner, or give it to this user (chown)",
         path.display()
     )]
     ForeignOwner {
@@ -62,7 +70,8 @@ pub enum MapError {
     },
     /// Permissions, or a read-only file system, forbid the access asked for.
     #[error(
-        "{} does not permit {access} access: change its permissions, or ask for less", path.display()
+        "{} does not permit {access} access: change its permissions (chmod), and see that its file system is writable",
+        path.display()
     )]
     NotPermitted {
         /// The file.
@@ -213,6 +222,11 @@ fn advice(error: &io::Error) -> &'static str {
         Some(Errno::NOMEM) => {
             "raise the limit on address space (ulimit -v), or choose a smaller capacity"
         }
+        // The whole capacity counts as locked.
+        Some(Errno::AGAIN) => {
+            "this process keeps its memory locked (mlockall): raise the limit on locked memory (ulimit -l), lock less, \
+             or choose a smaller capacity"
+        }
         Some(Errno::MFILE | Errno::NFILE) => "raise the limit on open files (ulimit -n)",
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
             "check the permissions of the file, its directory and its file system"
@@ -239,6 +253,10 @@ mod tests {
             MapError::of("open", &path(), Errno::NOENT),
             MapError::NotRegularFile { path: path(), kind: "a directory" },
             MapError::of("open", &path(), Errno::LOOP),
+            MapError::BadPath {
+                path: path(),
+                why: "it ends with a slash; give the path of a file",
+            },
             MapError::ForeignOwner { path: path(), owner: 1, user: 2 },
             MapError::NotPermitted { path: path(), access: Access::Shared },
             MapError::AccessTooLow {
@@ -266,6 +284,7 @@ mod tests {
             MapError::of("map", &path(), Errno::NOMEM),
             MapError::of("create", &path(), Errno::NOSPC),
             MapError::of("copy", &path(), Errno::FBIG),
+            MapError::of("map", &path(), Errno::AGAIN),
             MapError::of("map", &path(), Errno::INVAL),
         ];
         let actions = [

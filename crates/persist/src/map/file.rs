@@ -12,7 +12,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{MapError, draft::Draft, grow, place::require_regular};
+use super::{
+    MapError,
+    draft::Draft,
+    grow,
+    place::{require_file_path, require_regular},
+};
 use crate::{
     Span,
     sync::{Mutex, lock},
@@ -154,6 +159,7 @@ impl MediaFile {
     ///
     /// As for [`open`](Self::open).
     pub fn open_owned_by(path: &Path, access: Access, owner: Owner) -> Result<Self, MapError> {
+        require_file_path(path)?;
         // Merely opening some devices has effects, so the kind is looked at before; it is the look at the
         // open file that counts.
         let before = fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)

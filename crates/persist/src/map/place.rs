@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,7 @@ pub(super) struct Place {
 impl Place {
     /// The place that `path` names.
     pub(super) fn of(path: &Path) -> Result<Self, MapError> {
+        require_file_path(path)?;
         let Some(name) = path.file_name() else {
             return Err(MapError::NotRegularFile { path: path.to_owned(), kind: "a directory" });
         };
@@ -55,8 +56,17 @@ impl Place {
     }
 
     /// Whether something has the final name.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Symlink`] if that is a link, whatever it points to: it could be neither replaced nor opened.
     pub(super) fn is_taken(&self) -> Result<bool, MapError> {
-        Ok(self.stat(&self.name)?.is_some())
+        match self.stat(&self.name)? {
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                Err(MapError::Symlink { path: self.path.clone() })
+            }
+            taken => Ok(taken.is_some()),
+        }
     }
 
     /// What has the name `name` in the directory, if anything; links are not followed.
@@ -203,6 +213,22 @@ mod faults {
     pub(super) const fn at(_step: &str) -> Result<(), Errno> {
         Ok(())
     }
+}
+
+/// The error if `path` can't be that of a file, before anything is looked up.
+///
+/// The kernel takes a name with a slash behind it for a directory's, and what [`Path`] calls its file name is the name
+/// without: a file would be made that is not found by the path again.
+pub(super) fn require_file_path(path: &Path) -> Result<(), MapError> {
+    let bytes = path.as_os_str().as_bytes();
+    let last = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let why = match last {
+        _ if bytes.is_empty() => "it is empty; give the path of a file",
+        b"" => "it ends with a slash, as that of a directory; give the path of a file",
+        b"." | b".." => "it is that of a directory; give the path of a file in it",
+        _ => return Ok(()),
+    };
+    Err(MapError::BadPath { path: path.to_owned(), why })
 }
 
 /// The error if `stat` is not that of a regular file.

@@ -95,7 +95,8 @@ impl HeapOptions {
         }
     }
 
-    /// How far the heap may grow, in bytes of data; rounded up to 64 KiB. Create only; default 256 GiB.
+    /// How far the heap may grow, in bytes of data, at least 64 KiB; rounded up to a multiple of that. Create only; default
+    /// 256 GiB.
     ///
     /// It costs address space, not memory: the file grows as the heap is used. Whoever opens the heap needs as much of that:
     /// a process with a limit on it (`RLIMIT_AS`), or under a tool like valgrind, may not get it. Where the default is not to
@@ -103,8 +104,9 @@ impl HeapOptions {
     /// is taken or refused. [`info`](crate::info) tells what a heap has.
     pub fn capacity_bytes(mut self, bytes: u64) -> Self {
         self.is_capacity_open = false;
-        self.geometry.capacity_bytes =
-            bytes.max(1).checked_next_multiple_of(SLAB_BYTES).unwrap_or(u64::MAX);
+        // What is too little is kept as it is, to be refused.
+        let rounded = bytes.checked_next_multiple_of(SLAB_BYTES).unwrap_or(u64::MAX);
+        self.geometry.capacity_bytes = if bytes < SLAB_BYTES { bytes } else { rounded };
         self
     }
 
@@ -417,11 +419,15 @@ impl HeapOptions {
             return Err(invalid("arenas", format!("{}; 1 to {LOGS_MAX}", geometry.logs)));
         }
         if !geometry.is_valid() {
-            let why = format!("{} bytes; at most about 15 TiB", geometry.capacity_bytes);
+            let why = format!(
+                "{} bytes; at least {} and at most about 15 TiB",
+                geometry.capacity_bytes, geometry.slab_bytes
+            );
             return Err(invalid("capacity", why));
         }
         if self.initial_bytes > geometry.capacity_bytes {
-            let why = format!("{}; at most the capacity", self.initial_bytes);
+            let (initial, capacity) = (self.initial_bytes, geometry.capacity_bytes);
+            let why = format!("{initial}; at most the capacity, {capacity} bytes");
             return Err(invalid("initial bytes", why));
         }
         let mut uuid = [0; 16];

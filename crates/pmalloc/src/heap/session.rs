@@ -4,8 +4,10 @@
 //! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
 //! [`Session`]s explicitly and move them between threads.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, fmt, mem::take};
 
+#[cfg(not(shuttle))]
+use pmalloc_persist::AtThreadEnd;
 use pmalloc_persist::{
     Medium,
     sync::{Arc, Weak},
@@ -300,8 +302,20 @@ shuttle::thread_local! {
     static SESSIONS: RefCell<Vec<ThreadSession>> = RefCell::new(Vec::new());
 }
 
+/// Ends the sessions of a thread that has begun its first one in the destructor of a POSIX key, when those of its
+/// thread-local values had run.
+#[cfg(not(shuttle))]
+static LATE_END: AtThreadEnd = AtThreadEnd::new(|| {
+    // Other threads' sessions have ended before.
+    let sessions =
+        SESSIONS.try_with(|sessions| sessions.try_borrow_mut().map(|mut all| take(&mut *all)));
+    drop(sessions);
+});
+
 #[cold]
 fn begin<M: Medium + 'static>(sessions: &mut Vec<ThreadSession>, core: &Arc<Core<M>>) -> usize {
+    #[cfg(not(shuttle))]
+    LATE_END.arm();
     sessions.retain(|session| session.heap.strong_count() > 0);
     let weak: Weak<Core<M>> = Arc::downgrade(core);
     sessions.push(ThreadSession { heap_id: core.id, state: core.begin_session(), heap: weak });
