@@ -6,9 +6,9 @@
  * guide; this file is the reference.
  *
  * For all functions:
- * - An int result is 0 or one of PMA_E_*. An error changes nothing. pma_last_error() says in a sentence what went wrong.
- *   PMA_E_IO leaves the system's reason in errno; so does PMA_E_FULL (ENOSPC, EDQUOT, EFBIG), with ENOMEM for a heap that
- *   has reached its capacity.
+ * - An int result is 0 or one of PMA_E_*, but where something else is said. An error changes nothing. pma_last_error() says
+ *   in a sentence what went wrong. PMA_E_IO leaves the system's reason in errno; so does PMA_E_FULL (ENOSPC, EDQUOT,
+ *   EFBIG), with ENOMEM for a heap that has reached its capacity.
  * - A NULL where nothing else is said is PMA_E_INVAL. Pointers that are not NULL must be valid for what they point to;
  *   a pointer to a slot may be any address: one that is no slot of the heap is PMA_E_SLOT_FOREIGN.
  * - All may be called from any thread at any time, but pma_close, which must be the last call on its heap. None may be
@@ -40,7 +40,7 @@ extern "C" {
 #define PMA_E_CHILDREN 7     /* what is freed holds a slot that owns a block */
 #define PMA_E_LIMIT 8        /* a fixed limit: actions of a publish, number of roots, room for an answer */
 #define PMA_E_MODEL 9        /* not an operation, or an option, of this consistency model */
-#define PMA_E_IN_USE 10      /* the heap or the root is in use */
+#define PMA_E_IN_USE 10      /* the heap, the root or the block is in use */
 #define PMA_E_EXISTS 11      /* there is a file of this name */
 #define PMA_E_NOT_HEAP 12    /* the file is not a heap */
 #define PMA_E_VERSION 13     /* the heap has a format that this library does not know */
@@ -79,6 +79,14 @@ extern "C" {
 #define PMA_A_MOVE 3  /* the block that `slot2` owns goes to `slot`, which is empty */
 #define PMA_A_SET 4   /* the cell at `slot` is set to `value` */
 
+/* What pma_declare is about. */
+#define PMA_S_ROOT 1 /* roots of the type `key` */
+#define PMA_S_TAG 2  /* blocks with the tag `key` */
+
+/* pma_run.kind */
+#define PMA_R_SLOTS 0 /* each word is a slot */
+#define PMA_R_MAYBE 1 /* each word may be a slot, or something else */
+
 /* Most actions of one publish. */
 #define PMA_PUBLISH_MAX 64
 
@@ -90,6 +98,8 @@ extern "C" {
 #define PMA_CELL_MAX 0xFFFFFFFFFFFu
 
 typedef struct pma_heap pma_heap;              /* thread-safe */
+/* A slot whose bits are all zero is empty. One that owned something once is empty with other bits: ask pma_slot_is_empty,
+   and don't compare `raw`. */
 typedef struct { uint64_t raw; } pma_slot;     /* in heap memory; all-zero = empty; never memcpy a full one */
 typedef uint64_t pma_off;                      /* byte offset from the heap's base, 0 = null */
 typedef struct {
@@ -109,7 +119,8 @@ typedef struct {
 uint32_t    pma_version(void);
 /* What an error means, in general; never NULL. */
 const char *pma_strerror(int);
-/* What this thread's last error was, in a sentence; "" if there was none. */
+/* What went wrong in this thread's last call, in a sentence; "" if it succeeded. The functions of this section are no calls
+   in that sense. */
 const char *pma_last_error(void);              /* this thread, until its next call */
 /* Sets all options to their defaults; the second argument is sizeof(pma_options). */
 void pma_options_init(pma_options *, size_t);
@@ -130,8 +141,15 @@ int  pma_sync(pma_heap *);
 /* Gives free memory back to the file system; `freed` may be NULL. */
 int  pma_trim(pma_heap *, uint64_t *freed);
 
-/* LOG: atomic with the slot. IC: block durable, then slot. GC: see docs. align 0 = 16. Bare = uninitialised. */
+/* LOG: atomic with the slot. IC: block durable, then slot. GC: see docs. align 0 = 16. Bare = uninitialised: the block holds
+   what its memory held before, and words of that may look like full slots, even of blocks that others own. A program that has
+   slots in a block makes it with pma_zalloc_to, pma_alloc_copy or pma_alloc_init, and all its slots empty. */
 int  pma_alloc_to(pma_heap *, pma_slot *, size_t size, size_t align);
+/* All bytes of the block are zero, and durable before it can be reached: what slots it has are empty. */
+int  pma_zalloc_to(pma_heap *, pma_slot *, size_t size, size_t align);
+/* A tag is a number of the program's for a kind of blocks, which pma_iter tells and pma_declare speaks of; other functions
+   give the tag 0. The block holds a copy of `src` or, if that is NULL, zeros. */
+int  pma_alloc_tagged(pma_heap *, pma_slot *, size_t size, size_t align, uint8_t tag, const void *src);
 /* `init` may use the heap. What it writes is durable before the block can be reached. */
 int  pma_alloc_init(pma_heap *, pma_slot *, size_t size, size_t align, void (*init)(void *p, void *arg), void *arg);
 int  pma_alloc_copy(pma_heap *, pma_slot *, const void *src, size_t size, size_t align);
@@ -141,11 +159,17 @@ int  pma_replace(pma_heap *, pma_slot *, const void *src, size_t size, size_t al
 int  pma_move(pma_heap *, pma_slot *dst, pma_slot *src);
 int  pma_swap(pma_heap *, pma_slot *, pma_slot *);
 void *pma_get(const pma_heap *, const pma_slot *);           /* NULL if empty or invalid */
+/* As pma_get, and says why there is no block: PMA_E_SLOT_EMPTY, PMA_E_SLOT_FOREIGN, PMA_E_FORKED; PMA_E_NOT_LIVE or
+   PMA_E_CORRUPT if what the slot holds is damaged, as by a copy of a full slot whose block is gone. */
+int  pma_get_checked(const pma_heap *, const pma_slot *, void **);
+/* 1 if the slot owns nothing, 0 if it does; 0, and pma_last_error says why, if it is no slot of the heap. */
+int  pma_slot_is_empty(const pma_heap *, const pma_slot *);
 
 int  pma_alloc(pma_heap *, size_t size, size_t align, pma_off *);   /* GC, IC; LOG: PMA_E_MODEL */
 int  pma_free(pma_heap *, pma_off);
-/* A reserved block is written by its pma_ptr, and is there after a crash only once it was published. */
+/* A reserved block is uninitialised, is written by its pma_ptr, and is there after a crash only once it was published. */
 int  pma_reserve(pma_heap *, size_t size, size_t align, pma_off *);
+int  pma_reserve_tagged(pma_heap *, size_t size, size_t align, uint8_t tag, pma_off *);
 int  pma_cancel(pma_heap *, pma_off);
 /* `zero` is 0. Actions take effect in their order, as if each was a call of its own. But what is new or freed is so for all of
    them: slots in blocks that the publish allocates can be named by earlier actions, too, and those in blocks that it frees by
@@ -175,8 +199,26 @@ void pma_thread_release(pma_heap *);                         /* gives back this 
 typedef int (*pma_block_fn)(pma_off, size_t usable, uint8_t tag, void *arg);        /* non-zero stops */
 /* The live blocks, those of roots too, in the order of their offsets. The function may use the heap. */
 int  pma_iter(pma_heap *, pma_block_fn, void *arg);
-/* Returns 0 if it could look, whatever it found; `problem` and `nproblems` may be NULL. Only while no other call runs. */
+/* Looks at slots as far as it knows of them: see pma_declare. Returns 0 if it could look, whatever it found; `problem` and `nproblems` may be NULL. Only while no other call runs. */
 int  pma_check(pma_heap *, void (*problem)(const char *, void *), void *arg, uint64_t *nproblems);
+/*
+ * Where the program has slots, said to pma_check, to pma_orphans and to the command pmalloc, also of a heap that is closed:
+ * a root or block has `count` slots (0: as many as it has room for), from byte `offset` on, one every `stride` bytes (0: 8).
+ * `zero` is 0. What is said about a type or tag takes the place of what was said before, and is there after a crash, or that
+ * is; no runs (`n` 0) say that there are no slots. {0, 8, 0, PMA_R_MAYBE, 0} says that every word may be one. Cells are no
+ * slots. PMA_E_INVAL for slots that are not at multiples of 8, overlap, or lie outside a root of the type.
+ */
+typedef struct { uint64_t offset, stride, count; uint32_t kind, zero; } pma_run;
+int  pma_declare(pma_heap *, uint32_t scope, uint64_t key, const pma_run *, size_t n);
+/* The live blocks that nothing owns: those that slots owned whose own block was freed. A block that a word names of which
+   nothing is known may be owned, and is not among them; pma_declare says what is. The function may use the heap. */
+int  pma_orphans(pma_heap *, pma_block_fn, void *arg);
+/* Gives a block that nothing owns to an empty slot, or frees it: PMA_E_IN_USE if something owns it, or may, and while a
+   thread has the heap pinned. The whole heap is looked through, and other calls wait meanwhile. */
+int  pma_adopt(pma_heap *, pma_off, pma_slot *);
+int  pma_free_orphan(pma_heap *, pma_off);
+/* All with a tag, and those that nothing owns when they are gone; each is freed by itself. `freed` may be NULL. */
+int  pma_free_orphans(pma_heap *, uint8_t tag, uint64_t *freed);
 /* The caller sets `size` to sizeof the structure; it comes back as the number of bytes that were filled. */
 typedef struct { size_t size; uint64_t live_blocks, live_bytes, heap_bytes, peak_heap_bytes, free_bytes, largest_free,
   dram_bytes, recovery_ns, replayed; } pma_stats;

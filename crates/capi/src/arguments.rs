@@ -20,6 +20,9 @@ use crate::{
 /// Alignment of a block for which none was asked.
 const ALIGN_DEFAULT: usize = 16;
 
+/// Largest alignment of a block: a page of the heap.
+const ALIGN_MAX: usize = 4096;
+
 /// What a null pointer is refused with.
 pub(crate) fn null(what: &str) -> Failure {
     Failure::invalid(what, "it is NULL")
@@ -106,8 +109,9 @@ pub(crate) unsafe fn contents<'a>(source: *const c_void, layout: Layout) -> Resu
 /// The layout of a block.
 pub(crate) fn layout(size: usize, align: usize) -> Result<Layout> {
     let align = if align == 0 { ALIGN_DEFAULT } else { align };
-    if !align.is_power_of_two() {
-        return Err(Failure::invalid("alignment", format_args!("{align}; a power of two")));
+    if !align.is_power_of_two() || align > ALIGN_MAX {
+        let why = format_args!("{align}; a power of two, at most {ALIGN_MAX}");
+        return Err(Failure::invalid("alignment", why));
     }
     Layout::from_size_align(size, align).map_err(|_| {
         Failure::new(

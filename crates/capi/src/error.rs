@@ -1,7 +1,7 @@
 //! What went wrong, as a number and a sentence; and the wall that panics don't pass. Volatile.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     error::Error as _,
     ffi::{CStr, CString, c_char, c_int},
     fmt, io,
@@ -64,6 +64,11 @@ impl From<Error> for Failure {
             Error::RootMissing { name } => {
                 Self::new(PMA_E_NOT_LIVE, format!("no root is called {name:?}"))
             }
+            error @ Error::Map(MapError::NotPowerSafe { .. }) => {
+                let text =
+                    error.to_string().replace("unsafe_force_durability", "PMA_F_UNSAFE_FORCE");
+                Self::new(code_of(&error), text)
+            }
             error => {
                 let failure = Self::new(code_of(&error), error.to_string());
                 Self { errno: errno_of(&error).or(failure.errno), ..failure }
@@ -97,7 +102,7 @@ fn code_of(error: &Error) -> c_int {
     use {Error as E, MapError as M};
     match error {
         // A durability that the memory does not have is a wrong option.
-        E::Invalid { .. } | E::Map(M::NotPowerSafe { .. }) => PMA_E_INVAL,
+        E::Invalid { .. } | E::Map(M::NotPowerSafe { .. } | M::BadPath { .. }) => PMA_E_INVAL,
         E::OutOfMemory { .. } | E::NoSpace { .. } => PMA_E_FULL,
         E::NotLive { .. } | E::RootMissing { .. } => PMA_E_NOT_LIVE,
         E::SlotFull { .. } => PMA_E_SLOT_FULL,
@@ -105,7 +110,11 @@ fn code_of(error: &Error) -> c_int {
         E::SlotForeign => PMA_E_SLOT_FOREIGN,
         E::ChildrenAlive { .. } => PMA_E_CHILDREN,
         E::Limit { .. } => PMA_E_LIMIT,
-        E::RootInUse { .. } | E::HandlesRemain | E::Map(M::InUse { .. }) => PMA_E_IN_USE,
+        E::RootInUse { .. }
+        | E::HandlesRemain
+        | E::Owned { .. }
+        | E::Pinned
+        | E::Map(M::InUse { .. }) => PMA_E_IN_USE,
         E::Map(M::Exists { .. }) => PMA_E_EXISTS,
         E::NotAHeap { .. } | E::Map(M::NotRegularFile { .. } | M::Symlink { .. }) => PMA_E_NOT_HEAP,
         E::Version { .. } => PMA_E_VERSION,
@@ -120,21 +129,32 @@ fn code_of(error: &Error) -> c_int {
 }
 
 thread_local! {
-    /// The last error of this thread.
+    /// The sentence of this thread's last call, if it failed.
     static LAST: RefCell<Option<CString>> = const { RefCell::new(None) };
+    /// Whether there is one; it has no destructor, and is looked at by every call.
+    static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs a call and returns its number for C.
 pub(crate) fn report(call: impl FnOnce() -> Result<()>) -> c_int {
-    caught(call).map_or_else(note, |()| 0)
+    caught(call).map_or_else(note, |()| {
+        forget();
+        0
+    })
 }
 
 /// Runs a call and returns its value for C, or `instead` if it failed.
 pub(crate) fn report_or<T>(instead: T, call: impl FnOnce() -> Result<T>) -> T {
-    caught(call).unwrap_or_else(|failure| {
-        note(failure);
-        instead
-    })
+    match caught(call) {
+        Ok(value) => {
+            forget();
+            value
+        }
+        Err(failure) => {
+            note(failure);
+            instead
+        }
+    }
 }
 
 /// Runs a call; a panic is one of its failures. What the call left half done stays locked, so that later calls fail, too.
@@ -146,6 +166,14 @@ fn caught<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Takes back the sentence of the call before: this one succeeded, and who asks now asks about it.
+fn forget() {
+    if FAILED.get() {
+        FAILED.set(false);
+        let _ = LAST.try_with(|last| last.replace(None));
+    }
+}
+
 /// Notes the sentence for the thread and returns the number.
 #[cold]
 fn note(failure: Failure) -> c_int {
@@ -153,6 +181,7 @@ fn note(failure: Failure) -> c_int {
     text.retain(|character| character != '\0');
     // A thread that is about to end may have no place for the sentence any more; the number says enough then.
     let _ = LAST.try_with(|last| last.replace(CString::new(text).ok()));
+    FAILED.set(true);
     // Last of all: what a call tidies up may write it as well.
     if let Some(errno) = errno {
         errno::set_errno(errno::Errno(errno));
@@ -160,7 +189,7 @@ fn note(failure: Failure) -> c_int {
     code
 }
 
-/// What this thread's last error was.
+/// What went wrong in this thread's last call; empty if nothing did.
 #[unsafe(no_mangle)]
 pub extern "C" fn pma_last_error() -> *const c_char {
     let sentence = LAST.try_with(|last| last.borrow().as_ref().map(|text| text.as_ptr()));
@@ -185,7 +214,7 @@ fn meaning(error: c_int) -> &'static CStr {
         PMA_E_CHILDREN => c"what is freed holds a slot that owns a block",
         PMA_E_LIMIT => c"a fixed limit is reached",
         PMA_E_MODEL => c"not of this consistency model",
-        PMA_E_IN_USE => c"the heap or the root is in use",
+        PMA_E_IN_USE => c"the heap, the root or the block is in use",
         PMA_E_EXISTS => c"a file of this name exists",
         PMA_E_NOT_HEAP => c"the file is not a heap",
         PMA_E_VERSION => c"the heap has a format that this library does not know",
@@ -228,6 +257,15 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_succeeds_takes_the_sentence_back() {
+        assert_eq!(report(|| Err(Failure::invalid("name", "bad"))), PMA_E_INVAL);
+        assert_eq!(report(|| Ok(())), 0);
+        assert_eq!(last(), "");
+        assert_eq!(report_or(7, || Err(Failure::invalid("name", "bad"))), 7);
+        assert_eq!((report_or(7, || Ok(8)), last()), (8, String::new()));
+    }
+
+    #[test]
     fn each_error_of_the_library_has_its_number() {
         use pmalloc::persist::Durability;
         use {Error as E, MapError as M};
@@ -248,6 +286,8 @@ mod tests {
             (E::ChildrenAlive { slot: 1 }, PMA_E_CHILDREN),
             (E::Limit { what: "roots", limit: 1 }, PMA_E_LIMIT),
             (E::RootInUse { name: name() }, PMA_E_IN_USE),
+            (E::Owned { offset: 16, slot: 8, how: "owns it" }, PMA_E_IN_USE),
+            (E::Pinned, PMA_E_IN_USE),
             (E::Map(M::InUse { path: path() }), PMA_E_IN_USE),
             (E::Map(M::Exists { path: path() }), PMA_E_EXISTS),
             (E::NotAHeap { why: "it is empty" }, PMA_E_NOT_HEAP),

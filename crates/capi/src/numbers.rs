@@ -83,6 +83,16 @@ pub const PMA_A_MOVE: u32 = 3;
 /// Action: a cell is set.
 pub const PMA_A_SET: u32 = 4;
 
+/// A declaration is about roots of this type.
+pub const PMA_S_ROOT: u32 = 1;
+/// A declaration is about blocks with this tag.
+pub const PMA_S_TAG: u32 = 2;
+
+/// The words of a run are slots.
+pub const PMA_R_SLOTS: u32 = 0;
+/// The words of a run may be slots, or something else.
+pub const PMA_R_MAYBE: u32 = 1;
+
 /// Most actions of a publish.
 pub const PMA_PUBLISH_MAX: usize = 64;
 /// Largest value of a cell.

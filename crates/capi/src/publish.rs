@@ -3,7 +3,7 @@
 use std::{ffi::c_int, slice};
 
 use pmalloc::{
-    Heap, NewBlock, Publish, SlotRef,
+    BlockLayout, Heap, NewBlock, Publish, SlotRef,
     persist::{Medium, Span, sync::lock},
 };
 
@@ -31,7 +31,30 @@ pub unsafe extern "C" fn pma_reserve(
     let reserve = |heap: &pma_heap| -> Result<()> {
         // SAFETY: 1 of the library's list.
         let block = unsafe { answer(block, "place for the offset") }?;
-        block.write(served!(heap, owned => owned.reserve(size, align))?);
+        block.write(served!(heap, owned => owned.reserve(size, align, 0))?);
+        Ok(())
+    };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call(heap, reserve) }
+}
+
+/// Reserves a block with a tag.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_reserve_tagged(
+    heap: *mut pma_heap,
+    size: usize,
+    align: usize,
+    tag: u8,
+    block: *mut pma_off,
+) -> c_int {
+    let reserve = |heap: &pma_heap| -> Result<()> {
+        // SAFETY: 1 of the library's list.
+        let block = unsafe { answer(block, "place for the offset") }?;
+        block.write(served!(heap, owned => owned.reserve(size, align, tag))?);
         Ok(())
     };
     // SAFETY: 1 and 4 of the library's list.
@@ -102,8 +125,8 @@ fn not_reserved(block: pma_off) -> Failure {
 }
 
 impl<M: Medium + 'static> Owned<M> {
-    fn reserve(&self, size: usize, align: usize) -> Result<pma_off> {
-        let layout = layout(size, align)?;
+    fn reserve(&self, size: usize, align: usize, tag: u8) -> Result<pma_off> {
+        let layout = BlockLayout::new(layout(size, align)?).with_tag(tag);
         // SAFETY: what borrows from it is kept in `reserved`, or dropped right here.
         let heap = unsafe { self.lasting() };
         let held = Held { block: heap.reserve(layout)?, size_bytes: size as u64 };

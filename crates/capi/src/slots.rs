@@ -1,17 +1,18 @@
 //! The operations on slots: atomic, and durable when they return.
 
 use std::{
-    alloc::Layout,
     ffi::{c_int, c_void},
     ptr,
 };
 
+use pmalloc::BlockLayout;
+
 use crate::{
     access::address,
-    arguments::{contents, layout, null, slot_at},
+    arguments::{answer, contents, layout, null, slot_at},
     error::{Failure, Result},
     handle::{call, call_or, pma_heap, served},
-    numbers::PMA_E_MODEL,
+    numbers::{PMA_E_MODEL, PMA_E_SLOT_EMPTY},
     types::{pma_init_fn, pma_off, pma_slot},
 };
 
@@ -34,6 +35,24 @@ pub unsafe extern "C" fn pma_alloc_to(
             Ok(heap.alloc_to(slot_at(heap, slot)?, layout)?)
         })
     };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call(heap, alloc) }
+}
+
+/// Allocates a block of zeros into an empty slot.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_zalloc_to(
+    heap: *mut pma_heap,
+    slot: *mut pma_slot,
+    size: usize,
+    align: usize,
+) -> c_int {
+    let alloc =
+        |heap: &pma_heap| alloc_init(heap, slot, layout(size, align)?, |block| block.fill(0));
     // SAFETY: 1 and 4 of the library's list.
     unsafe { call(heap, alloc) }
 }
@@ -87,10 +106,38 @@ pub unsafe extern "C" fn pma_alloc_copy(
     unsafe { call(heap, alloc) }
 }
 
+/// Allocates a block with a tag into an empty slot, with a copy of the program's bytes, or with zeros.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_alloc_tagged(
+    heap: *mut pma_heap,
+    slot: *mut pma_slot,
+    size: usize,
+    align: usize,
+    tag: u8,
+    source: *const c_void,
+) -> c_int {
+    let alloc = |heap: &pma_heap| {
+        let plain = layout(size, align)?;
+        let tagged = BlockLayout::new(plain).with_tag(tag);
+        if source.is_null() {
+            return alloc_init(heap, slot, tagged, |block| block.fill(0));
+        }
+        // SAFETY: 1 of the library's list.
+        let source = unsafe { contents(source, plain) }?;
+        alloc_init(heap, slot, tagged, |block| block.copy_from_slice(source))
+    };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call(heap, alloc) }
+}
+
 fn alloc_init(
     heap: &pma_heap,
     slot: *mut pma_slot,
-    layout: Layout,
+    layout: impl Into<BlockLayout>,
     write: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
     served!(heap, owned => {
@@ -200,6 +247,50 @@ pub unsafe extern "C" fn pma_get(heap: *const pma_heap, slot: *const pma_slot) -
     };
     // SAFETY: 1 and 4 of the library's list.
     unsafe { call_or(ptr::null_mut(), heap, get) }
+}
+
+/// The block that a slot owns, or why there is none.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_get_checked(
+    heap: *const pma_heap,
+    slot: *const pma_slot,
+    block: *mut *mut c_void,
+) -> c_int {
+    let get = |heap: &pma_heap| -> Result<()> {
+        // SAFETY: 1 of the library's list.
+        let place = unsafe { answer(block, "place for the address") }?;
+        served!(heap, owned => {
+            let heap = owned.heap();
+            let slot = slot_at(heap, slot)?;
+            let empty = || Failure::new(PMA_E_SLOT_EMPTY, "the slot owns no block");
+            let block = heap.block_of(slot)?.ok_or_else(empty)?;
+            place.write(address(heap, block.offset));
+        });
+        Ok(())
+    };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call(heap, get) }
+}
+
+/// Whether a slot owns nothing: 1 or 0.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_slot_is_empty(heap: *const pma_heap, slot: *const pma_slot) -> c_int {
+    let look = |heap: &pma_heap| {
+        served!(heap, owned => {
+            let heap = owned.heap();
+            Ok(c_int::from(heap.block_of(slot_at(heap, slot)?)?.is_none()))
+        })
+    };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call_or(0, heap, look) }
 }
 
 /// Refuses to allocate without a slot, which heaps of the model LOG can't.

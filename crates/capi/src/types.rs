@@ -67,6 +67,22 @@ pub struct pma_action {
     pub value: u64,
 }
 
+/// Slots at equal distances in a root or block.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct pma_run {
+    /// Byte of the first one.
+    pub offset: u64,
+    /// Bytes from one to the next; 0 is 8.
+    pub stride: u64,
+    /// How many; 0 is as many as there is room for.
+    pub count: u64,
+    /// One of `PMA_R_*`.
+    pub kind: u32,
+    /// Zero.
+    pub zero: u32,
+}
+
 /// What a heap holds and costs.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

@@ -65,6 +65,18 @@ fn every_error_that_a_program_can_provoke_is_the_one_it_should_be() {
 }
 
 #[test]
+fn slots_are_where_a_program_has_declared_them_also_in_a_closed_heap() {
+    let program = installed().program(Language::C("c99"), "tests/c/owners.c", Linking::Shared);
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = succeed(program.command().arg(folder.path()), "");
+    let report = pmalloc::check_file(path.trim()).expect("readable");
+    let kinds: Vec<_> = report.problems.iter().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, [pmalloc::ProblemKind::Dangling]);
+    assert_eq!((report.unowned_blocks, report.unknown_blocks), (1, 0));
+    assert_eq!(report.orphans[0].tag, 11);
+}
+
+#[test]
 fn a_forked_child_is_refused_by_every_call() {
     check(Language::C("c99"), "fork.c", Linking::Shared);
 }

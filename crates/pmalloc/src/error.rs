@@ -102,6 +102,21 @@ pub enum Error {
         /// Offset of the first such slot.
         slot: u64,
     },
+    /// The block is to be given to a slot, or freed, as one that nothing owns; but something does.
+    #[error("the block at {offset:#x} is not without an owner: the word at {slot:#x} {how}")]
+    Owned {
+        /// Offset of the block.
+        offset: u64,
+        /// Offset of the slot that owns it, or may.
+        slot: u64,
+        /// Which of these, and what can be done.
+        how: &'static str,
+    },
+    /// A guard lives, which may lend what is to change hands.
+    #[error(
+        "the heap is pinned: give a block that nothing owns to a slot, or free it, while no guard lives"
+    )]
+    Pinned,
     /// The heap was created for data of another layout.
     #[error(
         "the heap holds data of layout {found:?}, not {expected:?}: open it with the program that made it"

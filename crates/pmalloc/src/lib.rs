@@ -127,8 +127,9 @@ pub use heap::{
     Block, BlockLayout, Blocks, CellInteger, CellValue, CheckReport, ClassStats, Content, Guard,
     Heap, HeapMap, HeapOptions, Info, LayoutHash, LogStats, NewBlock, PCell, PPtr, PUBLISH_MAX,
     Part, PartKind, Persistent, Problem, ProblemKind, Publish, RecoveryReport, Reservation,
-    RootInfo, SalvageReport, Session, Slot, SlotMap, SlotRef, Stats, TagStats, TypeGraph,
-    VersionedCell, check_file, info, map_file, recover_file, salvage_file, stats_file,
+    RootInfo, SalvageReport, Session, Slot, SlotLayout, SlotMap, SlotRef, SlotScope, Stats,
+    TagStats, TypeGraph, VersionedCell, check_file, info, map_file, recover_file, salvage_file,
+    stats_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_derive::Persistent;

@@ -257,7 +257,8 @@ fn a_heap_that_lost_power_is_refused_until_it_is_known_to_be_whole() {
 fn options_out_of_range_are_refused() {
     let dir = directory();
     let path = dir.path().join("heap");
-    let bad: [(HeapOptions, &str); 9] = [
+    let bad: [(HeapOptions, &str); 10] = [
+        (Heap::options().capacity_bytes(10), "at least 65536"),
         (Heap::options().stripes(0), "1 to 15"),
         (Heap::options().stripes(16), "1 to 15"),
         (Heap::options().arenas(0), "1 to 64"),
@@ -293,6 +294,8 @@ fn requests_that_no_heap_serves_change_nothing() {
         assert_error!(init, Error::OutOfMemory { .. }, "a larger capacity");
     }
     assert_error!(heap.free_from(slot), Error::SlotEmpty { .. }, "allocate one into it first");
+    assert_error!(heap.adopt(before[0].offset, slot), Error::Owned { .. }, "owns it");
+    assert_error!((heap.pin(), heap.adopt(16, slot)).1, Error::Pinned, "while no guard lives");
     heap.alloc_to(slot, with(16, 1)).expect("there is room");
     assert_error!(heap.alloc_to(slot, with(16, 1)), Error::SlotFull { .. }, "free it first");
     heap.free_from(slot).expect("it is full");

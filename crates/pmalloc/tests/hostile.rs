@@ -432,3 +432,38 @@ fn what_a_killed_creation_left_is_replaced_by_the_next() {
     Heap::open(path.with_extension("new")).expect("it is a heap").close().expect("closed");
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 2, "no left-over");
 }
+
+#[test]
+fn a_path_that_is_no_files_is_refused_and_nothing_is_made() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, phrase) in
+        [("new/", "slash"), ("new//", "slash"), ("new/.", "directory"), ("new/..", "directory")]
+    {
+        // Not joined as a path: that would drop the dot.
+        let path = format!("{}/{name}", directory.path().display());
+        assert_kind!(
+            Heap::create(&path).map(drop).expect_err("refused"),
+            Error::Map(MapError::BadPath { .. }),
+            phrase
+        );
+        assert_kind!(
+            Heap::open(&path).map(drop).expect_err("refused"),
+            Error::Map(MapError::BadPath { .. }),
+            phrase
+        );
+    }
+    assert_kind!(
+        Heap::create("").map(drop).expect_err("refused"),
+        Error::Map(MapError::BadPath { .. }),
+        "empty"
+    );
+    symlink("nowhere", directory.path().join("link")).expect("a link");
+    let link = Heap::create(directory.path().join("link"));
+    assert_kind!(
+        link.map(drop).expect_err("refused"),
+        Error::Map(MapError::Exists { .. }),
+        "choose another name"
+    );
+    let made = fs::read_dir(directory.path()).expect("a directory").count();
+    assert_eq!(made, 1, "the link");
+}

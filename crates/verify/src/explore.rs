@@ -20,6 +20,7 @@ use crate::{
     alphabet::{Start, Step},
     model::{Model, Shared},
     oracle::{self, ABSENT, Oracle},
+    owners::{self, Change},
     world::{self, World},
 };
 
@@ -37,6 +38,8 @@ pub enum Scene {
     /// A step from a start state, in which the process is killed at the n-th call that changes the medium: power is not lost.
     /// Another process opens the heap, which is explored, and so is the step that follows.
     Killed(Start, Step, u64, Step),
+    /// A declaration of slots, or a change of blocks that nothing owns.
+    Owners(Change),
     /// Creating a heap, and its first root array.
     Create,
     /// Creating a heap, in which the process is killed at the n-th call that changes the medium. Another process opens it, if
@@ -78,6 +81,7 @@ impl fmt::Display for Case {
             Scene::Killed(start, step, nth, then) => {
                 write!(f, "{start:?} {step} killed at {nth}, then {then}")?;
             }
+            Scene::Owners(change) => write!(f, "Owners {change:?}")?,
             Scene::Create => write!(f, "Create")?,
             Scene::KilledCreate(nth) => write!(f, "Create killed at {nth}")?,
             Scene::Close(start) => write!(f, "Close {start:?}")?,
@@ -166,6 +170,7 @@ impl Case {
                 start.build(&mut world);
                 self.killed(world, &expected, (*step, *nth, *then), conditions)
             }
+            Scene::Owners(change) => owners::explore(&sim, *change, self.options(conditions)),
             Scene::Create => self.create(&sim, conditions),
             Scene::KilledCreate(nth) => self.killed_create(&sim, *nth, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),

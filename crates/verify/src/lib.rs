@@ -23,6 +23,7 @@ pub mod eager;
 pub mod explore;
 pub mod model;
 pub mod oracle;
+pub mod owners;
 pub mod place;
 pub mod power;
 pub mod room;

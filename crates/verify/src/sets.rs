@@ -13,6 +13,7 @@ use pmalloc::persist::sim::{Domain, Report, SiteCount};
 use crate::{
     alphabet::{Op, Start, Step},
     explore::{Case, Conditions, Scene, perform},
+    owners::Change,
     world::{self, World},
 };
 
@@ -40,6 +41,7 @@ impl Set {
             Self { name: "1 operation on a full disk", cases: no_room(0) },
             Self { name: "memory goes back at once", cases: keeping_nothing(0) },
             Self { name: "killed in 1 operation, then 1", cases: killed(1) },
+            Self { name: "declarations and orphans, nesting 1", cases: owners(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
         ]
     }
@@ -54,6 +56,7 @@ impl Set {
             Self { name: "1 operation on a full disk, nesting 1", cases: no_room(1) },
             Self { name: "memory goes back at once, nesting 1", cases: keeping_nothing(1) },
             Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
+            Self { name: "declarations and orphans, nesting 2", cases: owners(2) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
         ]
@@ -69,6 +72,7 @@ impl Set {
         cases.extend(no_room(0).into_iter().step_by(11));
         cases.extend(keeping_nothing(0).into_iter().step_by(23));
         cases.extend(killed(1).into_iter().step_by(397));
+        cases.extend(owners(1).into_iter().step_by(2));
         Self { name: "smoke", cases }
     }
 
@@ -102,6 +106,15 @@ fn sequences(length: u32, nesting: u32) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Every declaration and every change of what nothing owns.
+fn owners(nesting: u32) -> Vec<Case> {
+    let case = |domain| {
+        let scenes = Change::ALL.into_iter().map(Scene::Owners);
+        scenes.map(move |scene| Case { scene, domain, nesting })
+    };
+    DOMAINS.into_iter().flat_map(case).collect()
 }
 
 /// Operations that append to the bookkeeping log: what they tear is copied away, or emptied where there is no room for a

@@ -87,6 +87,17 @@ pub fn medium_of(heap: &Heap<Sim>) -> &Sim {
     unsafe { heap.medium() }
 }
 
+/// The slot at byte `offset` of a block that was made with zeros there.
+///
+/// # Errors
+///
+/// As [`Heap::slot_at`].
+pub(crate) fn slot_at(heap: &Heap<Sim>, offset: u64) -> Result<&Slot, Error> {
+    // SAFETY: eight zero bytes that only operations write; nobody looks at the bytes of the block, and the slot is forgotten
+    // before that is freed.
+    unsafe { heap.slot_at(offset) }
+}
+
 /// A heap, the sessions that work on it, and what they expect of it.
 #[derive(Debug)]
 pub struct World {

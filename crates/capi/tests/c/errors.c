@@ -66,6 +66,8 @@ static void options_are_checked(const char *folder) {
   REFUSED(PMA_E_INVAL, durability, 5);
   REFUSED(PMA_E_INVAL, durability, PMA_D_POWERFAIL);
   REFUSED(PMA_E_INVAL, stripes, 99);
+  REFUSED(PMA_E_INVAL, capacity, 10);
+  REFUSED(PMA_E_INVAL, capacity, UINT64_MAX);
   REFUSED(PMA_E_INVAL, initial, UINT64_MAX);
   REFUSED(PMA_E_MODEL, flags, PMA_F_BACKGROUND);
   REFUSED(PMA_E_INVAL, flags, 0x80);
@@ -104,6 +106,24 @@ static void files_are_checked(const char *folder) {
   CHECK(second == NULL);
 }
 
+/* What can't be the path of a file is an error before anything is made. */
+static void paths_are_checked(const char *folder) {
+  const char *names[] = {"new/", "new//", "new/.", "new/..", "./", "."};
+  pma_heap *heap = NULL;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *file = in(folder, names[i]);
+    EXPECT(PMA_E_INVAL, pma_create(file, NULL, &heap));
+    EXPECT(PMA_E_INVAL, pma_open(file, NULL, &heap));
+  }
+  EXPECT(PMA_E_INVAL, pma_create("", NULL, &heap));
+  EXPECT(PMA_E_INVAL, pma_open("", NULL, &heap));
+  char name[300] = "";
+  memset(name, 'n', sizeof name - 1);
+  EXPECT(PMA_E_IO, pma_create(in(folder, name), NULL, &heap));
+  CHECK(strstr(pma_last_error(), "shorter name") != NULL);
+  CHECK(heap == NULL && fopen(in(folder, "new"), "rb") == NULL);
+}
+
 static void never(void *block, void *arg) {
   (void)block;
   *(int *)arg = 1;
@@ -131,6 +151,10 @@ static void slots_are_checked(pma_heap *heap, pma_slot *slots) {
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 0, 0));
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 100, 24));
   EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 100, 8192));
+  EXPECT(PMA_E_INVAL, pma_alloc_to(heap, &slots[1], 100, (size_t)1 << 63));
+  CHECK(strstr(pma_last_error(), "alignment") != NULL);
+  EXPECT(PMA_E_SLOT_FULL, pma_zalloc_to(heap, &slots[0], 100, 0));
+  EXPECT(PMA_E_INVAL, pma_zalloc_to(heap, &slots[1], 0, 0));
   EXPECT(PMA_E_FULL, pma_alloc_to(heap, &slots[1], 2 << 20, 0));
   CHECK(errno == ENOMEM);
   EXPECT(PMA_E_FULL, pma_alloc_to(heap, &slots[1], SIZE_MAX, 0));
@@ -142,10 +166,44 @@ static void slots_are_checked(pma_heap *heap, pma_slot *slots) {
   CHECK(!called);
   CHECK(pma_get(heap, &slots[1]) == NULL && pma_get(heap, &mine) == NULL && pma_get(NULL, slots) == NULL);
   CHECK(pma_get(heap, NULL) == NULL);
+  void *out = &called;
+  EXPECT(PMA_E_SLOT_EMPTY, pma_get_checked(heap, &slots[1], &out));
+  EXPECT(PMA_E_SLOT_FOREIGN, pma_get_checked(heap, &mine, &out));
+  EXPECT(PMA_E_INVAL, pma_get_checked(heap, &slots[0], NULL));
+  CHECK(out == &called && pma_slot_is_empty(heap, &mine) == 0 && *pma_last_error() != '\0');
+  /* A call that succeeds takes the sentence back: NULL then means that the slot is empty. */
+  CHECK(pma_get(heap, &slots[1]) == NULL && *pma_last_error() == '\0');
   pma_off block = 0;
   EXPECT(PMA_E_MODEL, pma_alloc(heap, 100, 0, &block));
   EXPECT(PMA_E_MODEL, pma_free(heap, pma_offset(heap, pma_get(heap, &slots[0]))));
   OK(pma_free_from(heap, &slots[0]));
+}
+
+/* What a slot says of itself through its life; its bits are not zero again when it is empty again. */
+static void slots_tell(pma_heap *heap, pma_slot *slots) {
+  void *block = NULL;
+  pma_slot *slot = &slots[3];
+  CHECK(slot->raw == 0 && pma_slot_is_empty(heap, slot) == 1);
+  OK(pma_alloc_copy(heap, slot, "full", 5, 0));
+  CHECK(pma_slot_is_empty(heap, slot) == 0);
+  OK(pma_get_checked(heap, slot, &block));
+  CHECK(block == pma_get(heap, slot) && strcmp(block, "full") == 0);
+  /* A copy of a full slot: its block is gone with the slot's. */
+  slots[4] = *slot;
+  OK(pma_free_from(heap, slot));
+  CHECK(slot->raw != 0 && pma_slot_is_empty(heap, slot) == 1);
+  EXPECT(PMA_E_NOT_LIVE, pma_get_checked(heap, &slots[4], &block));
+  slots[4].raw = 0;
+  /* Memory that held slots is zero again, whatever they held. */
+  for (int round = 0; round < 100; round++) {
+    OK(pma_zalloc_to(heap, slot, 64, 0));
+    pma_slot *inside = pma_get(heap, slot);
+    for (int i = 0; i < 8; i++)
+      CHECK(inside[i].raw == 0);
+    OK(pma_zalloc_to(heap, &inside[round % 8], 16, 0));
+    OK(pma_free_from(heap, &inside[round % 8]));
+    OK(pma_free_from(heap, slot));
+  }
 }
 
 static void publishes_are_checked(pma_heap *heap, pma_slot *slots) {
@@ -264,6 +322,7 @@ int main(int argc, char **argv) {
   CHECK(argc == 2 && pma_version() == PMA_VERSION);
   options_are_checked(argv[1]);
   files_are_checked(argv[1]);
+  paths_are_checked(argv[1]);
   pma_heap *heap;
   pma_options options;
   void *slots;
@@ -272,6 +331,7 @@ int main(int argc, char **argv) {
   OK(pma_create(in(argv[1], "small"), &options, &heap));
   OK(pma_root(heap, "slots", 8 * sizeof(pma_slot), 0, &slots));
   slots_are_checked(heap, slots);
+  slots_tell(heap, slots);
   publishes_are_checked(heap, slots);
   roots_are_checked(heap);
   a_full_file_system_is_told_apart(heap, slots, argv[1]);

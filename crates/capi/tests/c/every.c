@@ -12,6 +12,7 @@
 
 #define THREADS 4
 #define SLOTS 64
+#define TAG 9
 
 static pma_heap *shared;
 static pma_options options;
@@ -22,7 +23,7 @@ static pthread_barrier_t all_here;
 static void fill(void *block, void *arg) { memset(block, *(unsigned char *)arg, 100); }
 
 static int count(pma_off block, size_t usable, uint8_t tag, void *arg) {
-  CHECK(block != 0 && usable >= 8 && tag == 0);
+  CHECK(block != 0 && usable >= 8 && (tag == 0 || tag == TAG));
   ++*(unsigned *)arg;
   return 0;
 }
@@ -74,6 +75,48 @@ static void slots_in(pma_heap *heap, pma_slot *slots) {
   CHECK(sum(pma_get(heap, &slots[12]), 100) == 300);
   EXPECT(PMA_E_SLOT_EMPTY, pma_free_from(heap, &slots[11]));
   CHECK(strlen(pma_last_error()) > 0);
+}
+
+/* Blocks with a tag; what slots say; blocks of zeros. */
+static void kinds_in(pma_heap *heap, pma_slot *slots) {
+  pma_off block = 0;
+  void *found = NULL;
+  CHECK(pma_slot_is_empty(heap, &slots[30]) == 1);
+  OK(pma_zalloc_to(heap, &slots[30], 5000, 0));
+  OK(pma_get_checked(heap, &slots[30], &found));
+  CHECK(found == pma_get(heap, &slots[30]) && sum(found, 5000) == 0);
+  OK(pma_alloc_tagged(heap, &slots[31], 100, 0, TAG, NULL));
+  OK(pma_reserve_tagged(heap, 100, 0, TAG, &block));
+  OK(pma_cancel(heap, block));
+}
+
+static int note(pma_off block, size_t usable, uint8_t tag, void *arg) {
+  CHECK(usable >= 16 && tag == TAG);
+  *(pma_off *)arg = block;
+  return 1;
+}
+
+/* Leaves a block behind that nothing owns, and returns it. */
+static pma_off orphan_in(pma_heap *heap, pma_slot *slot) {
+  pma_off orphan = 0;
+  OK(pma_alloc_tagged(heap, slot, sizeof(pma_slot), 0, TAG, NULL));
+  OK(pma_alloc_tagged(heap, pma_get(heap, slot), 16, 0, TAG, NULL));
+  OK(pma_free_from(heap, slot));
+  OK(pma_orphans(heap, note, &orphan));
+  CHECK(orphan != 0);
+  return orphan;
+}
+
+static void owners_in(pma_heap *heap, pma_slot *slots) {
+  pma_run first = {0, 0, 1, PMA_R_SLOTS, 0};
+  uint64_t freed = 0;
+  OK(pma_declare(heap, PMA_S_TAG, TAG, &first, 1));
+  OK(pma_adopt(heap, orphan_in(heap, slots), slots));
+  OK(pma_free_from(heap, slots));
+  OK(pma_free_orphan(heap, orphan_in(heap, slots)));
+  orphan_in(heap, slots);
+  OK(pma_free_orphans(heap, TAG, &freed));
+  CHECK(freed == 1);
 }
 
 static void publishes_in(pma_heap *heap, pma_slot *slots) {
@@ -157,6 +200,7 @@ static void life_of_a_heap(unsigned thread) {
   uint64_t problems = 1, freed = 0;
   OK(pma_root_find(heap, "slots", 0, &slots, NULL));
   free_all(heap, slots);
+  owners_in(heap, slots);
   OK(pma_sync(heap));
   OK(pma_trim(heap, &freed));
   CHECK(freed > 0);
@@ -175,6 +219,7 @@ static void *work(void *arg) {
   for (int round = 0; round < rounds; round++) {
     the_library();
     slots_in(shared, slots);
+    kinds_in(shared, slots);
     publishes_in(shared, slots);
     roots_in(shared, thread);
     figures_of(shared);

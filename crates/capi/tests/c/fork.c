@@ -42,7 +42,17 @@ static void child(pma_heap *heap, pma_slot *slots, pma_off reserved) {
   REFUSED(pma_check(heap, NULL, NULL, NULL));
   REFUSED(pma_stats_get(heap, &stats));
   REFUSED(pma_stats_json(heap, NULL, 0, &size));
-  CHECK(pma_get(heap, &slots[0]) == NULL);
+  REFUSED(pma_alloc_tagged(heap, &slots[1], 100, 0, 1, NULL));
+  REFUSED(pma_reserve_tagged(heap, 100, 0, 1, &block));
+  REFUSED(pma_declare(heap, PMA_S_TAG, 0, NULL, 0));
+  REFUSED(pma_orphans(heap, no_block, NULL));
+  REFUSED(pma_adopt(heap, reserved, &slots[1]));
+  REFUSED(pma_free_orphan(heap, reserved));
+  REFUSED(pma_free_orphans(heap, 0, NULL));
+  REFUSED(pma_zalloc_to(heap, &slots[1], 100, 0));
+  root = NULL;
+  REFUSED(pma_get_checked(heap, &slots[0], &root));
+  CHECK(root == NULL && pma_get(heap, &slots[0]) == NULL && pma_slot_is_empty(heap, &slots[1]) == 0);
   CHECK(pma_ptr(heap, reserved) == NULL && pma_offset(heap, slots) == 0);
   pma_pin(heap);
   pma_unpin(heap);

@@ -18,12 +18,27 @@ struct Shown {
     problems: Vec<Problem>,
     blocks: u64,
     live_bytes: u64,
-    /// Live blocks that slots inside other blocks may own: where those are, only the program knows.
+    /// Live blocks that nothing owns.
+    unowned_blocks: u64,
+    /// Live blocks that a slot may own in something of which nothing is known.
     unknown_owner_blocks: u64,
+    /// The first of those that nothing owns.
+    orphans: Vec<Orphan>,
     ms: f64,
     #[serde(flatten)]
     salvage: Option<Salvage>,
 }
+
+/// A block that nothing owns.
+#[derive(Debug, Serialize)]
+struct Orphan {
+    offset: u64,
+    bytes: u64,
+    tag: u8,
+}
+
+/// Most orphans that are listed.
+const ORPHANS_MAX: usize = 1000;
 
 /// What a salvage did besides.
 #[derive(Debug, Serialize)]
@@ -40,6 +55,12 @@ struct Problem {
     kind: &'static str,
     offset: u64,
     text: String,
+}
+
+impl Orphan {
+    fn of(block: &pmalloc::Block) -> Self {
+        Self { offset: block.offset, bytes: block.usable_bytes, tag: block.tag }
+    }
 }
 
 impl From<pmalloc::Problem> for Problem {
@@ -59,7 +80,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         problems,
         blocks: check.blocks,
         live_bytes: check.live_bytes,
-        unknown_owner_blocks: check.unowned_blocks,
+        unowned_blocks: check.unowned_blocks,
+        unknown_owner_blocks: check.unknown_blocks,
+        orphans: check.orphans.iter().take(ORPHANS_MAX).map(Orphan::of).collect(),
         ms: start.elapsed().as_secs_f64() * 1e3,
         salvage,
     };
@@ -117,14 +140,26 @@ fn print(shown: &Shown) -> Result<(), Failure> {
     ])
 }
 
-/// Who owns the blocks, as far as that can be told from outside.
+/// Who owns the blocks, as far as that is known.
 fn owners(shown: &Shown) -> String {
-    let seen = shown.blocks.saturating_sub(shown.unknown_owner_blocks);
-    match shown.unknown_owner_blocks {
-        0 => format!("all {seen} blocks: the root table and arrays of slots"),
-        hidden => format!(
-            "{seen} blocks: the root table and arrays of slots; {hidden} not known to the command: slots inside \
-             other blocks may own them, and only the program knows where those are"
-        ),
+    const SHOWN: usize = 3;
+    let known = shown.blocks.saturating_sub(shown.unowned_blocks + shown.unknown_owner_blocks);
+    let mut text = match known == shown.blocks {
+        true => format!("all {known} blocks are owned"),
+        false => format!("{known} blocks are owned"),
+    };
+    if shown.unknown_owner_blocks > 0 {
+        text += &format!(
+            "; {} not known: slots in bytes may own them, and the program has not declared where it has slots",
+            shown.unknown_owner_blocks
+        );
     }
+    if shown.unowned_blocks > 0 {
+        let places = shown.orphans.iter().take(SHOWN).map(|orphan| format!("{:#x}", orphan.offset));
+        let places: Vec<String> = places.collect();
+        let more = if shown.unowned_blocks > SHOWN as u64 { ", .." } else { "" };
+        text +=
+            &format!("; {} that nothing owns: {}{more}", shown.unowned_blocks, places.join(", "));
+    }
+    text
 }

@@ -14,6 +14,8 @@ pub(crate) struct Summary {
     pub(crate) large: Total,
     pub(crate) free: Total,
     pub(crate) ungrown_bytes: u64,
+    /// Live blocks that nothing owns, in slabs and large ones.
+    pub(crate) unowned_blocks: u64,
 }
 
 /// An area of metadata.
@@ -68,6 +70,7 @@ impl Summary {
     }
 
     fn add(&mut self, part: &Part) {
+        self.unowned_blocks += part.unowned_blocks.unwrap_or(0);
         match part.kind {
             PartKind::Metadata { name } => {
                 let mut total = Total::default();

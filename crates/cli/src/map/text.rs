@@ -26,6 +26,12 @@ pub(crate) fn text(map: &HeapMap, summary: &Summary) -> String {
     lines.push(total("large blocks", &summary.large));
     lines.push(total("free", &summary.free));
     lines.push(format!("{:<16}{:>12}", "not grown yet", bytes(summary.ungrown_bytes)));
+    if summary.unowned_blocks > 0 {
+        lines.push(format!(
+            "{:<16}{:>12} blocks: `pmalloc check` says where they are",
+            "nothing owns", summary.unowned_blocks
+        ));
+    }
     let grid = Grid::new(map, COLUMNS, ROWS);
     if !grid.cells.is_empty() {
         lines.push(String::new());

@@ -56,17 +56,8 @@ impl Place {
     }
 
     /// Whether something has the final name.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::Symlink`] if that is a link, whatever it points to: it could be neither replaced nor opened.
     pub(super) fn is_taken(&self) -> Result<bool, MapError> {
-        match self.stat(&self.name)? {
-            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                Err(MapError::Symlink { path: self.path.clone() })
-            }
-            taken => Ok(taken.is_some()),
-        }
+        Ok(self.stat(&self.name)?.is_some())
     }
 
     /// What has the name `name` in the directory, if anything; links are not followed.

@@ -9,7 +9,7 @@
 //!
 //! # Lock order
 //!
-//! closed -> gate -> taking back -> roots -> lane pool -> slot locks in the order of their table -> blocks of roots ->
+//! declarations -> closed -> gate -> taking back -> roots -> lane pool -> slot locks in the order of their table -> blocks of roots ->
 //! shared lane -> limbo -> arena state -> remote queue -> backed descriptors -> log -> chunk pool -> front of extents ->
 //! extents. A lock is taken only while none but locks to its left are held.
 

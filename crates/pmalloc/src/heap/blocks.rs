@@ -4,7 +4,7 @@ use std::fmt;
 
 use pmalloc_persist::{Mapped, Medium, Span};
 
-use super::{Heap, Slot, core::Core, slot::SlotCell};
+use super::{Heap, Slot, core::Core, own_root, slot::SlotCell};
 use crate::{
     arena::Target,
     error::{Error, Result},
@@ -117,6 +117,8 @@ pub struct Blocks<'h, M: Medium = Mapped> {
     /// Pages that the heap had grown to.
     end: u32,
     slab: Option<InSlab>,
+    /// Offsets of blocks that are left out.
+    hidden: Vec<u64>,
 }
 
 /// Where the iteration is in a slab.
@@ -127,9 +129,14 @@ struct InSlab {
 }
 
 impl<'h, M: Medium> Blocks<'h, M> {
-    /// The blocks of `core`.
+    /// The program's blocks.
     pub(super) fn new(core: &'h Core<M>) -> Self {
-        Self { core, page: 0, end: grown_pages(core), slab: None }
+        Self { hidden: own_root::blocks(core), ..Self::all(core) }
+    }
+
+    /// All blocks, also the heap's own.
+    pub(super) fn all(core: &'h Core<M>) -> Self {
+        Self { core, page: 0, end: grown_pages(core), slab: None, hidden: Vec::new() }
     }
 
     /// The next live block of the slab that the iteration is in.
@@ -161,6 +168,17 @@ impl<M: Medium> Iterator for Blocks<'_, M> {
         if self.core.medium().forked() {
             return None;
         }
+        loop {
+            let block = self.next_of_all()?;
+            if !self.hidden.contains(&block.offset) {
+                return Some(block);
+            }
+        }
+    }
+}
+
+impl<M: Medium> Blocks<'_, M> {
+    fn next_of_all(&mut self) -> Option<Block> {
         loop {
             if let Some(block) = self.next_in_slab() {
                 return Some(block);

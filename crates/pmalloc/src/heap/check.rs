@@ -1,26 +1,21 @@
 //! Is a heap whole? Reads everything, changes nothing.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
 
 use super::{
-    blocks::Blocks,
+    blocks::Block,
     core::Core,
     options, owner,
+    owners::{Owner, Owners},
     refusal::{self, Power},
-    root_entry::{self, Entry, RootInfo},
     root_table,
-    slot::SlotCell,
 };
 use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
-        root::RootKind,
         superblock::{Header, SUPERBLOCK_WORDS},
     },
     recovery::{
@@ -30,7 +25,7 @@ use crate::{
 };
 
 /// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CheckReport {
     /// Everything that is wrong; empty for a whole heap.
@@ -39,9 +34,13 @@ pub struct CheckReport {
     pub blocks: u64,
     /// Their usable bytes.
     pub live_bytes: u64,
-    /// Live blocks that neither the root table nor a slot of a root array owns. They may be owned by slots in
-    /// other blocks, which an untyped heap can't tell.
+    /// Live blocks that nothing owns: their number is that of [`orphans`](Self::orphans).
     pub unowned_blocks: u64,
+    /// Live blocks that no known slot owns, but perhaps a word in bytes of which nothing is known: see
+    /// [`Heap::declare_slots`](crate::Heap::declare_slots).
+    pub unknown_blocks: u64,
+    /// The blocks that nothing owns: see [`Heap::adopt`](crate::Heap::adopt).
+    pub orphans: Vec<Block>,
 }
 
 /// One thing that is wrong.
@@ -68,6 +67,8 @@ pub enum ProblemKind {
     SharedBlock,
     /// The heap lost power while it was written: its contents may be of different moments.
     PowerLoss,
+    /// A root or block is too small for the slots that are declared for it.
+    Misdeclared,
     /// A bitmap and the volatile state disagree about free blocks.
     Miscounted,
 }
@@ -75,9 +76,15 @@ pub enum ProblemKind {
 impl ProblemKind {
     /// The kind that reports call `name`.
     pub(super) fn of_name(name: &str) -> Option<Self> {
-        [Self::Damaged, Self::Dangling, Self::SharedBlock, Self::PowerLoss, Self::Miscounted]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        let kinds = [
+            Self::Damaged,
+            Self::Dangling,
+            Self::SharedBlock,
+            Self::PowerLoss,
+            Self::Misdeclared,
+            Self::Miscounted,
+        ];
+        kinds.into_iter().find(|kind| kind.name() == name)
     }
 
     /// A word for reports.
@@ -88,6 +95,7 @@ impl ProblemKind {
             Self::Dangling => "dangling",
             Self::SharedBlock => "shared-block",
             Self::PowerLoss => "power-loss",
+            Self::Misdeclared => "misdeclared",
             Self::Miscounted => "miscounted",
         }
     }
@@ -145,7 +153,7 @@ pub(super) fn check_closed<M: Medium>(
 
 /// The report on a heap that can't be read.
 fn unreadable(problems: Vec<Problem>) -> CheckReport {
-    CheckReport { problems, blocks: 0, live_bytes: 0, unowned_blocks: 0 }
+    CheckReport { problems, ..CheckReport::default() }
 }
 
 /// Checks an open heap on which no operation runs.
@@ -162,21 +170,26 @@ pub(super) fn check<M: Medium>(core: &Core<M>) -> Result<CheckReport> {
 /// Looks for what opening does without, in a heap that has the `problems` that it does not do without.
 fn look<M: Medium>(core: &Core<M>, problems: Vec<Problem>) -> Result<CheckReport> {
     let told = problems.iter().map(|problem| (problem.kind, problem.offset)).collect();
-    let mut checker = Checker { core, problems, told, owners: BTreeMap::new() };
-    let (mut blocks, mut live_bytes) = (0, 0);
-    for block in Blocks::new(core) {
-        blocks += 1;
-        live_bytes += block.usable_bytes;
-        checker.owners.insert(block.offset, None);
-    }
+    let mut checker = Checker { core, problems, told };
     checker.check_superblocks()?;
     for found in &core.findings {
         checker.report(found.clone().into());
     }
-    checker.check_roots()?;
+    let mut owners = Owners::of(core)?;
+    owners.problems.drain(..).for_each(|problem| checker.report(problem));
     checker.check_slabs();
-    let unowned = checker.owners.values().filter(|owner| owner.is_none()).count() as u64;
-    Ok(CheckReport { problems: checker.problems, blocks, live_bytes, unowned_blocks: unowned })
+    let mut report = CheckReport { problems: checker.problems, ..CheckReport::default() };
+    for (block, owner) in owners.blocks() {
+        report.blocks += 1;
+        report.live_bytes += block.usable_bytes;
+        match owner {
+            Owner::Nobody => report.orphans.push(block),
+            Owner::Unknown(_) => report.unknown_blocks += 1,
+            Owner::Slot(_) | Owner::Declared(_) => {}
+        }
+    }
+    report.unowned_blocks = report.orphans.len() as u64;
+    Ok(report)
 }
 
 struct Checker<'a, M> {
@@ -184,8 +197,6 @@ struct Checker<'a, M> {
     problems: Vec<Problem>,
     /// Which of them: each is told once.
     told: HashSet<(ProblemKind, u64)>,
-    /// Live blocks and the slot that owns each, as far as it was seen.
-    owners: BTreeMap<u64, Option<u64>>,
 }
 
 impl<M: Medium> Checker<'_, M> {
@@ -211,55 +222,6 @@ impl<M: Medium> Checker<'_, M> {
             self.report(Problem::damaged(place, text));
         }
         Ok(())
-    }
-
-    fn check_roots(&mut self) -> Result<()> {
-        let (m, geometry) = (self.core.medium(), self.core.header.geometry);
-        for index in 0..state::roots_used(m, &geometry)? {
-            let entry = root_entry::at(m, &geometry, index)?;
-            match root_entry::read(m, entry) {
-                Ok(Entry::Dead) => {}
-                Ok(Entry::Live(root)) => self.check_root(index, &root),
-                Err(Error::Corrupted { offset, what }) => {
-                    self.report(Problem::damaged(offset, what));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn check_root(&mut self, index: u32, root: &RootInfo) {
-        let entry = Geometry::root_table().nth(u64::from(index));
-        let place = entry.expect("the root table lies inside the heap").bytes();
-        self.claim(place, root.offset);
-        if self.core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
-            return;
-        }
-        if root.kind != RootKind::Slots {
-            return;
-        }
-        let region = self.core.medium().region();
-        let Ok(slots) = region.array::<SlotCell>(Offset::new(root.offset), root.length) else {
-            return;
-        };
-        for slot in slots {
-            if let Some(block) = slot.read(self.core.medium()).place() {
-                self.claim(region.span_of(slot).start, block);
-            }
-        }
-    }
-
-    /// Notes that the slot at byte `slot` owns the block at byte `block`.
-    fn claim(&mut self, slot: u64, block: u64) {
-        match self.owners.get_mut(&block) {
-            None => self.report(Problem::dangling(slot, block)),
-            Some(owner @ None) => *owner = Some(slot),
-            Some(Some(other)) => {
-                let text = format!("the slots at {other:#x} and {slot:#x} both own {block:#x}");
-                self.report(Problem { kind: ProblemKind::SharedBlock, offset: slot, text });
-            }
-        }
     }
 
     /// A block that is free in an inventory must not be live on media.

@@ -8,6 +8,7 @@ use pmalloc_persist::{
 };
 
 use super::{
+    declare::Known,
     gate::{self, Entered, Gate},
     guard::{Freed, Guards},
     root_blocks::RootBlocks,
@@ -50,6 +51,8 @@ pub(crate) struct Core<M> {
     pub(super) guards: Guards,
     /// Volatile: blocks that slots may neither free nor read.
     pub(super) root_blocks: RootBlocks,
+    /// Volatile: type graphs that are known to be declared; held while a declaration is made.
+    pub(super) declared: Mutex<Known>,
     /// Volatile: held while a named root is looked up or made.
     pub(super) roots: Mutex<()>,
     /// What opening took and did.
@@ -95,6 +98,7 @@ impl<M: Medium> Core<M> {
             slot_locks: SlotLocks::new(),
             guards: Guards::new(),
             root_blocks: RootBlocks::new(),
+            declared: Mutex::new(Known::new()),
             roots: Mutex::new(()),
             recovery: RecoveryFigures { elapsed_ns: 0, replayed, torn },
             was_left_open: clean != Clean::Closed,

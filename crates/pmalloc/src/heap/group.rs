@@ -71,6 +71,8 @@ pub(super) enum Step<'a> {
     Swap(Place<'a>, Place<'a>),
     /// The cell gets a value.
     Set(CellPlace<'a>, CellValue),
+    /// The empty slot gets a live block that no slot owns.
+    Adopt(Place<'a>, u64),
 }
 
 impl Step<'_> {
@@ -78,12 +80,25 @@ impl Step<'_> {
     fn places(&self) -> impl Iterator<Item = (u64, Home)> + use<> {
         let of = |place: &Place<'_>| (place.offset, place.home);
         let (first, second) = match self {
-            Step::Alloc(place, _) | Step::Free(place, _) => (of(place), None),
+            Step::Alloc(place, _) | Step::Free(place, _) | Step::Adopt(place, _) => {
+                (of(place), None)
+            }
             Step::Move(a, b) | Step::Swap(a, b) => (of(a), Some(of(b))),
             Step::Set(place, _) => ((place.offset, Home::Live), None),
         };
         [Some(first), second].into_iter().flatten()
     }
+}
+
+/// As [`perform`], under the locks of all slots, which the caller holds with a lane; blocks that are freed are not looked
+/// into.
+pub(super) fn perform_alone<M: Medium>(
+    core: &Core<M>,
+    state: &mut SessionState,
+    steps: &[Step<'_>],
+) -> Result<Vec<Unlinked>> {
+    let plan = Plan::of(core, steps)?;
+    commit(core, state, &plan)
 }
 
 /// Performs `steps` atomically and durably, and returns the memory that they freed.
@@ -170,6 +185,7 @@ impl<'a> Plan<'a> {
                 self.set(core, to, value);
                 Ok(())
             }
+            Step::Adopt(place, block) => self.adopt(core, place, block),
         }
     }
 
@@ -188,6 +204,15 @@ impl<'a> Plan<'a> {
         };
         self.allocated.push(reserved);
         self.change(core, to, op, reserved.offset(), pages)
+    }
+
+    /// The record is that of a slot which takes a block over: recovery believes it, as the block is live.
+    fn adopt<M: Medium>(&mut self, core: &Core<M>, to: Place<'a>, block: u64) -> Result<()> {
+        if self.word(core, to)?.place().is_some() {
+            return Err(Error::SlotFull { slot: to.offset });
+        }
+        self.check_owned(core, to, block)?;
+        self.change(core, to, Op::Fill, block, 0)
     }
 
     fn free<M: Medium>(&mut self, core: &Core<M>, from: Place<'a>, inside: Inside) -> Result<()> {

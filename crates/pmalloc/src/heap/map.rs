@@ -4,7 +4,12 @@ use std::path::Path;
 
 use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, PAGE_BYTES, Span};
 
-use super::{blocks::grown_pages, core::Core, options};
+use super::{
+    blocks::grown_pages,
+    core::Core,
+    options,
+    owners::{Owner, Owners},
+};
 use crate::{
     error::{Error, Result},
     layout::geometry::{Geometry, Page, PageRange},
@@ -34,6 +39,8 @@ pub struct Part {
     /// Bytes of it that hold data in the file, as far as the file system tells: it may keep memory for more. `None`
     /// where the heap is not in a file that was looked at.
     pub data_bytes: Option<u64>,
+    /// Live blocks in it that nothing owns, as the check finds them; `None` for a heap that is open, in which owners change.
+    pub unowned_blocks: Option<u64>,
 }
 
 /// What a part of a heap is.
@@ -95,8 +102,12 @@ pub fn map_file(path: impl AsRef<Path>) -> Result<HeapMap> {
     let data = file.data_spans().map_err(Error::io("asking where the file holds data"))?;
     let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
     let recovered = recover(mapped, header.geometry)?;
-    let mut map = map(&Core::new(header, recovered));
+    let core = Core::new(header, recovered);
+    let mut map = map(&core);
     map.add_data(&data);
+    let owners = Owners::of(&core)?;
+    let orphans = owners.blocks().filter(|(_, owner)| *owner == Owner::Nobody);
+    map.add_unowned(&orphans.map(|(block, _)| block.offset).collect::<Vec<_>>());
     Ok(map)
 }
 
@@ -122,6 +133,15 @@ pub(super) fn map<M: Medium>(core: &Core<M>) -> HeapMap {
 }
 
 impl HeapMap {
+    /// Counts the blocks at the offsets `orphans`, which ascend, in the parts that they lie in.
+    fn add_unowned(&mut self, orphans: &[u64]) {
+        for part in &mut self.parts {
+            let first = orphans.partition_point(|offset| *offset < part.offset);
+            let end = orphans.partition_point(|offset| *offset < part.offset + part.len);
+            part.unowned_blocks = Some((end - first) as u64);
+        }
+    }
+
     /// Adds the slab, block or page at `page`, and returns how many pages that are.
     fn push_page<M: Medium>(&mut self, core: &Core<M>, page: Page) -> u32 {
         let (kind, pages) = match core.space.page_map.get(page) {
@@ -150,7 +170,8 @@ impl HeapMap {
             _ if span.is_empty() => {}
             _ => {
                 let Span { start: offset, len } = span;
-                self.parts.push(Part { kind, offset, len, data_bytes: None });
+                let (data_bytes, unowned_blocks) = (None, None);
+                self.parts.push(Part { kind, offset, len, data_bytes, unowned_blocks });
             }
         }
     }
@@ -242,8 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_nothing_owns_are_counted_where_they_lie() {
+        let part = |offset, len| Part {
+            kind: PartKind::Free,
+            offset,
+            len,
+            data_bytes: None,
+            unowned_blocks: None,
+        };
+        let mut map = HeapMap { parts: vec![part(0, 16), part(16, 32), part(48, 16)] };
+        map.add_unowned(&[16, 32, 48]);
+        let counts: Vec<_> = map.parts.iter().map(|part| part.unowned_blocks).collect();
+        assert_eq!(counts, [Some(0), Some(2), Some(1)]);
+    }
+
+    #[test]
     fn data_is_shared_out_to_the_parts_that_it_overlaps() {
-        let part = |offset, len| Part { kind: PartKind::Free, offset, len, data_bytes: None };
+        let part = |offset, len| Part {
+            kind: PartKind::Free,
+            offset,
+            len,
+            data_bytes: None,
+            unowned_blocks: None,
+        };
         let mut map = HeapMap { parts: vec![part(0, 10), part(10, 10), part(20, 10), part(30, 5)] };
         map.add_data(&[Span::new(2, 3), Span::new(8, 14), Span::new(29, 4)]);
         let bytes: Vec<_> = map.parts.iter().map(|part| part.data_bytes).collect();

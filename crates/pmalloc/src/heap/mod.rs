@@ -18,6 +18,8 @@
 //! | [`roots`], [`root_entry`], [`root_table`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
 //! | [`owner`] | who uses a heap |
 //! | [`refusal`] | what keeps a heap from being served: one list, for opening and for checking |
+//! | [`own_root`], [`declare`] | what the heap notes for itself: where roots and blocks have slots, as programs say it |
+//! | [`owners`], [`orphans`] | which slot owns which block, and what is done with those that nothing owns |
 //! | [`blocks`] | the live blocks, one after the other |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
 //! | [`map`] | what each part of a heap is |
@@ -32,6 +34,7 @@ mod block_layout;
 mod blocks;
 mod check;
 pub(crate) mod core;
+mod declare;
 mod entrusted;
 mod format;
 mod free;
@@ -42,7 +45,10 @@ mod info;
 mod map;
 mod media;
 mod options;
+mod orphans;
+mod own_root;
 mod owner;
+mod owners;
 mod pcell;
 mod persistent;
 mod pptr;
@@ -79,6 +85,7 @@ pub use self::{
     block_layout::BlockLayout,
     blocks::{Block, Blocks},
     check::{CheckReport, Problem, ProblemKind, check_file},
+    declare::{SlotLayout, SlotScope},
     guard::Guard,
     info::{Info, info},
     map::{HeapMap, Part, PartKind, map_file},

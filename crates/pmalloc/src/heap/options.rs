@@ -95,8 +95,7 @@ impl HeapOptions {
         }
     }
 
-    /// How far the heap may grow, in bytes of data, at least 64 KiB; rounded up to a multiple of that. Create only; default
-    /// 256 GiB.
+    /// How far the heap may grow, in bytes of data: at least 64 KiB, rounded up to it. Create only; default 256 GiB.
     ///
     /// It costs address space, not memory: the file grows as the heap is used. Whoever opens the heap needs as much of that:
     /// a process with a limit on it (`RLIMIT_AS`), or under a tool like valgrind, may not get it. Where the default is not to
@@ -419,10 +418,8 @@ impl HeapOptions {
             return Err(invalid("arenas", format!("{}; 1 to {LOGS_MAX}", geometry.logs)));
         }
         if !geometry.is_valid() {
-            let why = format!(
-                "{} bytes; at least {} and at most about 15 TiB",
-                geometry.capacity_bytes, geometry.slab_bytes
-            );
+            let (bytes, least) = (geometry.capacity_bytes, geometry.slab_bytes);
+            let why = format!("{bytes} bytes; at least {least} and at most about 15 TiB");
             return Err(invalid("capacity", why));
         }
         if self.initial_bytes > geometry.capacity_bytes {

@@ -242,30 +242,78 @@ impl SlotMap {
 pub struct TypeGraph {
     seen: Vec<TypeId>,
     hash: LayoutHash,
+    /// What was seen, in the same order.
+    types: Vec<TypeNode>,
+    /// Index of the type that is being visited.
+    visiting: Option<usize>,
+}
+
+/// A type of a graph.
+#[derive(Debug)]
+pub(super) struct TypeNode {
+    /// Bytes of a value.
+    pub(super) size_bytes: usize,
+    /// Where its slots are.
+    pub(super) slots: SlotMap,
+    /// What they own, in the order of the map, those of an array once: the index of a type, or `None` for bytes.
+    pub(super) owns: Vec<Option<usize>>,
 }
 
 impl TypeGraph {
     /// The hash of all that can be reached from a `T`.
     pub(super) fn hash_of<T: Persistent>() -> u64 {
-        let mut graph = Self { seen: Vec::new(), hash: LayoutHash::START };
-        graph.visit::<T>();
-        graph.hash.get()
+        Self::of::<T>().hash()
+    }
+
+    /// All that can be reached from a `T`, itself first; nothing from bytes.
+    pub(super) fn of<T: Content + ?Sized>() -> Self {
+        let (seen, types) = (Vec::new(), Vec::new());
+        let mut graph = Self { seen, hash: LayoutHash::START, types, visiting: None };
+        T::reach(&mut graph);
+        graph
+    }
+
+    /// The hash of the graph.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash.get()
+    }
+
+    /// The types of the graph.
+    pub(super) fn types(&self) -> &[TypeNode] {
+        &self.types
     }
 
     /// Adds bytes, which are no type: a slot that owns bytes is not one that owns nothing of interest.
     fn visit_bytes(&mut self) {
         self.hash = self.hash.number(u64::MAX);
+        self.note(None);
+    }
+
+    /// Notes what the next slot of the type that is being visited owns.
+    fn note(&mut self, owned: Option<usize>) {
+        if let Some(visiting) = self.visiting {
+            self.types[visiting].owns.push(owned);
+        }
     }
 
     /// Adds `T` and what can be reached from it.
     pub fn visit<T: Persistent>(&mut self) {
         let id = TypeId::of::<T>();
         let known = self.seen.iter().position(|seen| *seen == id);
-        self.hash = self.hash.number(known.unwrap_or(self.seen.len()) as u64);
+        let index = known.unwrap_or(self.seen.len());
+        self.hash = self.hash.number(index as u64);
+        self.note(Some(index));
         if known.is_none() {
             self.seen.push(id);
+            self.types.push(TypeNode {
+                size_bytes: size_of::<T>(),
+                slots: T::SLOTS,
+                owns: Vec::new(),
+            });
             self.hash = self.hash.number(T::LAYOUT.get());
+            let around = self.visiting.replace(index);
             T::reach(self);
+            self.visiting = around;
         }
     }
 }

@@ -10,7 +10,7 @@ use pmalloc_persist::{
 use super::{
     Heap, Persistent, SlotMap, TypeGraph, alloc,
     core::Core,
-    free, raw,
+    declare, free, own_root, raw,
     root_entry::{self, Entry, RootInfo, Shape},
     root_table,
     session::{Access, Implicit, Session, SessionState},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     layout::{
+        declared::OWN_PREFIX,
         root::{ROOT_NAME_MAX_BYTES, RootEntry, RootKind},
         slot::SlotWord,
     },
@@ -144,6 +145,9 @@ impl<M: Medium + 'static> Heap<M> {
     /// The value lives as long as the heap. It is known again by the layout of its type and of all types that it leads to
     /// by slots: size, alignment, and the names, offsets and types of the fields.
     ///
+    /// Where its slots are, and those of all that they lead to, is noted in the heap for its check, as
+    /// [`declare_slots`](Heap::declare_slots) does for bytes.
+    ///
     /// `init` may use the heap. If another thread creates the root meanwhile, what `init` returned is dropped.
     ///
     /// # Errors
@@ -166,6 +170,8 @@ impl<M: Medium + 'static> Heap<M> {
             let value = init();
             move |core: &Core<M>, span| raw::write(core, span, value)
         })?;
+        // Behind the root, whose creation may fail: what a crash leaves undeclared is declared when it is asked for again.
+        declare::declare_type::<M, T>(core);
         let value = raw::root_value(core, Span::new(root.offset, root.size_bytes()));
         value.ok_or_else(|| Error::corrupted(root.offset, "a root can't hold a value of its type"))
     }
@@ -198,7 +204,7 @@ impl<M: Medium + 'static> Heap<M> {
         Ok(root)
     }
 
-    /// All roots, in the order of the table.
+    /// All roots of the program, in the order of the table.
     ///
     /// # Errors
     ///
@@ -207,8 +213,8 @@ impl<M: Medium + 'static> Heap<M> {
         let _entered = self.core().enter()?;
         let _roots = lock(&self.core().roots);
         let live = |(_, entry)| match entry {
-            Ok(Entry::Live(root)) => Some(Ok(root)),
-            Ok(Entry::Dead) => None,
+            Ok(Entry::Live(root)) if !own_root::is_own(&root.name) => Some(Ok(root)),
+            Ok(Entry::Live(_) | Entry::Dead) => None,
             Err(error) => Some(Err(error)),
         };
         entries(self.core())?.filter_map(live).collect()
@@ -271,7 +277,7 @@ fn typed_shape<T: Persistent>() -> Result<Shape> {
 }
 
 /// Writes the contents of a root that is not typed.
-fn zero<M: Medium>(core: &Core<M>, span: Span) {
+pub(super) fn zero<M: Medium>(core: &Core<M>, span: Span) {
     raw::initialise(core, span, |block| block.fill(0));
 }
 
@@ -286,6 +292,17 @@ fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
     prepare: impl FnOnce() -> W,
 ) -> Result<RootInfo> {
     check_name(name)?;
+    obtain_any(core, access, name, shape, prepare)
+}
+
+/// As [`obtain`], also for the heap's own names.
+pub(super) fn obtain_any<M: Medium, W: FnOnce(&Core<M>, Span)>(
+    core: &Core<M>,
+    access: &mut impl Access<M>,
+    name: &str,
+    shape: (Shape, SlotMap),
+    prepare: impl FnOnce() -> W,
+) -> Result<RootInfo> {
     let found = {
         let _entered = core.enter()?;
         let _roots = lock(&core.roots);
@@ -306,6 +323,12 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::Invalid {
             what: "root name",
             why: format!("{name:?}; a name has 1 to {ROOT_NAME_MAX_BYTES} bytes and no NUL"),
+        });
+    }
+    if own_root::is_own(name) {
+        return Err(Error::Invalid {
+            what: "root name",
+            why: format!("{name:?}; names that begin with {OWN_PREFIX:?} are the heap's own"),
         });
     }
     Ok(())
@@ -395,7 +418,9 @@ fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<Found> {
 }
 
 /// The entries of the table that were ever used, with their indexes.
-fn entries<M: Medium>(core: &Core<M>) -> Result<impl Iterator<Item = (u32, Result<Entry>)>> {
+pub(super) fn entries<M: Medium>(
+    core: &Core<M>,
+) -> Result<impl Iterator<Item = (u32, Result<Entry>)>> {
     let (m, geometry) = (core.medium(), &core.header.geometry);
     let read = |index| root_entry::at(m, geometry, index).and_then(|at| root_entry::read(m, at));
     Ok((0..state::roots_used(m, geometry)?).map(move |index| (index, read(index))))

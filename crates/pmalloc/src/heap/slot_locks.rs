@@ -29,6 +29,11 @@ impl SlotLocks {
         lock(&self.0[stripe(offset)])
     }
 
+    /// Locks every slot: none changes, and no block is allocated into one or freed from one, while the guards live.
+    pub(super) fn lock_every(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.0.iter().map(lock).collect()
+    }
+
     /// Locks the slots at the byte offsets `places`, which may repeat.
     pub(super) fn lock_all(&self, places: impl Iterator<Item = u64>) -> Vec<MutexGuard<'_, ()>> {
         let stripes: BTreeSet<usize> = places.map(stripe).collect();

@@ -7,6 +7,7 @@
 //! | [`superblock`] | two checksummed copies of what never changes |
 //! | [`state`] | what changes over a heap's life: clean flag, policy, grown length, owner |
 //! | [`root`] | the root table: named slots |
+//! | [`declared`] | what programs say about where slots are |
 //! | [`slot`] | the packed slot word |
 //! | [`cell`] | the packed word of a versioned cell |
 //! | [`lane`] | lane directory, marks, ring, and the 32-byte record |
@@ -18,6 +19,7 @@
 
 pub(crate) mod book;
 pub(crate) mod cell;
+pub(crate) mod declared;
 pub(crate) mod geometry;
 pub(crate) mod lane;
 pub(crate) mod root;

@@ -1,0 +1,63 @@
+//! The root that the heap has for itself: where it is, and that programs don't see it.
+//!
+//! Persistent: a root array whose name no program can give. Its first slot owns the [declarations](super::declare); through
+//! the second, what nothing owns is [freed](super::orphans).
+
+use pmalloc_persist::{Medium, Offset};
+
+use super::{
+    SlotMap,
+    core::Core,
+    raw,
+    root_entry::{Entry, RootInfo, Shape},
+    roots,
+    session::Access,
+    slot::{Slot, SlotCell},
+};
+use crate::{
+    error::Result,
+    layout::{
+        declared::{DECLARED_ROOT, DECLARED_ROOT_SLOTS, OWN_PREFIX},
+        root::RootKind,
+    },
+};
+
+/// Whether a root of this name is the heap's, and not the program's.
+pub(super) fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
+}
+
+/// The slots that the heap has for itself, which are made when they are first asked for.
+pub(super) fn slots<'c, M: Medium + 'static>(
+    core: &'c Core<M>,
+    access: &mut impl Access<M>,
+) -> Result<&'c [Slot]> {
+    let shape = Shape { kind: RootKind::Slots, length: DECLARED_ROOT_SLOTS, type_id: 0 };
+    let root =
+        roots::obtain_any(core, access, DECLARED_ROOT, (shape, SlotMap::None), || roots::zero)?;
+    let cells = Offset::<SlotCell>::new(root.offset);
+    Ok(raw::slots(core.medium().region().array(cells, DECLARED_ROOT_SLOTS)?))
+}
+
+/// The roots that are whole, also the heap's own.
+pub(super) fn live<M: Medium>(core: &Core<M>) -> impl Iterator<Item = RootInfo> {
+    roots::entries(core).into_iter().flatten().filter_map(|(_, entry)| match entry {
+        Ok(Entry::Live(root)) => Some(root),
+        _ => None,
+    })
+}
+
+/// The root array of the declarations.
+pub(super) fn find<M: Medium>(core: &Core<M>) -> Option<RootInfo> {
+    let is_own = |root: &RootInfo| root.name == DECLARED_ROOT && root.kind == RootKind::Slots;
+    live(core).find(is_own)
+}
+
+/// The offsets of the blocks that are the heap's own: those of the root array and of the declarations.
+pub(super) fn blocks<M: Medium>(core: &Core<M>) -> Vec<u64> {
+    let Some(root) = find(core) else { return Vec::new() };
+    let m = core.medium();
+    let slot: Option<&SlotCell> = m.at(Offset::new(root.offset)).ok();
+    let declarations = slot.and_then(|slot| slot.read(m).place());
+    [Some(root.offset), declarations].into_iter().flatten().collect()
+}
