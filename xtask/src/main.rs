@@ -11,7 +11,8 @@ const USAGE: &str = "usage: cargo xtask NAME
 
   tidy                  check the house rules that neither rustc nor clippy knows
   format                write the tables of docs/format.md from the declarations of the layout
-  install --prefix DIR  build the C library for release and install it, with header and pkg-config file";
+  install               build the C library and the command for release and install both, with manual,
+                        completions and pkg-config file; see --help after it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

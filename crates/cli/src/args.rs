@@ -42,6 +42,9 @@ pub(crate) enum Command {
     Destroy(HeapArgs),
     /// Replay an allocation trace of a real program, and kill it if asked to
     Replay(ReplayArgs),
+    /// Write the manual and the completions, for the installation
+    #[command(hide = true)]
+    Documents(DocumentsArgs),
     /// What `replay --kills` starts and kills
     #[command(hide = true)]
     ReplayWorker(WorkerArgs),
@@ -111,6 +114,12 @@ pub(crate) struct MapArgs {
     pub(crate) svg: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DocumentsArgs {
+    /// The folder for what doesn't depend on the machine, such as /usr/share
+    pub(crate) share: PathBuf,
 }
 
 /// How a heap is made and made durable.

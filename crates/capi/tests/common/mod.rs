@@ -55,16 +55,31 @@ pub(crate) struct Installed {
     prefix: PathBuf,
 }
 
+/// Names the prefix of an installed library that is to be tested: what users get, not what cargo builds for tests.
+const PREFIX: &str = "PMALLOC_TEST_PREFIX";
+
 /// The library under test, installed as the install command does it.
 pub(crate) fn installed() -> &'static Installed {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let test = std::env::current_exe().expect("the path of this program");
-        // Cargo builds the library for its tests, and puts it where they are.
-        let built = test.parent().expect("a folder");
+        if let Some(prefix) = std::env::var_os(PREFIX) {
+            let prefix = std::path::absolute(prefix).expect("a path");
+            assert!(prefix.join("lib/libpmalloc.so").exists(), "a library in {}", prefix.display());
+            return Installed { prefix };
+        }
         let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
-        xtask::install::install(built, &prefix).expect("installed");
+        let folders = xtask::install::Folders::new(&prefix);
+        xtask::install::install_library(built(), &folders).expect("installed");
         Installed { prefix }
+    })
+}
+
+/// The folder where cargo builds the library for its tests, which is theirs.
+pub(crate) fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let test = std::env::current_exe().expect("the path of this program");
+        test.parent().expect("a folder").to_owned()
     })
 }
 

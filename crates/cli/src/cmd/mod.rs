@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod create;
 mod destroy;
+mod documents;
 mod exposition;
 mod info;
 mod map;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Trim(args) => trim::run(args),
         Command::Destroy(args) => destroy::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Documents(args) => documents::run(args),
         Command::ReplayWorker(args) => run_worker(args),
         Command::Bench(args) => bench::run(args),
         Command::BenchCell(args) => bench::run_child(args),
