@@ -1,7 +1,7 @@
 //! The tracer: counts what a program asks of its medium.
 //!
 //! It wraps any [`Medium`]. The counts are those of golden tables (flushes, fences, bytes, reflushes per
-//! operation); the trace names every store, flush and fence with its place in the source. Everything here is
+//! operation); the trace names every store, flush, fence and sync with its place in the source. Everything here is
 //! volatile.
 
 use core::{ops::Sub, panic::Location, time::Duration};
@@ -51,7 +51,7 @@ impl Counts {
                 }
                 Event::Flush { line, .. } if is_counted(*line) => counts.flush(&mut recent, *line),
                 Event::Fence { .. } => counts.fences += 1,
-                Event::Store { .. } | Event::Flush { .. } => {}
+                Event::Store { .. } | Event::Flush { .. } | Event::Sync { .. } => {}
             }
         }
         counts
@@ -104,6 +104,13 @@ pub enum Event {
     },
     /// A fence was made.
     Fence {
+        /// Where in the source.
+        site: &'static Location<'static>,
+    },
+    /// Everything was synchronized, or some pages.
+    Sync {
+        /// The bytes whose pages were; `None` for all.
+        span: Option<Span>,
         /// Where in the source.
         site: &'static Location<'static>,
     },
@@ -322,10 +329,12 @@ unsafe impl<M: Medium> Medium for Traced<M> {
     }
     #[track_caller]
     fn sync(&self) -> io::Result<()> {
+        self.lock().record(Event::Sync { span: None, site: Location::caller() });
         self.medium.sync()
     }
     #[track_caller]
     fn sync_span(&self, span: Span) -> io::Result<()> {
+        self.lock().record(Event::Sync { span: Some(span), site: Location::caller() });
         self.medium.sync_span(span)
     }
     fn needs_sync(&self) -> bool {

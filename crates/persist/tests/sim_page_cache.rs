@@ -168,7 +168,7 @@ proptest! {
             take(&sim, STEPS[*step], value);
             kernel.step(STEPS[*step], value);
             if value % 13 == 0 {
-                let seed = seeds[(value / 13 - 1) as usize];
+                let seed = seeds[usize::try_from(value / 13 - 1).expect("small")];
                 sim = sim.crash_state().sample(seed);
                 let found: Disk = WORDS.iter().map(|&word| get(&sim, word)).collect();
                 prop_assert!(kernel.disks.contains(&found), "{found:?} of {kernel:?}");

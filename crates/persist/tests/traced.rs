@@ -80,6 +80,7 @@ fn a_trace_names_every_step() {
             Event::Store { span, .. } => ('s', span.start),
             Event::Flush { line, .. } => ('f', line.0),
             Event::Fence { .. } => ('|', 0),
+            Event::Sync { .. } => ('=', 0),
         })
         .collect();
     assert_eq!(shapes, [('s', 64), ('f', 1), ('f', 2), ('|', 0)]);

@@ -157,10 +157,11 @@ pub enum Error {
         /// What is wrong there.
         what: Cow<'static, str>,
     },
-    /// The machine lost power, or was reset, while a heap on a page-cache file was not synchronized.
+    /// The machine lost power, or was reset, while a heap on a page-cache file was not synchronized; or a write to its disk
+    /// failed.
     #[error(
-        "the machine restarted since this heap was last written, and it was not synchronized: what the \
-         kernel wrote of it is a mixture; `pmalloc check` shows what is there, `pmalloc check --salvage` makes it \
+        "the machine restarted since this heap was last written, and it was not synchronized, or a write to its disk \
+         failed: what the kernel wrote of it is a mixture; `pmalloc check` shows what is there, `pmalloc check --salvage` makes it \
          openable"
     )]
     PowerLoss,

@@ -362,7 +362,7 @@ fn flushes_by_fence(events: &[Event]) -> Vec<usize> {
         match event {
             Event::Flush { .. } => *counts.last_mut().expect("begins with one") += 1,
             Event::Fence { .. } => counts.push(0),
-            Event::Store { .. } => {}
+            Event::Store { .. } | Event::Sync { .. } => {}
         }
     }
     assert_eq!(counts.pop(), Some(0), "nothing is flushed behind the last fence");

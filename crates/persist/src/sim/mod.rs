@@ -191,6 +191,12 @@ impl Sim {
         self.lock().syncs.set(fault);
     }
 
+    /// Calls of [`Medium::sync`] and [`Medium::sync_span`] since the last [`Sim::fail_syncs`].
+    #[must_use]
+    pub fn sync_calls(&self) -> u64 {
+        self.lock().syncs.calls()
+    }
+
     /// The places in the source that stored, flushed, fenced or synchronized so far, also in explored recoveries.
     #[must_use]
     pub fn sites(&self) -> Vec<SiteCount> {

@@ -9,7 +9,7 @@ use pmalloc_persist::{
 
 use super::{
     declare::Known,
-    gate::{self, Entered, Gate},
+    gate::{Entered, Gate},
     guard::{Freed, Guards},
     root_blocks::RootBlocks,
     root_table,
@@ -216,7 +216,7 @@ impl<M: Medium> Core<M> {
         // Before all is written back: free pages need not be.
         self.space.extents.settle(self.medium());
         self.seal()?;
-        gate::write_back(self.medium(), Clean::Closed)
+        self.gate.close(self.medium())
     }
 
     /// Writes the checks over what stands still while the heap is closed.

@@ -15,13 +15,32 @@ use crate::{
 
 const SUPERBLOCK_BYTES: u64 = (SUPERBLOCK_WORDS * size_of::<Word>()) as u64;
 
+/// Who may find a heap before it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exposure {
+    /// Nobody: its file has no name yet under which it is looked for, and gets one when all of it is synchronized.
+    Hidden,
+    /// Who opens the medium after a crash.
+    InPlace,
+}
+
+impl Exposure {
+    /// Does what a fence doesn't where the kernel writes pages when it likes.
+    fn settle<M: Medium>(self, m: &M) -> Result<()> {
+        if self == Self::Hidden || !m.needs_sync() {
+            return Ok(());
+        }
+        m.sync().map_err(Error::io("writing a new heap"))
+    }
+}
+
 /// Writes an empty heap to a medium that holds only zeros.
 ///
 /// # Crash consistency
 ///
 /// The superblock copies come last, and of these the magic words: a medium with a magic word is a whole heap, one
 /// without is no heap.
-pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
+pub(super) fn format<M: Medium>(m: &M, header: &Header, exposure: Exposure) -> Result<()> {
     let geometry = &header.geometry;
     for span in fixed_spans(geometry) {
         m.back(span).map_err(Error::backing("backing a new heap"))?;
@@ -30,7 +49,7 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
     Book::format(m, geometry);
     // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there. The fence in
     // front of the first magic word makes all of it durable.
-    write_superblocks(m, header, &superblock_places())
+    write_superblocks(m, header, &superblock_places(), exposure)
 }
 
 /// Writes the superblock copies at `places`.
@@ -38,7 +57,12 @@ pub(super) fn format<M: Medium>(m: &M, header: &Header) -> Result<()> {
 /// # Crash consistency
 ///
 /// The magic words come last: a copy with its magic word is whole.
-pub(super) fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64]) -> Result<()> {
+pub(super) fn write_superblocks<M: Medium>(
+    m: &M,
+    header: &Header,
+    places: &[u64],
+    exposure: Exposure,
+) -> Result<()> {
     for place in places {
         let [magic, rest @ ..] = copy_at(m, *place)?;
         for (word, value) in rest.iter().zip(&header.encode(*place)[1..]) {
@@ -48,6 +72,7 @@ pub(super) fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64
     }
     // CRASH: without the magic word there is no copy, whatever else of it is durable.
     m.fence();
+    exposure.settle(m)?;
     for place in places {
         let [magic, ..] = copy_at(m, *place)?;
         m.store(magic, MAGIC);
@@ -55,6 +80,7 @@ pub(super) fn write_superblocks<M: Medium>(m: &M, header: &Header, places: &[u64
         // CRASH: one atomic store. The first makes the heap; until the second is durable as well, the first serve
         // completes it.
         m.fence();
+        exposure.settle(m)?;
     }
     Ok(())
 }
@@ -71,12 +97,13 @@ pub(super) fn complete<M: Medium>(m: &M, header: &Header) -> Result<()> {
     }
     // CRASH: nothing was stored. A creator that was killed may have left either copy in the cache only.
     m.fence();
+    Exposure::InPlace.settle(m)?;
     let place = Geometry::second_superblock();
     let words = copy_at(m, place)?;
     if words.iter().zip(header.encode(place)).all(|(word, value)| m.load(word) == value) {
         return Ok(());
     }
-    write_superblocks(m, header, &[place])
+    write_superblocks(m, header, &[place], Exposure::InPlace)
 }
 
 fn copy_at<M: Medium>(m: &M, place: u64) -> Result<&[Word; SUPERBLOCK_WORDS]> {

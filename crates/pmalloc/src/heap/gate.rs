@@ -1,8 +1,14 @@
-//! The gate between operations and `sync`: a heap on a page-cache file may say that it is synchronized only while
-//! nothing changes it.
+//! The gate between operations and `sync`: a heap on a page-cache file may say that it is whole only while nothing
+//! changes it.
+//!
+//! The kernel writes any page of such a file to the disk when it likes, so the flag on the state page is true on the disk
+//! only if a sync stands between it and all else: the flag goes before anything changes, and comes when everything is
+//! written. These are the only places that change it.
 //!
 //! Operations hold the gate shared while they change the medium, a sync holds it alone. Heaps whose durability
 //! does not need a sync have no gate, and their operations pay nothing.
+
+use std::io;
 
 use pmalloc_persist::{
     Medium,
@@ -15,6 +21,9 @@ use crate::{
     recovery::state,
 };
 
+/// What failed, in errors.
+const SYNCHRONIZING: &str = "synchronizing the heap";
+
 /// The right to change the medium.
 pub(super) type Entered<'a> = RwLockReadGuard<'a, ()>;
 
@@ -25,6 +34,8 @@ pub(super) struct Gate {
     changing: Option<RwLock<()>>,
     /// Volatile: the state page says `Synced`, and the next operation must take that back.
     synced: AtomicBool,
+    /// Volatile: the state page says `Unwritten`, as a sync has failed.
+    unwritten: AtomicBool,
     /// Volatile: held by the operation that takes it back.
     taking_back: Mutex<()>,
 }
@@ -35,6 +46,7 @@ impl Gate {
         Self {
             changing: needs_sync.then(|| RwLock::new(())),
             synced: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
             taking_back: Mutex::new(()),
         }
     }
@@ -59,8 +71,7 @@ impl Gate {
     fn take_back<M: Medium>(&self, m: &M) -> Result<()> {
         let _taking_back = lock(&self.taking_back);
         if self.synced.load(Ordering::Relaxed) {
-            state::set_clean(m, Clean::No)?;
-            m.sync().map_err(Error::io("synchronizing the heap"))?;
+            mark_open(m, Clean::Synced)?;
             self.synced.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -69,26 +80,82 @@ impl Gate {
     /// Writes everything to stable storage; where a power loss would leave a mixture otherwise, says so on the state
     /// page until the next operation.
     pub(super) fn sync<M: Medium>(&self, m: &M) -> Result<()> {
+        match &self.changing {
+            None => m.sync().map_err(Error::io(SYNCHRONIZING)),
+            Some(changing) => self.write_back(m, changing, Clean::Synced),
+        }
+    }
+
+    /// Writes everything to stable storage, and then that the heap is closed.
+    ///
+    /// # Crash consistency
+    ///
+    /// The contents reach stable storage before the flag that vouches for them.
+    pub(super) fn close<M: Medium>(&self, m: &M) -> Result<()> {
         let Some(changing) = &self.changing else {
-            return m.sync().map_err(Error::io("synchronizing the heap"));
+            m.sync().map_err(Error::io(SYNCHRONIZING))?;
+            state::set_clean(m, Clean::Closed)?;
+            return m.sync().map_err(Error::io(SYNCHRONIZING));
         };
+        self.write_back(m, changing, Clean::Closed)
+    }
+
+    /// Writes everything to stable storage, and then that it is.
+    ///
+    /// A sync that fails leaves pages that the kernel takes for written: no later one tells whether they are, in this
+    /// process or another. So the state page says it, and nobody vouches for the file any more.
+    ///
+    /// # Crash consistency
+    ///
+    /// The contents reach stable storage before the flag that vouches for them.
+    fn write_back<M: Medium>(&self, m: &M, changing: &RwLock<()>, clean: Clean) -> Result<()> {
         let _alone = changing.write().expect("a thread panicked while it synchronized the heap");
-        let written = write_back(m, Clean::Synced);
+        // Relaxed, here and below: read and written by who holds the gate alone.
+        if self.unwritten.load(Ordering::Relaxed) {
+            return Err(unwritten());
+        }
+        if let Err(error) = m.sync() {
+            // What was synchronized and is unchanged is on stable storage, whatever fails now.
+            if !self.synced.load(Ordering::Relaxed) {
+                self.unwritten.store(true, Ordering::Relaxed);
+                // CRASH: the flag on the disk says that the heap is open, as it did since before the last change; a power
+                // loss is told by that. This one is for who opens the file without a power loss.
+                state::set_clean(m, Clean::Unwritten)?;
+            }
+            return Err(Error::io(SYNCHRONIZING)(error));
+        }
+        // CRASH: all but the flag is on stable storage. Either flag is true.
+        state::set_clean(m, clean)?;
         // Also after an error: the flag may be on its way to the disk.
         self.synced.store(true, Ordering::Relaxed);
-        written
+        m.sync_span(state::span()).map_err(Error::io(SYNCHRONIZING))
     }
 }
 
-/// Writes everything to stable storage, and then that it is.
+/// Says that the heap is open, before anything in it changes. The flag said `was`, and says so again after an error.
 ///
 /// # Crash consistency
 ///
-/// The contents reach stable storage before the flag that vouches for them.
-pub(super) fn write_back<M: Medium>(m: &M, clean: Clean) -> Result<()> {
-    m.sync().map_err(Error::io("synchronizing the heap"))?;
-    state::set_clean(m, clean)?;
-    m.sync().map_err(Error::io("synchronizing the heap"))
+/// Where the kernel writes pages when it likes, the flag is on stable storage on return: no page that changes from here on
+/// can be found beside a flag that vouches for the heap. Before, nothing has changed, and either flag is true.
+pub(super) fn mark_open<M: Medium>(m: &M, was: Clean) -> Result<()> {
+    state::set_clean(m, Clean::No)?;
+    if !m.needs_sync() {
+        return Ok(());
+    }
+    // The page alone: what a killed process left to be written may be gigabytes.
+    m.sync_span(state::span()).or_else(|error| {
+        // Of a heap that was not whole the kernel may have failed to write any page, and says so only once.
+        let left = if was.is_whole() { was } else { Clean::Unwritten };
+        state::set_clean(m, left)?;
+        Err(Error::io(SYNCHRONIZING)(error))
+    })
+}
+
+fn unwritten() -> Error {
+    let why = "an earlier write to the disk failed, so that nobody knows what is on it; the heap works on in memory, and \
+               when it is closed, `pmalloc check --salvage` copies it to another file";
+    Error::io(SYNCHRONIZING)(io::Error::other(why))
 }
 
 #[cfg(all(test, not(shuttle)))]

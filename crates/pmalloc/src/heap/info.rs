@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
-        state::{Clean, Policy},
+        state::Policy,
         superblock::{FORMAT_VERSION, Model},
     },
     recovery::state,
@@ -79,7 +79,7 @@ pub fn info(path: impl AsRef<Path>) -> Result<Info> {
         stripes: header.geometry.stripes,
         arenas: header.geometry.logs,
         nodes: 1,
-        clean: state.as_ref().map(|state| state.clean != Clean::No),
+        clean: state.as_ref().map(|state| state.clean.is_whole()),
         owner_pid: state.and_then(|state| running_owner(&state)),
         created_s: header.created_s,
     })

@@ -12,11 +12,12 @@ use pmalloc_persist::{
 };
 
 use super::{
-    CheckReport, Heap, SalvageReport, check, format,
+    CheckReport, Heap, SalvageReport, check,
+    format::{self, Exposure},
+    gate,
     map::areas,
-    owner::{owner_of, owner_on},
-    refusal::{self, Power},
-    roots, salvage,
+    owner::{self, owner_of, owner_on},
+    refusal, roots, salvage,
 };
 use crate::{
     arena::Space,
@@ -26,7 +27,6 @@ use crate::{
         geometry::{
             CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
         },
-        state::Clean,
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
     recovery::{
@@ -230,7 +230,7 @@ impl HeapOptions {
         let file = MediaFile::create(path.as_ref())?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
-        self.format(&mapped, &header)?;
+        self.format(&mapped, &header, Exposure::Hidden)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         let file = std::sync::Arc::clone(mapped.file());
         let medium = wrap(mapped);
@@ -272,7 +272,7 @@ impl HeapOptions {
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
-        let power = Some(Power { boot: owner.boot, storage: mapped.storage() });
+        let power = Some(owner::power_of(&mapped)?);
         let medium = wrap(mapped);
         let claim = medium.claim()?;
         serve(medium, Some(claim), header, Serving { power, ..self.serving(&owner) }, started)
@@ -297,7 +297,7 @@ impl HeapOptions {
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
-        let power = Some(Power { boot: owner.boot, storage: mapped.storage() });
+        let power = Some(owner::power_of(&mapped)?);
         let medium = wrap(mapped);
         let claim = match medium.claim() {
             Ok(claim) => Some(claim),
@@ -339,7 +339,7 @@ impl HeapOptions {
             let why = format!("{len} bytes; a heap with these options needs {needed}");
             return Err(Error::Invalid { what: "medium", why });
         }
-        self.format(&medium, &header)?;
+        self.format(&medium, &header, Exposure::InPlace)?;
         let owner = owner_on(&medium)?;
         serve(medium, Some(claim), header, self.serving(&owner), Instant::now())
     }
@@ -349,7 +349,14 @@ impl HeapOptions {
         let header = read_header_of(&medium)?;
         self.check_layout(&header)?;
         let owner = owner_on(&medium)?;
-        serve(medium, Some(claim), header, self.serving(&owner), Instant::now())
+        let power = Some(owner::power_on(&medium)?);
+        serve(
+            medium,
+            Some(claim),
+            header,
+            Serving { power, ..self.serving(&owner) },
+            Instant::now(),
+        )
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
@@ -395,12 +402,12 @@ impl HeapOptions {
     }
 
     /// Writes an empty heap, with the memory that it is to have from the start.
-    fn format<M: Medium>(&self, m: &M, header: &Header) -> Result<()> {
+    fn format<M: Medium>(&self, m: &M, header: &Header, exposure: Exposure) -> Result<()> {
         // Before the heap is there: who finds it finds all of its memory. The heap does not count it as grown.
         let start = header.geometry.data_span().start;
         m.back(Span::new(start, self.initial_bytes))
             .map_err(Error::backing("backing a new heap"))?;
-        format::format(m, header)
+        format::format(m, header, exposure)
     }
 
     fn header(&self) -> Result<Header> {
@@ -521,7 +528,7 @@ struct Serving<'a> {
     /// Who serves it.
     owner: &'a OwnerImage,
     /// What tells whether it lost power.
-    power: Option<Power>,
+    power: Option<refusal::Power>,
     /// How long free pages keep their memory.
     decay: Duration,
 }
@@ -542,11 +549,13 @@ fn serve<M: Medium + 'static>(
     if state::read(m, &core.header.geometry)?.owner == OwnerFound::Never {
         format::complete(m, &core.header)?;
     }
-    // CRASH: the owner is durable before the flag that makes it matter is cleared, and the flag before the
-    // first record.
-    state::set_owner(m, serving.owner)?;
-    state::set_clean(m, Clean::No)?;
+    // All that can refuse the heap comes before the flag changes.
     roots::protect(&core)?;
+    let was = state::read(m, &core.header.geometry)?.clean;
+    // CRASH: what recovery changed means nothing to a heap that was whole, and the flag of one that was not says so. The
+    // owner is durable before the flag that makes it matter is cleared, and the flag before the first record.
+    state::set_owner(m, serving.owner)?;
+    gate::mark_open(m, was)?;
     core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Ok(Heap::new(core))
 }

@@ -82,7 +82,7 @@ fn survey<M: Medium>(m: &M) -> Result<Option<InFlight>> {
     let geometry = read_header_of(m)?.geometry;
     match state::read(m, &geometry)?.clean {
         Clean::Closed => Ok(None),
-        Clean::No | Clean::Synced => lane::in_flight(m, &geometry).map(Some),
+        Clean::No | Clean::Synced | Clean::Unwritten => lane::in_flight(m, &geometry).map(Some),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use pmalloc_persist::{Medium, Storage};
+use pmalloc_persist::Medium;
 
 use super::{
     check::{Problem, ProblemKind},
@@ -17,7 +17,7 @@ use crate::{
     layout::{geometry::Geometry, state::Clean, superblock::Header},
     recovery::{
         recover,
-        state::{self, StateImage},
+        state::{self, LeftBehind},
     },
 };
 
@@ -29,17 +29,29 @@ pub(super) type Tell<'a> = &'a mut dyn FnMut(Problem) -> Result<()>;
 pub(super) struct Power {
     /// The boot that this process runs in.
     pub(super) boot: u128,
-    /// Where the file lies.
-    pub(super) storage: Storage,
+    /// What is left of a heap that was open then.
+    pub(super) kept: Kept,
+}
+
+/// What a power loss leaves of stores that were flushed and fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All of them.
+    Whole,
+    /// Those that the kernel happened to write: it may have written any page at any time.
+    InPart,
 }
 
 impl Power {
-    /// Whether a heap left as `state` says was being written when the machine went down, on a page-cache file: the kernel may
-    /// have written any of its pages at any time.
-    fn was_lost(self, state: &StateImage) -> bool {
-        let was_open = state.clean == Clean::No;
-        let same_boot = state.owner.boot() == Some(self.boot);
-        was_open && !same_boot && self.storage != Storage::Dax
+    /// Whether a heap that was left so is a mixture of moments: it was being written when the machine went down, on a
+    /// page-cache file, or a write of it failed.
+    fn was_lost(self, left: &LeftBehind) -> bool {
+        let same_boot = left.owner.boot() == Some(self.boot);
+        match left.clean {
+            Clean::Closed | Clean::Synced => false,
+            Clean::No => !same_boot && self.kept == Kept::InPart,
+            Clean::Unwritten => true,
+        }
     }
 }
 
@@ -58,16 +70,18 @@ pub(super) fn admit<M: Medium>(
     power: Option<Power>,
     tell: Tell<'_>,
 ) -> Result<Core<M>> {
-    let state = state::read(&medium, &header.geometry)?;
-    if power.is_some_and(|power| power.was_lost(&state)) {
+    // First: of a mixture nothing else is true, not even the length of the file.
+    let left = state::left_behind(&medium)?;
+    if power.is_some_and(|power| power.was_lost(&left)) {
         tell(Problem::power_loss())?;
     }
+    let state = state::read(&medium, &header.geometry)?;
     root_table::require_known(&medium, &header.geometry, state.roots_used)?;
     let recovered = recover(medium, header.geometry)?;
     let core = Core::new(header, recovered);
     match state.clean {
         Clean::Closed => root_table::examine_check(&core, tell)?,
-        Clean::No | Clean::Synced => root_table::examine_arrays(&core, tell)?,
+        Clean::No | Clean::Synced | Clean::Unwritten => root_table::examine_arrays(&core, tell)?,
     }
     root_table::examine(&core, tell)?;
     Ok(core)
@@ -95,8 +109,7 @@ impl Problem {
 
     /// The machine went down while the heap was written.
     pub(super) fn power_loss() -> Self {
-        let text =
-            "power was lost while the heap was written: contents may be of different moments";
+        let text = "power was lost, or a write failed, while the heap was written: contents may be of different moments";
         Self { kind: ProblemKind::PowerLoss, offset: Geometry::state(), text: text.into() }
     }
 }

@@ -15,7 +15,8 @@ use pmalloc_persist::{Access, MapError, MapOptions, MediaFile, Medium, Offset, S
 use super::{
     check::{self, CheckReport, Problem, ProblemKind},
     core::Core,
-    format, options, owner, root_table,
+    format::{self, Exposure},
+    options, owner, root_table,
     salvage_notes::Notes,
 };
 use crate::{
@@ -194,7 +195,7 @@ fn mend_superblocks<M: Medium>(m: &M, header: &Header, findings: &mut Findings) 
         if copy.is_ok_and(|copy| copy == *header) {
             continue;
         }
-        format::write_superblocks(m, header, &[place])?;
+        format::write_superblocks(m, header, &[place], Exposure::Hidden)?;
         findings.repaired(place, "a superblock copy, written again from the other one");
     }
     Ok(())

@@ -63,15 +63,24 @@ pub(crate) enum Clean {
     Closed,
     /// Open, but everything up to now is on stable storage.
     Synced,
+    /// Open or not, and a write to stable storage failed: what is there is not known, and nothing that is done to the
+    /// file tells. It is refused like a heap that lost power.
+    Unwritten,
 }
 
 impl Clean {
+    /// Whether the heap was closed, or synchronized after its last change.
+    pub(crate) const fn is_whole(self) -> bool {
+        matches!(self, Self::Closed | Self::Synced)
+    }
+
     /// The number that stands on media.
     pub(crate) const fn code(self) -> u64 {
         match self {
             Self::No => 1,
             Self::Closed => 2,
             Self::Synced => 3,
+            Self::Unwritten => 4,
         }
     }
 
@@ -81,6 +90,7 @@ impl Clean {
             1 => Some(Self::No),
             2 => Some(Self::Closed),
             3 => Some(Self::Synced),
+            4 => Some(Self::Unwritten),
             _ => None,
         }
     }

@@ -14,6 +14,15 @@ use crate::{
     size_class::SLAB_PAGES_MAX,
 };
 
+/// How the heap was left, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftBehind {
+    /// How.
+    pub(crate) clean: Clean,
+    /// By whom.
+    pub(crate) owner: OwnerFound,
+}
+
 /// What the state page says.
 #[derive(Debug, Clone)]
 pub(crate) struct StateImage {
@@ -82,9 +91,35 @@ pub(crate) fn page<M: Medium>(m: &M) -> Result<&State> {
     Ok(m.at(Offset::new(Geometry::state()))?)
 }
 
+/// Bytes of the state page.
+pub(crate) fn span() -> Span {
+    Span::new(Geometry::state(), PAGE_BYTES)
+}
+
 /// Byte offset of the owner record.
 pub(crate) fn owner_offset() -> u64 {
     Geometry::state() + std::mem::offset_of!(State, owner) as u64
+}
+
+/// Reads how the heap was left: of the state page what is there even if a power loss left the rest of the heap, the length
+/// of its file too, a mixture.
+///
+/// # Errors
+///
+/// [`Error::Corrupted`] if the flag does not match its check or the file is too short for it, [`Error::Version`].
+pub(crate) fn left_behind<M: Medium>(m: &M) -> Result<LeftBehind> {
+    if m.len() < span().end() {
+        return Err(truncated(m));
+    }
+    let state = page(m)?;
+    let damaged = |what| Error::corrupted(m.region().span_of(&state.clean).start, what);
+    let clean = unseal(m.load(&state.clean)).ok_or_else(|| damaged("the clean flag is damaged"))?;
+    let clean = known_clean(clean)?;
+    Ok(LeftBehind { clean, owner: read_owner(m, &state.owner) })
+}
+
+fn truncated<M: Medium>(m: &M) -> Error {
+    Error::corrupted(m.len(), "the file was truncated: it ends before the heap does")
 }
 
 /// Reads the state page.
@@ -93,16 +128,14 @@ pub(crate) fn owner_offset() -> u64 {
 ///
 /// [`Error::Corrupted`] if a word does not match its check or the file is shorter than it says.
 pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> {
-    let truncated =
-        || Error::corrupted(m.len(), "the file was truncated: it ends before the heap does");
     // Before the first look: what lies behind the end of a file can't even be read.
     if m.len() < geometry.data_span().start {
-        return Err(truncated());
+        return Err(truncated(m));
     }
+    let LeftBehind { clean, owner } = left_behind(m)?;
     let state = page(m)?;
     let damaged = |word: &Word, what| Error::corrupted(m.region().span_of(word).start, what);
     let value = |word: &Word, what| unseal(m.load(word)).ok_or_else(|| damaged(word, what));
-    let clean = known_clean(value(&state.clean, "the clean flag is damaged")?)?;
     let policy = known_policy(value(&state.policy, "the policy is damaged")?)?;
     value(&state.durable_epoch, "the durable epoch is damaged")?;
     let grown = value(&state.grown_pages, "the grown length is damaged")?;
@@ -111,15 +144,16 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
         .filter(|pages| u64::from(*pages) <= geometry.data_pages())
         .ok_or_else(|| damaged(&state.grown_pages, "the heap has grown beyond its capacity"))?;
     if m.len() < geometry.data_span().start + grown * PAGE_BYTES {
-        return Err(truncated());
+        return Err(truncated(m));
     }
     let roots_used = roots_used(m, geometry)?;
-    Ok(StateImage { clean, policy, grown_pages, roots_used, owner: read_owner(m, &state.owner) })
+    Ok(StateImage { clean, policy, grown_pages, roots_used, owner })
 }
 
 /// The state with this number, or [`Error::Version`]: the word was sealed by a program that knows more.
 fn known_clean(code: u64) -> Result<Clean> {
-    Clean::from_code(code).ok_or_else(|| Error::unknown("clean flag", code, Clean::Synced.code()))
+    Clean::from_code(code)
+        .ok_or_else(|| Error::unknown("clean flag", code, Clean::Unwritten.code()))
 }
 
 /// The policy with this number, or [`Error::Version`].
@@ -327,7 +361,8 @@ pub(crate) fn set_owner<M: Medium>(m: &M, image: &OwnerImage) -> Result<()> {
 ///
 /// # Crash consistency
 ///
-/// One atomic store. It is cleared before the first record is written, and set when nothing is in flight.
+/// One atomic store. It is cleared before anything changes, and set when nothing is in flight. Where the kernel writes
+/// pages when it likes, that alone orders nothing: see the gate of the heap.
 pub(crate) fn set_clean<M: Medium>(m: &M, clean: Clean) -> Result<()> {
     let state = page(m)?;
     m.store(&state.clean, seal(clean.code()));

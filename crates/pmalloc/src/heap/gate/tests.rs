@@ -44,7 +44,7 @@ impl Disk {
             return;
         }
         if at == Geometry::state() {
-            let vouches = unseal(value) != Some(Clean::No.code());
+            let vouches = unseal(value).and_then(Clean::from_code).is_some_and(Clean::is_whole);
             if vouches && written.is_dirty {
                 written.problems.push("the flag vouches for what no sync has written".into());
             }
@@ -62,7 +62,8 @@ impl Disk {
         let flag: &Word = self.memory.at(Offset::new(Geometry::state())).unwrap();
         let mut written = lock(&self.written);
         written.is_dirty = false;
-        written.is_vouched = unseal(self.memory.load(flag)) != Some(Clean::No.code());
+        let flag = unseal(self.memory.load(flag)).and_then(Clean::from_code);
+        written.is_vouched = flag.is_some_and(Clean::is_whole);
     }
 }
 
