@@ -18,6 +18,7 @@ use pmalloc::{
 
 use crate::{
     alphabet::{Start, Step},
+    cache::Story,
     model::{Model, Shared},
     oracle::{self, ABSENT, Oracle},
     owners::{self, Change},
@@ -49,6 +50,8 @@ pub enum Scene {
     Close(Start),
     /// Closing a heap in a start state and opening it again.
     Open(Start),
+    /// A heap on a file in the page cache.
+    Cached(Story),
 }
 
 /// A scene, and how its crashes are explored.
@@ -86,6 +89,7 @@ impl fmt::Display for Case {
             Scene::KilledCreate(nth) => write!(f, "Create killed at {nth}")?,
             Scene::Close(start) => write!(f, "Close {start:?}")?,
             Scene::Open(start) => write!(f, "Open {start:?}")?,
+            Scene::Cached(story) => write!(f, "{story}")?,
         }
         write!(f, " {:?} nesting {}", self.domain, self.nesting)
     }
@@ -175,6 +179,7 @@ impl Case {
             Scene::KilledCreate(nth) => self.killed_create(&sim, *nth, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
             Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
+            Scene::Cached(story) => story.run(&sim, self.options(conditions)),
         };
         (report, sim.sites())
     }

@@ -19,6 +19,7 @@
 //! | [`survivors`] | the list of those that nothing can find, with the reasons |
 
 pub mod alphabet;
+pub mod cache;
 pub mod eager;
 pub mod explore;
 pub mod model;

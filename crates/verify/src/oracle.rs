@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
-type Verdict = Result<Digest, String>;
+pub(crate) type Verdict = Result<Digest, String>;
 
 /// The oracle of one case.
 #[derive(Debug)]
@@ -63,11 +63,16 @@ impl Oracle {
     pub fn check(&self, sim: &Sim) -> Verdict {
         let expected = self.expected.get();
         let heap = self.open(sim).map_err(|error| format!("it does not open: {error}"))?;
+        self.judge(sim, heap, &expected)
+    }
+
+    /// Judges `heap`, which was recovered on `sim`.
+    pub(crate) fn judge(&self, sim: &Sim, heap: Heap<Sim>, expected: &Expected) -> Verdict {
         sim.recovered();
-        let found = judge(&heap, sim, &expected)?;
+        let found = judge(&heap, sim, expected)?;
         let digest = Digest::of(&found);
         if self.is_new(digest) {
-            self.exercise(sim, &expected, &found)?;
+            self.exercise(sim, expected, &found)?;
         }
         // Kept until here: dropping a handle closes the heap.
         drop(heap);
@@ -251,16 +256,19 @@ pub fn check_creation(sim: &Sim) -> Verdict {
     match open(sim.clone()) {
         Err(Error::NotAHeap { .. }) => Ok(ABSENT),
         Err(error) => Err(format!("neither absent nor whole: {error}")),
-        Ok(heap) => {
-            sim.recovered();
-            let report = heap.check().map_err(|error| format!("check failed: {error}"))?;
-            if report.blocks > 0 || !report.problems.is_empty() {
-                return Err(format!("a new heap is not empty: {report:?}"));
-            }
-            heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
-            room::use_all(&heap)?;
-            RootBytes::measure().expect(&heap, "after all was used")?;
-            Ok(Digest(1))
-        }
+        Ok(heap) => judge_new(sim, &heap),
     }
+}
+
+/// Judges a heap that was just created, and that was recovered on `sim`.
+pub(crate) fn judge_new(sim: &Sim, heap: &Heap<Sim>) -> Verdict {
+    sim.recovered();
+    let report = heap.check().map_err(|error| format!("check failed: {error}"))?;
+    if report.blocks > 0 || !report.problems.is_empty() {
+        return Err(format!("a new heap is not empty: {report:?}"));
+    }
+    heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
+    room::use_all(heap)?;
+    RootBytes::measure().expect(heap, "after all was used")?;
+    Ok(Digest(1))
 }

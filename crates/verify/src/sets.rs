@@ -12,6 +12,7 @@ use pmalloc::persist::sim::{Domain, Report, SiteCount};
 
 use crate::{
     alphabet::{Op, Start, Step},
+    cache::{self, Deed, Fate, Story},
     explore::{Case, Conditions, Scene, perform},
     owners::Change,
     world::{self, World},
@@ -43,6 +44,7 @@ impl Set {
             Self { name: "killed in 1 operation, then 1", cases: killed(1) },
             Self { name: "declarations and orphans, nesting 1", cases: owners(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
+            Self { name: "page cache", cases: cached(1, 8) },
         ]
     }
 
@@ -59,6 +61,7 @@ impl Set {
             Self { name: "declarations and orphans, nesting 2", cases: owners(2) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
+            Self { name: "page cache, nesting 2", cases: cached(2, 1) },
         ]
     }
 
@@ -73,6 +76,7 @@ impl Set {
         cases.extend(keeping_nothing(0).into_iter().step_by(23));
         cases.extend(killed(1).into_iter().step_by(397));
         cases.extend(owners(1).into_iter().step_by(2));
+        cases.extend(cached(1, 8).into_iter().step_by(61));
         Self { name: "smoke", cases }
     }
 
@@ -197,6 +201,25 @@ fn killed(count: usize) -> Vec<Case> {
             }
         }
     }
+    cases
+}
+
+/// A heap on a file in the page cache, of which only a sync makes anything durable: its life, and what may go wrong in it. Every
+/// `stride`-th story of those in which the process is killed. Whatever whole pages can be, torn ones can: whole ones are
+/// there to see that, where nothing goes wrong.
+fn cached(nesting: u32, stride: usize) -> Vec<Case> {
+    let is_step = |story: &Story| matches!(story.deed, Deed::First(_) | Deed::Later(_));
+    let case = |domain, story: Story| {
+        // Steps do not change how a heap opens.
+        let nesting = if is_step(&story) { nesting - 1 } else { nesting };
+        Case { scene: Scene::Cached(story), domain, nesting }
+    };
+    let (killed, others): (Vec<Story>, Vec<Story>) =
+        cache::stories().into_iter().partition(|story| matches!(story.fate, Fate::Killed(_)));
+    let lives = others.iter().filter(|story| story.fate == Fate::Returns && !is_step(story));
+    let mut cases: Vec<Case> = lives.cloned().map(|story| case(Domain::Page4096, story)).collect();
+    let killed = killed.into_iter().step_by(stride);
+    cases.extend(others.into_iter().chain(killed).map(|story| case(Domain::PageTorn, story)));
     cases
 }
 

@@ -136,12 +136,48 @@ impl World {
     fn with_options(sim: Sim, options: HeapOptions) -> Self {
         let process = sim.new_process();
         let heap = create_as(&options, process.clone()).expect("a fresh medium has room");
+        let mut world = Self::bare(sim, process, heap, options);
+        world.furnish();
+        world
+    }
+
+    /// A fresh heap on `sim`, with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    pub fn created(sim: Sim) -> Result<Self, Error> {
+        let process = sim.new_process();
+        Ok(Self::bare(sim, process.clone(), create(process)?, options().clone()))
+    }
+
+    /// The heap that is found on `sim`, with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    pub fn found(sim: Sim) -> Result<Self, Error> {
+        let process = sim.new_process();
+        Ok(Self::bare(sim, process.clone(), open(process)?, options().clone()))
+    }
+
+    fn bare(sim: Sim, process: Sim, heap: Heap<Sim>, options: HeapOptions) -> Self {
+        let (model, sessions) = (Model::default(), Vec::new());
+        Self { sim, model, process, heap: Some(heap), options, sessions, next_id: 1 }
+    }
+
+    /// Makes the array `slots` and the cells.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room, which no simulated fault prevents here.
+    pub fn furnish(&mut self) {
+        let heap = self.heap();
         heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
         // Of the class of the first array: the cells need no slab of their own.
-        cell(&heap, 0).expect("a fresh heap has room");
-        let sessions = vec![heap.session(), heap.session()];
-        let model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
-        Self { sim, model, process, heap: Some(heap), options, sessions, next_id: 1 }
+        cell(heap, 0).expect("a fresh heap has room");
+        self.sessions = vec![heap.session(), heap.session()];
+        self.model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
     }
 
     /// The process that has the heap open, also when it is dead.
@@ -194,7 +230,7 @@ impl World {
     pub fn alloc(&mut self, at: usize, held: &Held) -> Result<(), Error> {
         self.next_id += 1;
         let heap = self.heap().clone();
-        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let slot = &heap.slots("slots", SLOTS as u64)?[at];
         let session = &mut self.sessions[held.lane];
         if held.filled {
             session.alloc_init(slot, layout(held), |bytes| held.fill(bytes))
@@ -214,7 +250,7 @@ impl World {
     /// If the slots are gone.
     pub fn free(&mut self, lane: usize, at: usize) -> Result<(), Error> {
         let heap = self.heap().clone();
-        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let slot = &heap.slots("slots", SLOTS as u64)?[at];
         self.sessions[lane].free_from(slot)
     }
 
@@ -230,7 +266,7 @@ impl World {
     pub fn replace(&mut self, at: usize, held: &Held) -> Result<(), Error> {
         self.next_id += 1;
         let heap = self.heap().clone();
-        let slot = &heap.slots("slots", SLOTS as u64).expect("it was created")[at];
+        let slot = &heap.slots("slots", SLOTS as u64)?[at];
         self.sessions[held.lane].replace(slot, layout(held), |bytes| held.fill(bytes))
     }
 
@@ -245,7 +281,7 @@ impl World {
     /// If the slots are gone.
     pub fn publish(&mut self, lane: usize, actions: &[Action]) -> Result<(), Error> {
         let heap = self.heap().clone();
-        let slots = heap.slots("slots", SLOTS as u64).expect("it was created");
+        let slots = heap.slots("slots", SLOTS as u64)?;
         let session = &mut self.sessions[lane];
         let mut publish = heap.publish();
         for action in actions {
@@ -306,13 +342,48 @@ impl World {
     ///
     /// If the heap does not open.
     pub fn reopen(&mut self) {
-        self.process = self.process.new_process();
+        self.abandon();
+        self.open().expect("it was whole");
+    }
+
+    /// Gives the heap up as a program that ends: it is closed, unless its process was killed.
+    pub fn abandon(&mut self) {
         self.sessions.clear();
-        // Dropping the last handle closes the heap, unless its process was killed.
         self.heap = None;
-        let heap = open_as(&self.options, self.process.clone()).expect("it was whole");
+    }
+
+    /// Closes the heap.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    ///
+    /// # Panics
+    ///
+    /// If it is not open.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.sessions.clear();
+        self.heap.take().expect("the heap is open").close()
+    }
+
+    /// Opens the heap in another process; what this one still has of it is given up.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    pub fn open(&mut self) -> Result<(), Error> {
+        self.abandon();
+        self.process = self.process.new_process();
+        let heap = open_as(&self.options, self.process.clone())?;
         self.sessions = vec![heap.session(), heap.session()];
         self.heap = Some(heap);
+        Ok(())
+    }
+
+    /// Whether the heap is open.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.heap.is_some()
     }
 
     /// Gives up everything but the heap.
