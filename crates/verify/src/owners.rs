@@ -69,6 +69,8 @@ struct State {
     declared: Vec<(SlotScope, SlotLayout)>,
     orphans: usize,
     adopted: bool,
+    /// The program's live blocks: what is freed is not merely owned by the heap itself.
+    blocks: usize,
 }
 
 /// Explores every crash of a change on the heap that is made on `sim`.
@@ -86,7 +88,10 @@ pub(crate) fn explore(sim: &Sim, change: Change, options: ExploreOptions) -> Rep
         let Some(after) = expected(change, step, &before) else { break };
         let mut between = vec![before.clone()];
         // Each is freed by itself.
-        between.extend((1..before.orphans).map(|orphans| State { orphans, ..before.clone() }));
+        between.extend((1..before.orphans).map(|orphans| {
+            let blocks = before.blocks - before.orphans + orphans;
+            State { orphans, blocks, ..before.clone() }
+        }));
         between.push(after.clone());
         expect(between);
         explorer.set_oracle(2 * step + 1);
@@ -151,7 +156,7 @@ fn expected(change: Change, step: u64, before: &State) -> Option<State> {
             Some(State { orphans: 0, adopted: true, ..before.clone() })
         }
         Change::Free | Change::FreeLarge | Change::FreeAll if step == 0 => {
-            Some(State { orphans: 0, ..before.clone() })
+            Some(State { orphans: 0, blocks: before.blocks - before.orphans, ..before.clone() })
         }
         _ => None,
     }
@@ -182,7 +187,7 @@ fn state(heap: &Heap<Sim>) -> Result<State, String> {
     }
     let declared = heap.declared_slots().map_err(told)?;
     let adopted = heap.block_of(&slots(heap).map_err(told)?[1]).map_err(told)?.is_some();
-    Ok(State { declared, orphans: report.orphans.len(), adopted })
+    Ok(State { declared, orphans: report.orphans.len(), adopted, blocks: heap.iter().count() })
 }
 
 /// Whether the heap on `sim` opens in one of the states, also when it is opened again.
