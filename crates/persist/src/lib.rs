@@ -79,7 +79,7 @@ pub use domain::{Durability, DurabilityChoice};
 pub use flush::FlushInstruction;
 pub use map::{
     Access, Anon, ForkMark, LazyTable, MapError, MapOptions, Mapped, MediaFile, Owner, Storage,
-    has_addresses, is_out_of_space,
+    Warning, has_addresses, is_out_of_space,
 };
 pub use media_info::MediaInfo;
 pub use medium::{Exclusive, Medium};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Access, Durability, FlushInstruction, Storage};
+use crate::{Access, Durability, FlushInstruction, Storage, Warning};
 
 /// Where a medium is and what it promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub struct MediaInfo<'m> {
     pub durability_is_forced: bool,
     /// The instruction that a flush executes, if one is needed.
     pub flush_instruction: Option<FlushInstruction>,
+    /// What the file system does not promise of the memory that the file has: where there is a warning, keep room free, or a
+    /// store into that memory may end the process with a bus error.
+    pub warnings: &'m [Warning],
     /// Bytes from the base on that may be touched: the present size of the file.
     pub len_bytes: u64,
     /// Bytes of address space: what the file can grow to.
@@ -37,6 +40,7 @@ impl MediaInfo<'_> {
             durability: None,
             durability_is_forced: false,
             flush_instruction: None,
+            warnings: &[],
             len_bytes,
             reserved_bytes,
         }

@@ -129,6 +129,19 @@ pub unsafe trait Medium: Send + Sync {
     #[track_caller]
     fn back(&self, span: Span) -> io::Result<()>;
 
+    /// Sees that every page of `spans`, ascending and apart from each other, has memory, as [`back`](Medium::back) gave it
+    /// to them at some time: a file that was copied may have holes where it had zeros. Costs little where they still have it.
+    ///
+    /// To be called for whatever is in use, before it is touched, when a medium is opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`back`](Medium::back).
+    #[track_caller]
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        spans.iter().try_for_each(|span| self.back(*span))
+    }
+
     /// Gives the memory of the whole pages in `span` back to the file system. They read as zero (or as
     /// before, where the medium can't punch holes) and need [`back`](Medium::back) before the next write.
     ///
@@ -331,6 +344,10 @@ unsafe impl<M: Medium> Medium for Arc<M> {
     #[track_caller]
     fn back(&self, span: Span) -> io::Result<()> {
         (**self).back(span)
+    }
+    #[track_caller]
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        (**self).ensure(spans)
     }
     #[track_caller]
     fn punch(&self, span: Span) -> io::Result<()> {

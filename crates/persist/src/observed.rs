@@ -139,6 +139,10 @@ unsafe impl<M: Medium, O: Observer> Medium for Observed<M, O> {
         Ok(())
     }
     #[track_caller]
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        self.medium.ensure(spans)
+    }
+    #[track_caller]
     fn punch(&self, span: Span) -> io::Result<()> {
         self.medium.punch(span)
     }

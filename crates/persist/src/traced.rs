@@ -324,6 +324,10 @@ unsafe impl<M: Medium> Medium for Traced<M> {
         self.medium.back(span)
     }
     #[track_caller]
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        self.medium.ensure(spans)
+    }
+    #[track_caller]
     fn punch(&self, span: Span) -> io::Result<()> {
         self.medium.punch(span)
     }

@@ -107,6 +107,9 @@ unsafe impl Medium for Mortal {
     fn back(&self, span: Span) -> io::Result<()> {
         self.sim.back(span)
     }
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        self.sim.ensure(spans)
+    }
     fn punch(&self, span: Span) -> io::Result<()> {
         if self.is_dead() { Ok(()) } else { self.sim.punch(span) }
     }

@@ -21,6 +21,7 @@ pub(super) fn run(args: &CreateArgs) -> Result<(), Failure> {
     if args.capacity.is_none() {
         note_if_narrow(&args.path)?;
     }
+    info::warn(&args.path);
     info::show(&args.path, args.output)
 }
 

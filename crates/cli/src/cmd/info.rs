@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pmalloc::persist::Warning;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ struct Shown {
     clean: Option<bool>,
     features: Vec<&'static str>,
     owner: Option<Owner>,
+    warnings: Vec<Warned>,
     created_s: u64,
 }
 
@@ -36,6 +38,13 @@ struct Shown {
 #[derive(Debug, Serialize)]
 struct Owner {
     pid: u64,
+}
+
+/// Something that is not promised, and what to do about it.
+#[derive(Debug, Serialize)]
+struct Warned {
+    kind: &'static str,
+    text: String,
 }
 
 /// Shows the heap that `args` name.
@@ -63,9 +72,30 @@ pub(super) fn show(path: &Path, output: OutputFlags) -> Result<(), Failure> {
         // The format has no optional feature yet; a required one that is unknown is an error.
         features: Vec::new(),
         owner: info.owner_pid.map(|pid| Owner { pid }),
+        warnings: info.warnings.iter().map(warned).chain(info.owner_pid.map(open_in)).collect(),
         created_s: info.created_s,
     };
     print_either(output, &shown, |shown| print_rows(&rows(shown)))
+}
+
+fn warned(warning: &Warning) -> Warned {
+    Warned { kind: warning.name(), text: warning.to_string() }
+}
+
+/// A warning for a heap that process `pid` has open.
+fn open_in(pid: u64) -> Warned {
+    let text = format!(
+        "process {pid} has the heap open, and a copy that other programs make of its file now opens with wrong contents: \
+         close it there before you copy the file"
+    );
+    Warned { kind: "open", text }
+}
+
+/// Says what the file system of the heap at `path` does not promise.
+pub(super) fn warn(path: &Path) {
+    for warning in pmalloc::info(path).map(|info| info.warnings).unwrap_or_default() {
+        eprintln!("pmalloc: warning: {warning}");
+    }
 }
 
 fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
@@ -76,7 +106,8 @@ fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
         None => unknown(),
     };
     let owner = shown.owner.as_ref();
-    vec![
+    let warnings = shown.warnings.iter().map(|warned| ("warning", warned.text.clone()));
+    let rows = vec![
         ("format", shown.format.to_string()),
         ("uuid", shown.uuid.clone()),
         ("layout", if shown.layout.is_empty() { "-".to_owned() } else { shown.layout.clone() }),
@@ -94,7 +125,8 @@ fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
             "opened by",
             owner.map_or_else(|| "-".to_owned(), |owner| format!("process {}", owner.pid)),
         ),
-    ]
+    ];
+    rows.into_iter().chain(warnings).collect()
 }
 
 /// The name that the command line has for a choice of the library.

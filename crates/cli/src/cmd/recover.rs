@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     args::HeapArgs,
+    cmd::info,
     exit::Failure,
     output::{as_f64, duration, print_either, print_rows, print_text},
 };
@@ -22,6 +23,7 @@ struct Shown {
 /// Recovers and closes the heap that `args` name.
 pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     let report = pmalloc::recover_file(&args.path).map_err(Failure::heap(&args.path))?;
+    info::warn(&args.path);
     let shown = Shown {
         was_closed: report.was_closed,
         ms: as_f64(report.elapsed_ns) / 1e6,

@@ -13,6 +13,7 @@ use rustix::{
 use super::{
     MapError,
     place::{Place, is_same, require_regular},
+    promise,
 };
 
 /// The place and the temporary name of an unpublished file; removes that name when dropped.
@@ -63,6 +64,7 @@ impl Draft {
                     if lock_if_named(&place, &name, &file)? {
                         let draft = Self { place, name, creator: std::process::id(), kept };
                         draft.make_private(&file)?;
+                        promise::write_in_place(&file);
                         return Ok((file, draft));
                     }
                 }

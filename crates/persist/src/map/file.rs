@@ -237,6 +237,16 @@ impl MediaFile {
         Ok(spans)
     }
 
+    /// Whether the page that byte `at` lies in holds data; where the file system can't tell, it does.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn has_data(&self, at: u64) -> io::Result<bool> {
+        let page = Span::new(at, 1).to_pages();
+        Ok(grow::next_data(&self.file, page.start)?.is_some_and(|data| data.start < page.end()))
+    }
+
     /// Present length in bytes.
     ///
     /// # Errors

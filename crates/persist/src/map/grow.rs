@@ -54,7 +54,7 @@ pub(super) fn fill_holes(file: &OwnedFd, span: Span) -> io::Result<()> {
 }
 
 /// The first byte from `place` on that has no block; the end of the file is a hole.
-fn next_hole(file: &OwnedFd, place: u64) -> io::Result<Option<u64>> {
+pub(super) fn next_hole(file: &OwnedFd, place: u64) -> io::Result<Option<u64>> {
     match retry(|| fs::seek(file, SeekFrom::Hole(place))) {
         Ok(hole) => Ok(Some(hole)),
         Err(Errno::NXIO) => Ok(Some(place)),
@@ -63,7 +63,7 @@ fn next_hole(file: &OwnedFd, place: u64) -> io::Result<Option<u64>> {
 }
 
 /// The first byte behind `hole` that has a block, or the end of all offsets.
-fn hole_end(file: &OwnedFd, hole: u64) -> io::Result<u64> {
+pub(super) fn hole_end(file: &OwnedFd, hole: u64) -> io::Result<u64> {
     match retry(|| fs::seek(file, SeekFrom::Data(hole))) {
         Ok(data) => Ok(data),
         Err(Errno::NXIO) => Ok(u64::MAX),
@@ -81,17 +81,25 @@ pub(super) fn next_data(file: &OwnedFd, place: u64) -> io::Result<Option<Span>> 
     Ok(end.map(|end| Span::new(data, end - data)))
 }
 
+/// Bytes that are written into a media file by one call.
+///
+/// The kernel keeps what one call writes together, in one piece of its cache, and asks the file system for room for all of
+/// a piece when one page of it is stored to: also for neighbours that have been punched since. On a full disk that store is
+/// a bus error. Pieces of one page have no neighbours.
+const PIECE_BYTES: usize = 4096;
+
 fn write_zeros(file: &OwnedFd, span: Span) -> io::Result<()> {
-    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
     let mut place = span.start;
     while place < span.end() {
-        let count = usize::try_from(span.end() - place).unwrap_or(usize::MAX).min(ZEROS.len());
+        let piece = PIECE_BYTES as u64 - place % PIECE_BYTES as u64;
+        let count = usize::try_from(piece.min(span.end() - place)).expect("a page at most");
         place += retry(|| rustix::io::pwrite(file, &ZEROS[..count], place))? as u64;
     }
     Ok(())
 }
 
-/// Copies the bytes of `span` to the same place in another file.
+/// Copies the bytes of `span`, which begins with a page, to the same place in another file.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, span: Span) -> io::Result<()> {
     check_limit(span)?;
     let mut buffer = vec![0; 1 << 20];
@@ -104,12 +112,22 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, span: Span) -> io::Result<()> {
         }
         let mut written = 0;
         while written < read {
-            let rest = &buffer[written..read];
+            let rest = &buffer[written..read.min(written + PIECE_BYTES - written % PIECE_BYTES)];
             written += retry(|| rustix::io::pwrite(to, rest, place + written as u64))?;
         }
         place += read as u64;
     }
     Ok(())
+}
+
+/// Gives the file blocks of its own for all of `span`, those that it shares with another file included.
+pub(super) fn unshare(file: &OwnedFd, span: Span) -> io::Result<Allocated> {
+    check_limit(span)?;
+    match retry(|| fs::fallocate(file, FallocateFlags::UNSHARE_RANGE, span.start, span.len)) {
+        Ok(()) => Ok(Allocated::Yes),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(Allocated::Unsupported),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Gives the blocks of `span`, whole pages, back to the file system, if it can do that.

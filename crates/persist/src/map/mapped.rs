@@ -10,11 +10,14 @@ use std::{io, path::Path, sync::Arc};
 use rustix::fs::{self, Stat};
 
 use super::{
-    ForkMark, MapError, MapOptions, MediaFile,
+    ForkMark, MapError, MapOptions, MediaFile, Warning,
     error::MAX_RESERVE_BYTES,
+    extents::without_blocks,
     file::len_of,
     grow::{self, Allocated},
+    holes::holes_in,
     options::Granted,
+    promise,
     reservation::{Reservation, Sharing, is_dax},
 };
 use crate::{
@@ -71,6 +74,12 @@ pub struct Mapped {
     file_pages_len: u64,
     /// Volatile: held while the file grows, and while holes are filled by hand.
     growth: Mutex<()>,
+    /// Volatile: a run of bytes that has memory, as [`Medium::ensure`] found last.
+    data: Mutex<Span>,
+    /// Volatile: whether blocks of the file belong to a copy as well, and have to be made its own.
+    shares_extents: bool,
+    /// Volatile: what the file system does not promise.
+    warnings: Vec<Warning>,
     range: Reservation,
     file: Arc<MediaFile>,
 }
@@ -96,7 +105,7 @@ impl MediaFile {
             (Access::Shared, _) => Sharing::Shared,
             (Access::PrivateCopy | Access::ReadOnly, _) => Sharing::Private,
         };
-        let range = self.map_range(reserve_len, file_len, sharing)?;
+        let range = self.map_range(reserve_len, file_len, (access, storage, sharing))?;
         // SAFETY:
         // 1. the range is page aligned, mapped readable and writable, and unmapped only when the `Mapped`
         //    that owns both it and the region is dropped;
@@ -113,6 +122,9 @@ impl MediaFile {
             storage,
             file_pages_len: file_len.next_multiple_of(system_page_bytes()),
             growth: Mutex::new(()),
+            data: Mutex::new(Span::new(0, 0)),
+            shares_extents: durable && promise::can_unshare(&self.file),
+            warnings: promise::warnings(&self.file),
             range,
             file: Arc::new(self),
         })
@@ -163,31 +175,77 @@ impl MediaFile {
 
     /// Shared: the file over the whole range, whatever its length. Private: anonymous memory, and the file
     /// over as much of it as the file has pages, so that growth needs neither file nor mapping.
-    fn map_range(&self, len: usize, file_len: u64, how: Sharing) -> Result<Reservation, MapError> {
+    fn map_range(
+        &self,
+        len: usize,
+        file_len: u64,
+        (access, storage, how): (Access, Storage, Sharing),
+    ) -> Result<Reservation, MapError> {
         let range = Reservation::new(len).map_err(|errno| MapError::NoAddresses {
             path: self.path().to_owned(),
             reserve_len: len as u64,
             source: errno.into(),
         })?;
-        let map = || {
-            if how == Sharing::Private {
-                range.map_anonymous()?;
-                range.map_file(&self.file, to_usize(file_len), how)?;
-            } else {
-                range.map_file(&self.file, len, how)?;
+        let map = || -> io::Result<()> {
+            match access {
+                Access::Shared => range.map_file(&self.file, (0, len), how)?,
+                Access::PrivateCopy => {
+                    range.map_anonymous()?;
+                    self.map_data(&range, file_len)?;
+                }
+                Access::ReadOnly => {
+                    range.map_anonymous()?;
+                    range.map_file(&self.file, (0, to_usize(file_len)), how)?;
+                }
             }
-            range.seal()
+            if storage == Storage::PageCache && access == Access::Shared {
+                range.advise_random()?;
+            }
+            Ok(range.seal()?)
         };
         match map() {
             Ok(()) => Ok(range),
-            Err(errno) => Err(MapError::of("map", self.path(), errno)),
+            Err(error) => Err(MapError::of_system("map", self.path().to_owned(), error)),
         }
+    }
+
+    /// Puts the parts of the file that hold data into anonymous memory: a tmpfs would have to fill the hole that is read,
+    /// and may have no room for that. The longest parts are mapped, and so many that a process may have as many mappings;
+    /// what is left is read.
+    fn map_data(&self, range: &Reservation, file_len: u64) -> io::Result<()> {
+        let mut parts: Vec<Span> = Vec::new();
+        for span in self.data_spans()? {
+            let end = span.end().min(file_len);
+            let start = span.start / system_page_bytes() * system_page_bytes();
+            // Pages that are data in part belong to both neighbours.
+            let start = parts.last().map_or(start, |last| start.max(last.end()));
+            if start < end {
+                let len = end.next_multiple_of(system_page_bytes()) - start;
+                match parts.last_mut() {
+                    Some(last) if last.end() == start => last.len += len,
+                    _ => parts.push(Span::new(start, len)),
+                }
+            }
+        }
+        parts.sort_unstable_by_key(|part| core::cmp::Reverse(part.len));
+        for (at, part) in parts.iter().enumerate() {
+            let place = (to_usize(part.start), to_usize(part.len));
+            if at < MAPPED_PARTS {
+                range.map_file(&self.file, place, Sharing::Private)?;
+            } else {
+                range.read_file(&self.file, place)?;
+            }
+        }
+        Ok(())
     }
 
     fn map_error(&self, source: io::Error) -> MapError {
         MapError::of_system("map", self.path().to_owned(), source)
     }
 }
+
+/// Parts of a sparse file that a private copy maps at most. Linux grants a process 65 530 mappings by default.
+const MAPPED_PARTS: usize = 1024;
 
 impl Mapped {
     /// What a durable store survives.
@@ -263,7 +321,7 @@ impl Mapped {
     fn back_file(&self, span: Span) -> io::Result<()> {
         let grows = span.end() > self.len.load(Ordering::Acquire);
         let growth = grows.then(|| lock(&self.growth));
-        let result = match grow::allocate(&self.file.file, span) {
+        let result = match self.allocate(span) {
             Ok(Allocated::Yes) => Ok(()),
             Ok(Allocated::Unsupported) => {
                 let _growth = growth.is_none().then(|| lock(&self.growth));
@@ -282,6 +340,35 @@ impl Mapped {
         }
         // Release: whoever sees the length (Acquire in `len`) may touch the bytes.
         self.len.fetch_max(span.end(), Ordering::Release);
+        Ok(())
+    }
+
+    fn allocate(&self, span: Span) -> io::Result<Allocated> {
+        match self.shares_extents {
+            true => match grow::unshare(&self.file.file, span)? {
+                Allocated::Yes => Ok(Allocated::Yes),
+                Allocated::Unsupported => grow::allocate(&self.file.file, span),
+            },
+            false => grow::allocate(&self.file.file, span),
+        }
+    }
+
+    /// Gives `holes`, which had memory once, memory again: all or none.
+    #[cold]
+    fn fill(&self, holes: &[Span]) -> io::Result<()> {
+        let before = self.occupied_bytes()?;
+        let filled = holes.iter().try_for_each(|hole| self.back_file(hole.to_pages()));
+        if filled.is_err() {
+            // What a full file system gave in part is what others want. Holes hold zeros, whether they stay or not.
+            holes.iter().for_each(|hole| drop(grow::punch(&self.file.file, *hole)));
+        }
+        filled?;
+        if self.storage == Storage::PageCache && self.occupied_bytes()? > before {
+            // A copy. Its pages lie in the kernel's cache in large pieces, as they were written, and those that have no
+            // memory among them would be given some when the others are stored to: from now on page by page.
+            grow::retry(|| fs::fsync(&self.file.file))?;
+            grow::retry(|| fs::fadvise(&self.file.file, 0, None, fs::Advice::DontNeed))?;
+        }
         Ok(())
     }
 
@@ -396,8 +483,31 @@ unsafe impl Medium for Mapped {
         }
     }
 
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        if self.access != Access::Shared {
+            return Ok(());
+        }
+        // What lies behind the end of a file that was cut off is missing, which is another error.
+        let len = self.len();
+        let inside = |span: &Span| {
+            let pages = span.to_pages();
+            Span::new(pages.start, pages.end().min(len).saturating_sub(pages.start))
+        };
+        let pages: Vec<Span> = spans.iter().map(inside).filter(|span| !span.is_empty()).collect();
+        if self.shares_extents {
+            return pages.into_iter().try_for_each(|span| self.back_file(span));
+        }
+        let file = &self.file.file;
+        let holes = holes_in(file, &pages, &mut lock(&self.data))?;
+        let holes: Vec<Span> =
+            holes.into_iter().flat_map(|hole| without_blocks(file, hole)).collect();
+        if holes.is_empty() { Ok(()) } else { self.fill(&holes) }
+    }
+
     fn punch(&self, span: Span) -> io::Result<()> {
         self.require_inside(span)?;
+        // What is known to have memory may be what loses it.
+        *lock(&self.data) = Span::new(0, 0);
         let start = span.start.next_multiple_of(PAGE_BYTES);
         let whole = Span::new(start, (span.end() / PAGE_BYTES * PAGE_BYTES).saturating_sub(start));
         match self.access {
@@ -451,6 +561,7 @@ unsafe impl Medium for Mapped {
             durability: Some(self.durability()),
             durability_is_forced: self.durability_is_forced(),
             flush_instruction: self.flush_instruction(),
+            warnings: &self.warnings,
             ..MediaInfo::of_memory(self.len(), self.region.len())
         }
     }

@@ -6,13 +6,16 @@
 mod anon;
 mod draft;
 mod error;
+mod extents;
 mod file;
 mod fork;
 mod grow;
+mod holes;
 mod lazy_table;
 mod mapped;
 mod options;
 mod place;
+mod promise;
 mod reservation;
 
 pub use anon::Anon;
@@ -22,4 +25,5 @@ pub use fork::ForkMark;
 pub use lazy_table::LazyTable;
 pub use mapped::{Mapped, Storage};
 pub use options::MapOptions;
+pub use promise::Warning;
 pub use reservation::has_addresses;

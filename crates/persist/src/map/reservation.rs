@@ -9,6 +9,8 @@ use rustix::{
     mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags},
 };
 
+use super::grow::retry;
+
 /// Bytes of inaccessible addresses kept on each side, so that an overflow out of the range faults. Also
 /// the alignment of the range, so that the kernel can use large pages.
 const GUARD_BYTES: usize = 2 << 20;
@@ -92,16 +94,53 @@ impl Reservation {
         Ok(())
     }
 
-    /// Maps the first `len` bytes of `file` over the start of the range.
-    pub(super) fn map_file(&self, file: &OwnedFd, len: usize, how: Sharing) -> Result<(), Errno> {
-        assert!(len <= self.len, "a mapping inside the reservation");
+    /// Maps `len` bytes of `file` from `start`, the start of a page, on over the same place of the range.
+    pub(super) fn map_file(
+        &self,
+        file: &OwnedFd,
+        (start, len): (usize, usize),
+        how: Sharing,
+    ) -> Result<(), Errno> {
+        assert!(start <= self.len && len <= self.len - start, "a mapping inside the reservation");
         if len == 0 {
             return Ok(());
         }
         let flags = how.flags() | MapFlags::FIXED;
+        let place = self.base.as_ptr().wrapping_byte_add(start);
         // SAFETY: as in `map_anonymous`.
-        unsafe { mm::mmap(self.base.as_ptr(), len, read_write(), flags, file, 0) }?;
+        unsafe { mm::mmap(place, len, read_write(), flags, file, start as u64) }?;
         Ok(())
+    }
+
+    /// Reads `len` bytes of `file` from `start` on into the anonymous memory at the same place; what lies behind the end of
+    /// the file stays as it is.
+    pub(super) fn read_file(
+        &self,
+        file: &OwnedFd,
+        (start, len): (usize, usize),
+    ) -> Result<(), Errno> {
+        assert!(start <= self.len && len <= self.len - start, "inside the reservation");
+        let place = self.base().as_ptr().wrapping_add(start);
+        // SAFETY: the bytes are mapped, readable and writable, and nobody holds a reference into them before `seal`.
+        let mut rest = unsafe { std::slice::from_raw_parts_mut(place, len) };
+        let mut from = start as u64;
+        while !rest.is_empty() {
+            match retry(|| rustix::io::pread(file, &mut *rest, from))? {
+                0 => break,
+                count => {
+                    rest = &mut rest[count..];
+                    from += count as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel not to read ahead, which would put pages in use and holes between them into one piece of its cache:
+    /// it asks for room for all of a piece when one page of it is stored to.
+    pub(super) fn advise_random(&self) -> Result<(), Errno> {
+        // SAFETY: the advice changes what is read from the file ahead of time, and no byte of the mapping.
+        unsafe { mm::madvise(self.base.as_ptr(), self.len, Advice::Random) }
     }
 
     /// Keeps children of a fork from inheriting the addresses; the last step of mapping.

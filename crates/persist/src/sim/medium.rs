@@ -287,6 +287,13 @@ unsafe impl Medium for Sim {
         Ok(())
     }
 
+    /// A step only where a page lacks memory.
+    #[track_caller]
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        let lacks = |span: &&Span| self.inner.pages.first_unbacked(**span).is_some();
+        spans.iter().filter(lacks).try_for_each(|span| self.back(*span))
+    }
+
     #[track_caller]
     fn punch(&self, span: Span) -> io::Result<()> {
         let site = Location::caller();

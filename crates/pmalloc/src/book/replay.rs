@@ -71,7 +71,10 @@ impl Book {
         let mut link = Link::Root(log.id);
         let mut base_min = 0;
         while let Some(index) = self.area.follow(m, link)? {
-            let start = self.area.span_of(index).start;
+            let span = self.area.span_of(index);
+            let start = span.start;
+            // CRASH: a copy's file has more memory; no byte of it has changed.
+            m.ensure(&[span]).map_err(Error::backing("giving the bookkeeping log memory"))?;
             if !self.pool.take_exact(index) {
                 return Err(Error::corrupted(start, "a chunk is linked twice"));
             }

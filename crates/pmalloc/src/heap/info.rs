@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use pmalloc_persist::{
-    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, PAGE_BYTES, ProcessId, boot_id,
+    Access, DurabilityChoice, MapOptions, Mapped, MediaFile, Medium, PAGE_BYTES, ProcessId,
+    Warning, boot_id,
 };
 
 use super::options::read_header;
@@ -47,6 +48,8 @@ pub struct Info {
     pub clean: Option<bool>,
     /// The process that opened the heap last, if it still runs.
     pub owner_pid: Option<u64>,
+    /// What the file system does not promise of the heap's memory.
+    pub warnings: Vec<Warning>,
     /// Seconds since 1970 when the heap was created.
     pub created_s: u64,
 }
@@ -81,13 +84,17 @@ pub fn info(path: impl AsRef<Path>) -> Result<Info> {
         nodes: 1,
         clean: state.as_ref().map(|state| state.clean.is_whole()),
         owner_pid: state.and_then(|state| running_owner(&state)),
+        warnings: mapped.info().warnings.to_vec(),
         created_s: header.created_s,
     })
 }
 
 /// The state page, unless it is damaged or cut off.
 fn read_state(mapped: &Mapped, geometry: &Geometry) -> Option<state::StateImage> {
-    if mapped.len() < state_end() { None } else { state::read(mapped, geometry).ok() }
+    let is_there = mapped.len() >= state_end();
+    // A hole says nothing, and reading it may want memory that a full tmpfs doesn't have.
+    let is_there = is_there && mapped.file().has_data(Geometry::state()).unwrap_or(false);
+    if is_there { state::read(mapped, geometry).ok() } else { None }
 }
 
 /// Where the state page ends.

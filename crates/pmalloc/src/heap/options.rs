@@ -30,7 +30,7 @@ use crate::{
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
     recovery::{
-        identify,
+        ensure_fixed, identify,
         state::{self, OwnerFound, OwnerImage},
         superblock_places,
     },
@@ -271,6 +271,7 @@ impl HeapOptions {
         let header = read_header(&file)?;
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
+        ensure_fixed(&mapped, &header.geometry)?;
         let owner = owner_of(&mapped)?;
         let power = Some(owner::power_of(&mapped)?);
         let medium = wrap(mapped);

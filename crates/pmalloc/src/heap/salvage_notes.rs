@@ -100,7 +100,11 @@ impl Notes {
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
+        if let Err(full) = file.write_all(text.as_bytes()) {
+            // A part of it is of no use to anybody.
+            let _ = fs::remove_file(&new);
+            return Err(full);
+        }
         file.sync_all()?;
         // CRASH: the old notes or the new ones, whole.
         fs::rename(&new, &self.0)?;

@@ -66,7 +66,10 @@ pub(super) fn replay_lane<M: Medium>(
     left: Left,
     index: u32,
 ) -> Result<LaneImage> {
-    let start = geometry.lane_span(index).start;
+    let span = geometry.lane_span(index);
+    // CRASH: a copy's file has more memory; no byte of it has changed.
+    m.ensure(&[span]).map_err(Error::backing("giving a lane memory"))?;
+    let start = span.start;
     let header: &LaneHeader = m.at(Offset::new(start))?;
     let valid = m.load(&header.magic) == LANE_MAGIC
         && m.load(&header.index) == u64::from(index)

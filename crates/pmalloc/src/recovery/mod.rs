@@ -19,7 +19,7 @@ mod replay;
 mod salvage;
 pub(crate) mod state;
 
-use pmalloc_persist::Medium;
+use pmalloc_persist::{Medium, Span};
 
 use self::state::{OwnerFound, StateImage};
 pub(crate) use identify::{identify, superblock_places};
@@ -27,9 +27,9 @@ pub(crate) use salvage::{require_known, salvage};
 
 use crate::{
     arena::{Arena, Space},
-    error::{Finding, Result},
+    error::{Error, Finding, Result},
     lane::{LaneImage, Lanes},
-    layout::{geometry::Geometry, state::Clean},
+    layout::{geometry::Geometry, root::RootEntry, state::Clean},
 };
 
 /// A heap that is consistent and may be served.
@@ -62,6 +62,7 @@ pub(crate) struct Recovered<M> {
 ///
 /// See the module: a crash at any point leaves a heap that recovers to the same state.
 pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recovered<M>> {
+    ensure_fixed(&medium, &geometry)?;
     let state = state::read(&medium, &geometry)?;
     let replayed = replay::replay(&medium, &geometry, &state)?;
     let findings = findings(&state, &replayed.lanes);
@@ -72,6 +73,31 @@ pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recove
     let clean = state.clean;
     Ok(Recovered { space, arenas, lanes, replayed: records, torn, findings, clean })
 }
+
+/// Sees that what every heap has from the start, and the used part of the root table, have memory, before they are read.
+///
+/// # Errors
+///
+/// [`Error::NoSpace`](crate::Error::NoSpace) if the file is a copy with holes there, and can't get any.
+pub(crate) fn ensure_fixed<M: Medium>(m: &M, geometry: &Geometry) -> Result<()> {
+    // A file that was cut off is refused when its state page is read.
+    if m.len() < geometry.data_span().start {
+        return Ok(());
+    }
+    let table = geometry.root_span();
+    let first = Span::new(0, table.start + 1);
+    // CRASH: more of the file has memory; no byte of it has changed.
+    m.ensure(&[first, geometry.directory_span()]).map_err(Error::backing(GIVING))?;
+    // Where this number is damaged, the heap is refused later on.
+    let used = state::roots_used(m, geometry).map_or(0, u64::from);
+    let entries = (used + 1) * size_of::<RootEntry>() as u64;
+    let used = Span::new(table.start, entries.min(table.len));
+    // CRASH: as above.
+    m.ensure(&[used]).map_err(Error::backing(GIVING))
+}
+
+/// What is being done when a copy has no memory where the heap is in use.
+pub(crate) const GIVING: &str = "giving what is in use memory";
 
 fn findings(state: &StateImage, lanes: &[LaneImage]) -> Vec<Finding> {
     let owner = (state.owner == OwnerFound::Damaged)

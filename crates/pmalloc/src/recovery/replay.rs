@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
+use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Span, Word};
 
-use super::state::{self, StateImage};
+use super::{
+    GIVING,
+    state::{self, StateImage},
+};
 use crate::{
     book::{Append, Book, Extent, Held, LogId, Request},
     error::{Error, Result},
@@ -182,7 +185,29 @@ impl<'a, M: Medium> Replay<'a, M> {
         if let Some(pair) = overlap {
             return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
         }
+        self.ensure_in_use()?;
         records.iter().try_for_each(|(_, record)| self.check(record))
+    }
+
+    /// Sees that all extents and the descriptors of slabs have memory, before any of them is touched.
+    fn ensure_in_use(&self) -> Result<()> {
+        let held = || self.held.values().map(|held| held.extent);
+        let slabs = held().filter(|extent| extent.kind == ExtentKind::Slab);
+        let mut spans: Vec<Span> =
+            slabs.map(|extent| self.geometry.descriptor_of(extent.range).to_pages()).collect();
+        spans.extend(held().map(|extent| self.geometry.span_of(extent.range)));
+        let in_flight = self.in_flight.iter();
+        spans.extend(in_flight.map(|(range, _)| self.geometry.span_of(*range)));
+        spans.sort_unstable_by_key(|span| span.start);
+        spans.dedup_by(|next, last| {
+            let joins = next.start <= last.end();
+            if joins {
+                last.len = last.len.max(next.end() - last.start);
+            }
+            joins
+        });
+        // CRASH: more of the file has memory; no byte of it has changed.
+        self.m.ensure(&spans).map_err(Error::backing(GIVING))
     }
 
     /// Redoes allocations, then frees.

@@ -94,6 +94,9 @@ unsafe impl Medium for Tap {
     fn back(&self, span: Span) -> io::Result<()> {
         self.sim.back(span)
     }
+    fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        self.sim.ensure(spans)
+    }
     fn punch(&self, span: Span) -> io::Result<()> {
         self.sim.punch(span)
     }
