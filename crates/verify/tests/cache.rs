@@ -30,6 +30,16 @@ fn a_sample_of_the_stories_has_no_violation() {
 }
 
 #[test]
+fn a_sync_that_fails_is_not_forgotten() {
+    let is_failing = |story: &Story| matches!(story.fate, Fate::Fails(_) | Fate::AllFail(_));
+    let stories = cache::stories().into_iter().filter(is_failing).collect();
+    let outcome = sets::run(&set(Domain::PageTorn, stories), &Conditions::default(), THREADS);
+    println!("{} cases, {}", outcome.cases, outcome.report);
+    assert!(outcome.cases > 100, "lives and first changes from six states");
+    assert_eq!(outcome.failure, None);
+}
+
+#[test]
 fn each_sync_that_is_left_out_is_found() {
     let is_short = |story: &Story| {
         story.fate == Fate::Returns && !matches!(story.deed, Deed::First(_) | Deed::Later(_))
