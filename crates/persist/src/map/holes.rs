@@ -45,7 +45,7 @@ fn add(holes: &mut Vec<Span>, hole: Span) {
 
 #[cfg(all(test, not(miri)))]
 mod tests {
-    use std::{fs::File, os::unix::fs::FileExt};
+    use std::os::unix::fs::FileExt;
 
     use super::*;
     use crate::PAGE_BYTES;
@@ -57,7 +57,7 @@ mod tests {
         for page in data {
             file.write_all_at(&[1; 4096], page * PAGE_BYTES).expect("written");
         }
-        File::from(file).into()
+        file.into()
     }
 
     fn pages(start: u64, count: u64) -> Span {

@@ -235,7 +235,7 @@ impl HeapOptions {
         let file = std::sync::Arc::clone(mapped.file());
         let medium = wrap(mapped);
         let claim = medium.claim()?;
-        let heap = serve(medium, Some(claim), header, self.serving(&owner), Instant::now())?;
+        let heap = serve(medium, Some(claim), header, &self.serving(&owner), Instant::now())?;
         // Last, as what fails behind it would leave a heap although it was not created.
         file.publish()?;
         Ok(heap)
@@ -276,7 +276,7 @@ impl HeapOptions {
         let power = Some(owner::power_of(&mapped)?);
         let medium = wrap(mapped);
         let claim = medium.claim()?;
-        serve(medium, Some(claim), header, Serving { power, ..self.serving(&owner) }, started)
+        serve(medium, Some(claim), header, &Serving { power, ..self.serving(&owner) }, started)
     }
 
     /// Opens a copy of the heap in the file at `path` that only this process sees: nothing of what is done to it reaches the
@@ -306,7 +306,7 @@ impl HeapOptions {
             Err(ClaimError::NotShared { access: Access::PrivateCopy }) => None,
             Err(error) => return Err(error.into()),
         };
-        serve(medium, claim, header, Serving { power, ..self.serving(&owner) }, started)
+        serve(medium, claim, header, &Serving { power, ..self.serving(&owner) }, started)
     }
 
     /// Creates a heap on a medium of zeros, which it has to itself.
@@ -342,7 +342,7 @@ impl HeapOptions {
         }
         self.format(&medium, &header, Exposure::InPlace)?;
         let owner = owner_on(&medium)?;
-        serve(medium, Some(claim), header, self.serving(&owner), Instant::now())
+        serve(medium, Some(claim), header, &self.serving(&owner), Instant::now())
     }
 
     pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
@@ -355,7 +355,7 @@ impl HeapOptions {
             medium,
             Some(claim),
             header,
-            Serving { power, ..self.serving(&owner) },
+            &Serving { power, ..self.serving(&owner) },
             Instant::now(),
         )
     }
@@ -539,7 +539,7 @@ fn serve<M: Medium + 'static>(
     medium: M,
     claim: Option<Claim>,
     header: Header,
-    serving: Serving<'_>,
+    serving: &Serving<'_>,
     started: Instant,
 ) -> Result<Heap<M>> {
     let core = refusal::admit(medium, header, serving.power, &mut refusal::refuse)?;
