@@ -317,7 +317,11 @@ pub unsafe extern "C" fn pma_alloc(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pma_free(heap: *mut pma_heap, _block: pma_off) -> c_int {
     // SAFETY: 1 and 4 of the library's list.
-    unsafe { call(heap, |_| Err(slots_only("pma_free_from"))) }
+    unsafe {
+        call(heap, |_| {
+            Err(slots_only("pma_free_from, or pma_free_orphan for one that has lost it"))
+        })
+    }
 }
 
 fn slots_only(instead: &str) -> Failure {
