@@ -122,9 +122,8 @@ impl HeapOptions {
     /// A heap may occupy what was in use at most over the last one or two times as long as this, and a sixteenth more; what is
     /// free beyond that goes back to the file system, whoever freed it and when, also before the heap was opened. Under load it
     /// goes back earlier: 262 144 operations, of any size, count as much as this time. `Duration::ZERO` gives memory back as
-    /// soon as it is free, which costs system calls and page faults; `Duration::MAX` keeps it until [`Heap::trim`].
-    ///
-    /// A heap has no thread of its own. It looks at this about every 256 operations of a thread, and does about 1 MiB at a
+    /// soon as it is free, which costs system calls and page faults; `Duration::MAX` keeps it until [`Heap::trim`]. A heap has no
+    /// thread of its own: it looks at this about every 256 operations of a thread, and does about 1 MiB at a
     /// time; one that nobody calls gives nothing back until it is trimmed or closed.
     ///
     /// # Examples
@@ -525,6 +524,7 @@ fn claim_if_shared<M: Medium>(m: &M) -> Result<Option<Claim>> {
 }
 
 /// How a heap is served.
+#[derive(Clone, Copy)]
 struct Serving<'a> {
     /// Who serves it.
     owner: &'a OwnerImage,
