@@ -350,13 +350,8 @@ impl HeapOptions {
         self.check_layout(&header)?;
         let owner = owner_on(&medium)?;
         let power = Some(owner::power_on(&medium)?);
-        serve(
-            medium,
-            Some(claim),
-            header,
-            &Serving { power, ..self.serving(&owner) },
-            Instant::now(),
-        )
+        let serving = Serving { power, ..self.serving(&owner) };
+        serve(medium, Some(claim), header, &serving, Instant::now())
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
