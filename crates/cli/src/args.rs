@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show what each part of a heap is, as text or as a picture
     Map(MapArgs),
-    /// Recover a heap that was not closed, and close it; the other commands leave that to a program
+    /// Recover a heap that was not closed, and close it
     Recover(HeapArgs),
     /// Give a heap's free memory back to the file system; recovers a heap that was not closed first
     Trim(HeapArgs),

@@ -133,7 +133,7 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         self.put_back_slots();
         engine.count_steps(deed.position - self.position);
         if deed.position / SAMPLE_STEPS != self.position / SAMPLE_STEPS {
-            Watched::probe(engine.heap).sample(engine.heap.occupied_bytes());
+            Watched::probe(engine.heap).sample(engine.heap.occupied_bytes().ok());
         }
         self.position = deed.position;
         Ok(())

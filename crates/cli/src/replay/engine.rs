@@ -242,7 +242,7 @@ impl<'h, M: Watched, J: Medium> Engine<'h, M, J> {
     /// Brings the journal's figures up to date. Only the watching thread does.
     fn publish(&self, start: &Start) {
         let probe = Watched::probe(self.heap);
-        probe.sample(self.heap.occupied_bytes());
+        probe.sample(self.heap.occupied_bytes().ok());
         self.journal.raise_tally(Tally::PeakHeapBytes, probe.peak_bytes());
         self.journal.raise_tally(Tally::PeakLiveBytes, self.gauge.peak_bytes());
         self.journal.raise_tally(Tally::PeakLiveBlocks, self.gauge.peak_blocks());

@@ -91,7 +91,7 @@ impl fmt::Display for Survival {
 /// A file whose size is looked at.
 fn watched(mapped: Mapped) -> Plain {
     let probe = Probe::default();
-    probe.sample(mapped.occupied_bytes());
+    probe.sample(mapped.occupied_bytes().ok());
     Observed::new(mapped, probe)
 }
 

@@ -38,10 +38,10 @@ enum Call {
 
 impl Probe {
     /// Looks at the size of the file.
-    pub(crate) fn sample<E>(&self, occupied_bytes: Result<u64, E>) {
+    pub(crate) fn sample(&self, occupied_bytes: Option<u64>) {
         // Relaxed: a figure that nothing else depends on. A file that can't be looked at has shown its
         // error to the operation that grew it.
-        if let Ok(bytes) = occupied_bytes {
+        if let Some(bytes) = occupied_bytes {
             self.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
         }
     }
@@ -101,7 +101,7 @@ impl Observer for Probe {
     }
 
     fn backed(&self, occupied_bytes: &dyn Fn() -> io::Result<u64>) {
-        self.sample(occupied_bytes());
+        self.sample(occupied_bytes().ok());
     }
 }
 
