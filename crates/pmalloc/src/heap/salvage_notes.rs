@@ -99,15 +99,16 @@ impl Notes {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        if let Err(full) = file.write_all(text.as_bytes()) {
-            // A part of it is of no use to anybody.
-            let _ = fs::remove_file(&new);
-            return Err(full);
-        }
-        file.sync_all()?;
-        // CRASH: the old notes or the new ones, whole.
-        fs::rename(&new, &self.0)?;
+        let written = || {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            // CRASH: the old notes or the new ones, whole.
+            fs::rename(&new, &self.0)
+        };
+        // A part of it is of no use to anybody.
+        written().inspect_err(|_| drop(fs::remove_file(&new)))?;
         let directory = self.0.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
