@@ -12,11 +12,10 @@ use pmalloc_persist::{
 };
 
 use super::{
-    Heap, Persistent, SlotMap, TypeGraph, alloc,
+    Heap, Persistent, Publish, Reservation, SlotMap, TypeGraph,
     core::Core,
     own_root,
     persistent::TypeNode,
-    publish,
     session::Implicit,
     slot::{Slot, SlotCell},
 };
@@ -368,14 +367,14 @@ fn declare<M: Medium + 'static>(core: &Arc<Core<M>>, declaration: Declaration) -
     let mut access = Implicit(core);
     let slot: &Slot = &own_root::slots(core, &mut access)?[0];
     let layout = Layout::array::<u64>(words.len()).expect("a megabyte at most");
-    let write = |bytes: &mut [u8]| {
-        let places = bytes.chunks_exact_mut(size_of::<u64>());
-        places.zip(&words).for_each(|(place, word)| place.copy_from_slice(&word.to_le_bytes()));
-    };
-    if core.owned_block(slot.cell())?.is_none() {
-        return alloc::alloc_init(core, &mut access, slot.cell(), layout.into(), write);
+    let mut block = Reservation::new(core, &mut access, layout.into())?;
+    block.write_words(&words);
+    let mut publish = Publish::new(core);
+    if core.owned_block(slot.cell())?.is_some() {
+        publish.free(slot);
     }
-    publish::replace(core, &mut access, slot, layout.into(), write)
+    publish.alloc(slot, block);
+    publish.commit_with(&mut access)
 }
 
 /// The declarations; none if there is no root for them.
@@ -393,7 +392,9 @@ pub(super) fn load<M: Medium>(core: &Core<M>) -> Result<Vec<Declaration>> {
     let block = core.block_at(place).map_err(|_| damaged())?;
     let count = (block.usable_bytes / SLOT_BYTES).min(DECLARED_MAX_WORDS);
     let words = m.region().array::<Word>(Offset::new(place), count)?;
-    let words: Vec<u64> = words.iter().map(|word| m.load(word)).collect();
+    // What lies behind them is not theirs, and is not looked at.
+    let len = declared::len_in(words.iter().map(|word| m.load(word))).ok_or_else(damaged)?;
+    let words: Vec<u64> = words.iter().take(len).map(|word| m.load(word)).collect();
     declared::decode(&words).ok_or_else(damaged)
 }
 

@@ -5,7 +5,7 @@
 use std::{alloc::Layout, fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
 
 use pmalloc_persist::{
-    Medium, PAGE_BYTES, Span,
+    Medium, Offset, PAGE_BYTES, Span, Word,
     sync::{Arc, Ordering},
 };
 
@@ -172,6 +172,17 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     /// uninitialised. A forked child, which has none of the memory, writes nothing.
     pub fn write(&mut self, init: impl FnOnce(&mut [u8])) {
         self.pending.write_with(|core, span| raw::initialise(core, span, init));
+    }
+
+    /// Writes the first words, each as a word: what the simulator has not decided yet of the block's memory need not be
+    /// decided before.
+    pub(super) fn write_words(&mut self, words: &[u64]) {
+        self.pending.write_with(|core, span| {
+            let (m, count) = (core.medium(), words.len() as u64);
+            let places = m.region().array::<Word>(Offset::new(span.start), count);
+            let places = places.expect("a reserved block lies in the heap");
+            places.iter().zip(words).for_each(|(place, word)| m.store(place, *word));
+        });
     }
 
     /// The block, for those who name slots in it by place.

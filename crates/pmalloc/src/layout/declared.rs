@@ -129,6 +129,12 @@ pub(crate) fn encode(declarations: &[Declaration]) -> Vec<u64> {
     words
 }
 
+/// How many of `words`, which may go on behind them, are declarations; `None` if that is not said.
+pub(crate) fn len_in(mut words: impl Iterator<Item = u64>) -> Option<usize> {
+    let (MAGIC, len) = (words.next()?, words.next()?) else { return None };
+    usize::try_from(len).ok()
+}
+
 /// The declarations in `words`, which may go on behind them; `None` if they are damaged.
 pub(crate) fn decode(words: &[u64]) -> Option<Vec<Declaration>> {
     let [MAGIC, len, sum, 0, ..] = *words else { return None };
