@@ -24,6 +24,7 @@ use pmalloc::{
     },
 };
 
+#[allow(clippy::cast_possible_truncation, reason = "a page")]
 const PAGE_WORDS: usize = PAGE_BYTES as usize / 8;
 
 /// A medium that holds `image`, and memory for no page of zeros but the last one, up to which the file reaches.

@@ -81,7 +81,7 @@ fn assert_others_are_there(heap: &Heap<Arc<Anon>>, line: u64, table: Span) {
         match heap.slots(name, count) {
             Ok(_) => assert!(!is_damaged, "{line:#x}: {name} is damaged"),
             Err(error) => {
-                assert!(is_damaged && matches!(error, Error::Corrupted { .. }), "{error}")
+                assert!(is_damaged && matches!(error, Error::Corrupted { .. }), "{error}");
             }
         }
     }
