@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use pmalloc::Error;
+use pmalloc::{Error, persist::sim::Sim};
 
 use crate::{
-    model::{Extra, Held, Model},
+    model::{Extra, Held, Model, Node},
+    nodes::Size,
     world::World,
 };
 
@@ -79,10 +80,19 @@ pub enum Op {
     PublishTooMany,
     /// Sets a cell.
     SetCell,
+    /// Publishes a typed block and one with contents that a slot in it owns, the slot named first; if there is a typed block,
+    /// publishes its free, with that of what its slot owns.
+    PublishNode,
+    /// Likewise a page-granular typed block; what its slot owns moves out when it is freed.
+    PublishLargeNode,
+    /// Publishes five changes, one more than the usual rings allow: for [`Start::LongRings`].
+    PublishFive,
+    /// Publishes eight changes, as many as rings of that start state allow.
+    PublishEight,
 }
 
 impl Op {
-    /// Every operation.
+    /// Every operation but those that have sets of their own: on typed blocks, and long groups.
     pub const ALL: [Self; 24] = [
         Self::AllocSmallest,
         Self::AllocContents,
@@ -165,6 +175,10 @@ impl Step {
             Op::PublishPages => self.publish_pages(world),
             Op::PublishCells => self.publish_cells(world),
             Op::PublishTooMany => self.publish_too_many(world),
+            Op::PublishFive => self.publish_many(world, 5),
+            Op::PublishEight => self.publish_many(world, 8),
+            Op::PublishNode => self.publish_node(world, Size::Small),
+            Op::PublishLargeNode => self.publish_node(world, Size::Large),
             Op::SetCell => Plan::Publish(self.lane, vec![Action::Set(0, world.value(0))]),
         }
     }
@@ -211,10 +225,39 @@ impl Step {
         Plan::Publish(self.lane, vec![set(0, 1), Action::Alloc(at, held), set(1, 2), set(0, 3)])
     }
 
+    /// Sets cells, between which a block is allocated and the oldest one freed, if there is one.
+    fn publish_many(self, world: &World, changes: u64) -> Plan {
+        let Some(at) = empty(world).next() else { return Plan::Nothing };
+        let alloc = Action::Alloc(at, world.draft(self.lane, CONTENTS, true));
+        let free = oldest(world, |_| true).map(Action::Free);
+        let blocks: Vec<Action> = [alloc].into_iter().chain(free).collect();
+        let sets = changes - blocks.len() as u64;
+        let set = |nth: u64| Action::Set(usize::from(nth % 2 == 1), world.value(nth + 1));
+        let mut actions: Vec<Action> = (0..sets).map(set).collect();
+        actions.splice(1..1, blocks);
+        Plan::Publish(self.lane, actions)
+    }
+
     fn publish_too_many(self, world: &World) -> Plan {
         let Plan::Publish(_, mut actions) = self.publish_cells(world) else { return Plan::Nothing };
         actions.push(Action::Set(1, world.value(4)));
         Plan::Refused(self.lane, actions)
+    }
+
+    fn publish_node(self, world: &World, size: Size) -> Plan {
+        let actions = match &world.model.nodes[size as usize] {
+            None => {
+                let child = world.draft(self.lane, CONTENTS, true);
+                let id = child.id + 1;
+                vec![Action::AllocNode(size, Node { id, child: Some(child) })]
+            }
+            Some(Node { child: None, .. }) => vec![Action::FreeNode(size)],
+            Some(_) => match (size, empty(world).next()) {
+                (Size::Large, Some(at)) => vec![Action::MoveOut(size, at), Action::FreeNode(size)],
+                _ => vec![Action::FreeInside(size), Action::FreeNode(size)],
+            },
+        };
+        Plan::Publish(self.lane, actions)
     }
 
     fn free(self, world: &World, wanted: impl Fn(&Held) -> bool) -> Plan {
@@ -289,6 +332,14 @@ pub enum Action {
     Swap(usize, usize),
     /// Set a cell.
     Set(usize, u64),
+    /// Allocate a typed block, and what the slot in it owns.
+    AllocNode(Size, Node),
+    /// Free what the slot in a typed block owns.
+    FreeInside(Size),
+    /// Move what the slot in a typed block owns to a slot.
+    MoveOut(Size, usize),
+    /// Free a typed block.
+    FreeNode(Size),
 }
 
 impl Action {
@@ -298,8 +349,17 @@ impl Action {
             Self::Free(at) => model.slots[*at] = None,
             Self::Move(a, b) | Self::Swap(a, b) => model.slots.swap(*a, *b),
             Self::Set(at, value) => model.cells[*at] = *value,
+            Self::AllocNode(size, node) => model.nodes[*size as usize] = Some(node.clone()),
+            Self::FreeInside(size) => drop(child(model, *size).take()),
+            Self::MoveOut(size, at) => model.slots[*at] = child(model, *size).take(),
+            Self::FreeNode(size) => model.nodes[*size as usize] = None,
         }
     }
+}
+
+/// What the slot in a typed block owns.
+fn child(model: &mut Model, size: Size) -> &mut Option<Held> {
+    &mut model.nodes[size as usize].as_mut().expect("the node is there").child
 }
 
 impl Plan {
@@ -376,24 +436,48 @@ pub enum Start {
     Fragmented,
     /// No page is left, and few slots; the second root is there.
     AlmostFull,
-    /// The next record of each lane goes to its ring's last place, and the one behind it to the first again.
-    LaneWrapped,
+    /// The next record of each lane goes to its ring's last place, and the one behind it to the first again; the versions of
+    /// slots and cells are the last ones before they begin again, or the last but one.
+    Wrapped,
     /// The next allocation of a page-granular block by the first session drops a chunk from its bookkeeping log.
     FastGcPending,
     /// The next allocation of a page-granular block by the first session copies its bookkeeping log.
     SlowGcPending,
+    /// A block, and rings that are twice as long as usual: groups may have eight records.
+    LongRings,
 }
 
 impl Start {
-    /// Every start state.
+    /// Every start state but [`Start::LongRings`].
     pub const ALL: [Self; 6] = [
         Self::Fresh,
         Self::Fragmented,
         Self::AlmostFull,
-        Self::LaneWrapped,
+        Self::Wrapped,
         Self::FastGcPending,
         Self::SlowGcPending,
     ];
+
+    /// A world in this state, on `sim`.
+    ///
+    /// # Panics
+    ///
+    /// If the heap refuses what it has room for.
+    #[must_use]
+    pub fn world(self, sim: Sim) -> World {
+        let mut world = self.empty(sim);
+        self.build(&mut world);
+        world
+    }
+
+    /// The fresh world that this state is built in.
+    #[must_use]
+    pub fn empty(self, sim: Sim) -> World {
+        match self {
+            Self::LongRings => World::with_rings(sim, 32),
+            _ => World::new(sim),
+        }
+    }
 
     /// Brings a fresh world into the state.
     ///
@@ -405,9 +489,10 @@ impl Start {
             Self::Fresh => {}
             Self::Fragmented => fragment(world),
             Self::AlmostFull => fill(world),
-            Self::LaneWrapped => wrap_lanes(world),
+            Self::Wrapped => wrap_lanes(world),
             Self::FastGcPending => churn_pages(world, 1),
             Self::SlowGcPending => churn_pages(world, 0),
+            Self::LongRings => must(world, Op::AllocContents, 1),
         }
     }
 }
@@ -470,6 +555,7 @@ fn wrap_lanes(world: &mut World) {
         }
         must(world, Op::AllocContents, lane);
     }
+    world.age();
 }
 
 /// Fills the log of the first session with pairs that say nothing any more. A block that stays has its entry before them

@@ -158,7 +158,7 @@ impl Case {
         let expected = Shared::default();
         let report = match &self.scene {
             Scene::Steps(start, steps) | Scene::FullDisk(start, steps) => {
-                let world = World::new(sim.clone());
+                let world = start.empty(sim.clone());
                 self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
             }
             Scene::KeepingNothing(start, steps) => {
@@ -166,12 +166,11 @@ impl Case {
                 self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
             }
             Scene::NoRoom(start, steps, nth) => {
-                let (world, fault) = (World::new(sim.clone()), BackFault::From(*nth));
+                let (world, fault) = (start.empty(sim.clone()), BackFault::From(*nth));
                 self.steps(world, &expected, (*start, steps, fault), conditions)
             }
             Scene::Killed(start, step, nth, then) => {
-                let mut world = World::new(sim.clone());
-                start.build(&mut world);
+                let world = start.world(sim.clone());
                 self.killed(world, &expected, (*step, *nth, *then), conditions)
             }
             Scene::Owners(change) => owners::explore(&sim, *change, self.options(conditions)),
@@ -193,12 +192,20 @@ impl Case {
         Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
     }
 
+    /// Records of long groups multiply.
+    fn budget(&self) -> u64 {
+        match self.scene {
+            Scene::Steps(Start::LongRings, _) | Scene::Killed(Start::LongRings, ..) => 1 << 14,
+            _ => 1 << 10,
+        }
+    }
+
     /// No point of a heap without a fault has as many classes as the budgets allow: nothing is sampled.
     fn options(&self, conditions: &Conditions) -> ExploreOptions {
         conditions.effort.limit(ExploreOptions {
             nesting: self.nesting,
-            budget: 1 << 10,
-            nested_budget: 1 << 10,
+            budget: self.budget(),
+            nested_budget: self.budget(),
             samples: 16,
             max_violations: 1,
             replay: conditions.replay.clone(),
@@ -296,8 +303,7 @@ impl Case {
     }
 
     fn close(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
-        let mut world = World::new(sim.clone());
-        start.build(&mut world);
+        let world = start.world(sim.clone());
         let (heap, model) = world.into_heap();
         expected.only(&told(&model, conditions.lie));
         let explorer = self.watch(sim, expected, conditions);
@@ -308,8 +314,7 @@ impl Case {
     }
 
     fn open(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
-        let mut world = World::new(sim.clone());
-        start.build(&mut world);
+        let world = start.world(sim.clone());
         let (heap, model) = world.into_heap();
         heap.close().expect("the simulator never fails to sync");
         expected.only(&told(&model, conditions.lie));

@@ -23,6 +23,7 @@ pub mod cache;
 pub mod eager;
 pub mod explore;
 pub mod model;
+pub mod nodes;
 pub mod oracle;
 pub mod owners;
 pub mod place;

@@ -35,6 +35,18 @@ impl Held {
     }
 }
 
+/// How many typed blocks there may be, each with a slot in it.
+pub const CHILDREN: usize = 2;
+
+/// A typed block with a slot in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Identity, which decides the contents.
+    pub id: u64,
+    /// What its slot owns.
+    pub child: Option<Held>,
+}
+
 /// How large the root `extra` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Extra {
@@ -60,6 +72,8 @@ impl Extra {
 pub struct Model {
     /// Per slot of the array `slots`.
     pub slots: Vec<Option<Held>>,
+    /// The small and the page-granular typed block.
+    pub nodes: [Option<Node>; CHILDREN],
     /// Per versioned cell, its value.
     pub cells: [u64; CELLS],
     /// The root of bytes `extra`, if it exists.

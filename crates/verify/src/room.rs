@@ -11,7 +11,10 @@ use pmalloc::{
     persist::sim::{Domain, Sim},
 };
 
-use crate::world::{SLOTS, World, medium};
+use crate::{
+    nodes::{Nodes, Size},
+    world::{SLOTS, World, medium},
+};
 
 /// Bytes of the data area that a heap without blocks uses for the root array `slots`.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +63,24 @@ pub fn empty(heap: &Heap<Sim>) -> Result<(), String> {
         let guard = heap.pin();
         slots.iter().filter(|slot| !slot.is_empty(&guard)).collect()
     };
+    let error = |error: Error| format!("freeing what was found: {error}");
     for slot in full {
-        session.free_from(slot).map_err(|error| format!("freeing what was found: {error}"))?;
+        session.free_from(slot).map_err(error)?;
+    }
+    let nodes = Nodes::of(heap).map_err(error)?;
+    for size in Size::ALL {
+        let guard = heap.pin();
+        if let Some(child) = nodes.child(size, &guard) {
+            if !child.is_empty(&guard) {
+                session.free_from(child).map_err(error)?;
+            }
+            drop(guard);
+            match size {
+                Size::Small => session.free_from(nodes.small()),
+                Size::Large => session.free_from(nodes.large()),
+            }
+            .map_err(error)?;
+        }
     }
     match session.root_remove("extra") {
         Ok(()) | Err(Error::RootMissing { .. }) => {}

@@ -15,7 +15,7 @@ use crate::{
     cache::{self, Deed, Fate, Story},
     explore::{Case, Conditions, Scene, perform},
     owners::Change,
-    world::{self, World},
+    world,
 };
 
 /// Every domain.
@@ -43,6 +43,11 @@ impl Set {
             Self { name: "memory goes back at once", cases: keeping_nothing(0) },
             Self { name: "killed in 1 operation, then 1", cases: killed(1) },
             Self { name: "declarations and orphans, nesting 1", cases: owners(1) },
+            Self { name: "groups of five and eight", cases: groups(0) },
+            Self {
+                name: "typed blocks, nesting 1",
+                cases: typed(1, &[Start::Fragmented, Start::Wrapped, Start::SlowGcPending]),
+            },
             Self { name: "2 operations", cases: sequences(2, 0) },
             Self { name: "page cache", cases: cached(1, 8) },
         ]
@@ -59,6 +64,8 @@ impl Set {
             Self { name: "memory goes back at once, nesting 1", cases: keeping_nothing(1) },
             Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
             Self { name: "declarations and orphans, nesting 2", cases: owners(2) },
+            Self { name: "groups of five and eight, nesting 1", cases: groups(1) },
+            Self { name: "typed blocks, nesting 2", cases: typed(2, &Start::ALL) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
             Self { name: "page cache, nesting 2", cases: cached(2, 1) },
@@ -77,6 +84,8 @@ impl Set {
         cases.extend(killed(1).into_iter().step_by(397));
         cases.extend(owners(1).into_iter().step_by(2));
         cases.extend(cached(1, 8).into_iter().step_by(61));
+        cases.extend(groups(0).into_iter().take(1));
+        cases.extend(typed(1, &[Start::Wrapped]).into_iter().step_by(29));
         Self { name: "smoke", cases }
     }
 
@@ -204,6 +213,54 @@ fn killed(count: usize) -> Vec<Case> {
     cases
 }
 
+/// Groups of more records than the usual rings have room for: of five, and as many as can be. Where every store is durable
+/// at once, or no power is lost, a group is a prefix of its records.
+fn groups(nesting: u32) -> Vec<Case> {
+    let start = Start::LongRings;
+    let [five, eight] = [Op::PublishFive, Op::PublishEight].map(|op| Step { op, lane: 0 });
+    let case = |scene, domain| Case { scene, domain, nesting };
+    let steps = |steps: &[Step], domain| case(Scene::Steps(start, steps.to_vec()), domain);
+    let mut cases: Vec<Case> = DOMAINS.map(|domain| steps(&[five], domain)).into();
+    cases.extend([Domain::Line64, Domain::Eadr].map(|domain| steps(&[eight], domain)));
+    // The ring's end comes in the midst of the group.
+    cases.extend(
+        [Domain::Line64, Domain::Eadr]
+            .map(|domain| steps(&[eight, eight, eight, eight, five], domain)),
+    );
+    let then = Step { op: Op::AllocSmallest, lane: 0 };
+    let killed = |nth| case(Scene::Killed(start, five, nth, then), Domain::Line64);
+    cases.extend((0..calls(start, five)).map(killed));
+    cases
+}
+
+/// A typed block and what its slot owns, made by one publish and freed by another; and a process that is killed in either.
+fn typed(nesting: u32, starts: &[Start]) -> Vec<Case> {
+    let ops = [Op::PublishNode, Op::PublishLargeNode].map(|op| Step { op, lane: 0 });
+    let mut cases = Vec::new();
+    for &start in starts {
+        for step in ops {
+            for domain in DOMAINS {
+                let case = |steps: &[Step], nesting| {
+                    let scene = Scene::Steps(start, steps.to_vec());
+                    Case { scene, domain, nesting }
+                };
+                cases.push(case(&[step], nesting));
+                cases.push(case(&[step, step], nesting - 1));
+                // What the slot owns is freed by itself, and the block then.
+                let free = Step { op: Op::FreeOwn, lane: 0 };
+                cases.push(case(&[step, step, free, step], nesting - 1));
+            }
+            let killed = |nth| Case {
+                scene: Scene::Killed(start, step, nth, step),
+                domain: Domain::Word8,
+                nesting: nesting - 1,
+            };
+            cases.extend((0..calls(start, step)).step_by(2).map(killed));
+        }
+    }
+    cases
+}
+
 /// A heap on a file in the page cache, of which only a sync makes anything durable: its life, and what may go wrong in it. Every
 /// `stride`-th story of those in which the process is killed. Whatever whole pages can be, torn ones can: whole ones are
 /// there to see that, where nothing goes wrong.
@@ -230,8 +287,7 @@ fn cached(nesting: u32, stride: usize) -> Vec<Case> {
 /// If the step fails for another reason than want of room.
 #[must_use]
 pub fn calls(start: Start, step: Step) -> u64 {
-    let mut world = World::new(world::medium(Domain::Eadr));
-    start.build(&mut world);
+    let mut world = start.world(world::medium(Domain::Eadr));
     let process = world.process().clone();
     let before = process.persist_calls();
     perform(&mut world, step, |_, _| {});

@@ -7,18 +7,22 @@ use std::{alloc::Layout, sync::OnceLock, time::Duration};
 use pmalloc::{
     BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry, VersionedCell,
     persist::{
-        LINE_BYTES,
+        LINE_BYTES, Medium, Offset, Word,
         sim::{Domain, Sim, SimOptions},
     },
 };
 
 use crate::{
     alphabet::{Action, tag_of},
-    model::{CELLS, Held, Model},
+    model::{CELLS, CHILDREN, Held, Model},
+    nodes::{LargeNode, Nodes, Size, SmallNode},
 };
 
 /// Slots of the array that operations work on: two lines.
 pub const SLOTS: usize = 16;
+
+/// After so many changes the version of a slot or cell begins again.
+const VERSIONS: u64 = 1 << 20;
 
 /// Options of a heap in which a full ring, chunk or slab is a few operations away.
 ///
@@ -61,7 +65,8 @@ pub fn create(sim: Sim) -> Result<Heap<Sim>, Error> {
 
 fn create_as(options: &HeapOptions, sim: Sim) -> Result<Heap<Sim>, Error> {
     // SAFETY:
-    // 1. explorer and oracle look at the memory, and store through heaps only;
+    // 1. explorer and oracle look at the memory, and store through heaps only; a start state stores versions before its slots
+    //    and cells are used;
     // 2. a heap that was killed, or that is recovered anew, lends nothing any more when the next one is opened.
     unsafe { options.create_on_shared(sim) }
 }
@@ -133,6 +138,13 @@ impl World {
         Self::with_options(sim, options().clone().decay(Duration::ZERO))
     }
 
+    /// Likewise, with rings of so many places: the heap is as large.
+    #[must_use]
+    pub fn with_rings(sim: Sim, ring_places: u32) -> Self {
+        let geometry = TestGeometry { ring_places, ..GEOMETRY };
+        Self::with_options(sim, options().clone().test_geometry(geometry))
+    }
+
     fn with_options(sim: Sim, options: HeapOptions) -> Self {
         let process = sim.new_process();
         let heap = create_as(&options, process.clone()).expect("a fresh medium has room");
@@ -173,11 +185,9 @@ impl World {
     /// If there is no room, which no simulated fault prevents here.
     pub fn furnish(&mut self) {
         let heap = self.heap();
-        heap.slots("slots", SLOTS as u64).expect("a fresh heap has room");
-        // Of the class of the first array: the cells need no slab of their own.
-        cell(heap, 0).expect("a fresh heap has room");
+        furnish(heap).expect("a fresh heap has room");
         self.sessions = vec![heap.session(), heap.session()];
-        self.model = Model { slots: vec![None; SLOTS], cells: [0; CELLS], extra: None };
+        self.model = Model { slots: vec![None; SLOTS], ..Model::default() };
     }
 
     /// The process that has the heap open, also when it is dead.
@@ -282,10 +292,42 @@ impl World {
     pub fn publish(&mut self, lane: usize, actions: &[Action]) -> Result<(), Error> {
         let heap = self.heap().clone();
         let slots = heap.slots("slots", SLOTS as u64)?;
+        let (nodes, guard) = (Nodes::of(&heap)?, heap.pin());
+        let inside = |size| nodes.child(size, &guard).expect("the node is there");
         let session = &mut self.sessions[lane];
         let mut publish = heap.publish();
         for action in actions {
             match action {
+                Action::AllocNode(size, node) => {
+                    self.next_id += 2;
+                    let held = node.child.as_ref().expect("a new node owns something");
+                    let mut child = heap.reserve_in(session, layout(held))?;
+                    child.write(|bytes| held.fill(bytes));
+                    match size {
+                        Size::Small => {
+                            let new = heap.reserve_value_in(session, SmallNode::new(node.id))?;
+                            publish.alloc(new.slot(SmallNode::child), child);
+                            publish.alloc(nodes.small(), new);
+                        }
+                        Size::Large => {
+                            let new = heap.reserve_value_in(session, LargeNode::new(node.id))?;
+                            publish.alloc(new.slot(LargeNode::child), child);
+                            publish.alloc(nodes.large(), new);
+                        }
+                    }
+                }
+                Action::FreeInside(size) => {
+                    publish.free(inside(*size));
+                }
+                Action::MoveOut(size, at) => {
+                    publish.move_to(inside(*size), &slots[*at]);
+                }
+                Action::FreeNode(Size::Small) => {
+                    publish.free(nodes.small());
+                }
+                Action::FreeNode(Size::Large) => {
+                    publish.free(nodes.large());
+                }
                 Action::Alloc(at, held) => {
                     self.next_id += 1;
                     let mut block = heap.reserve_in(session, layout(held))?;
@@ -310,6 +352,30 @@ impl World {
             }
         }
         publish.commit_in(session)
+    }
+
+    /// Brings the versions of all slots and cells to the last one, or the last but one, before they begin again.
+    ///
+    /// # Panics
+    ///
+    /// If their roots are gone.
+    pub fn age(&self) {
+        const PLACE: u64 = (1 << 44) - 1;
+        let m = &self.process;
+        for name in ["slots", "cells", "nodes"] {
+            let root = self.heap().root_find(name).expect("readable").expect("it was created");
+            // Cells have a line of their own each; of the nodes' root the first two words are slots.
+            let (step, count) = match name {
+                "cells" => (LINE_BYTES, CELLS as u64),
+                "nodes" => (8, CHILDREN as u64),
+                _ => (8, SLOTS as u64),
+            };
+            for nth in 0..count {
+                let word: &Word = m.at(Offset::new(root.offset + nth * step)).expect("inside");
+                m.store(word, m.load(word) & PLACE | (VERSIONS - 1 - nth % 2) << 44);
+                m.persist(m.region().span_of(word));
+            }
+        }
     }
 
     /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
@@ -396,6 +462,18 @@ impl World {
         drop(self.sessions);
         (self.heap.expect("the heap is open"), self.model)
     }
+}
+
+/// Makes the roots that a world works on.
+///
+/// # Errors
+///
+/// As the heap's.
+pub(crate) fn furnish(heap: &Heap<Sim>) -> Result<(), Error> {
+    heap.slots("slots", SLOTS as u64)?;
+    // Of the class of the first array: the cells need no slab of their own.
+    cell(heap, 0)?;
+    Nodes::of(heap).map(drop)
 }
 
 /// The cell `at` of `heap`: each has a line of its own.

@@ -80,7 +80,7 @@ fn start_states_are_what_they_say() {
 
 #[test]
 fn groups_wrap_the_ring() {
-    let mut world = world(Start::LaneWrapped);
+    let mut world = world(Start::Wrapped);
     assert_eq!(places_written(&mut world, Op::PublishCells), [0, 1, 2, PLACES - 1]);
 }
 

@@ -88,7 +88,7 @@ fn persists_of_an_allocation(domain: Domain, start: Start) -> Vec<SiteCount> {
 
 #[test]
 fn a_missing_persist_is_found_by_both() {
-    let (start, op) = (Start::LaneWrapped, Op::AllocSmallest);
+    let (start, op) = (Start::Wrapped, Op::AllocSmallest);
     for domain in [Domain::Line64, Domain::Word8] {
         let mut found = 0;
         for fault in persists_of_an_allocation(domain, start) {
