@@ -162,7 +162,12 @@ impl<M: Medium> fmt::Debug for Guard<'_, M> {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use std::alloc::Layout;
+
+    use pmalloc_persist::Anon;
+
     use super::*;
+    use crate::heap::Heap;
 
     fn freed() -> Freed {
         Freed::Small { arena: LogId(0), offset: 16 }
@@ -249,6 +254,32 @@ mod tests {
         }
         assert!(!guards.has_waiting());
         guards.leave(next);
+    }
+
+    /// A guard that goes between the look of a free and what the free leaves waiting collects nothing, and who comes next
+    /// must: it may be the only room there is.
+    #[test]
+    fn what_waits_for_nobody_any_more_is_room() {
+        let options = Heap::options().capacity_bytes(1 << 20).arenas(1);
+        let heap = options.create_on(Anon::new(options.heap_bytes().unwrap())).unwrap();
+        let slots = heap.slots("slots", 512).unwrap();
+        for size in [3000, 20_000, 200_000] {
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            let fill =
+                || slots.iter().take_while(|slot| heap.alloc_to(*slot, layout).is_ok()).count();
+            let room = fill();
+            assert!((2..512).contains(&room), "{room} blocks of {size} bytes");
+            let guard = heap.pin();
+            slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
+            assert_eq!(fill(), 0, "a guard lives");
+            let epoch = guard.epoch;
+            std::mem::forget(guard);
+            heap.core().guards.leave(epoch);
+            assert!(heap.core().guards.has_waiting());
+            assert_eq!(fill(), room, "of {size} bytes");
+            slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
+            heap.trim().unwrap();
+        }
     }
 
     /// A thread that stores and sees no guard, and a guard that reads what was stored before: one of the two must

@@ -291,3 +291,36 @@ fn header_checksum<M: Medium>(m: &M, header: &SlabHeader, place: u64) -> u64 {
     ];
     checksum(&words, place)
 }
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_those_of_the_slab_and_nothing_beside_them_is() {
+        let map = crate::tests::small_geometry().data_map();
+        for class in SizeClass::all() {
+            for pages in SLAB_PAGES_MIN..=SLAB_PAGES_MAX {
+                let range = PageRange::new(Page(3), pages);
+                let slab = Descriptor::new((&map, 3), range, Kind { class, tag: 0 });
+                let (bytes, blocks) = (class.block_bytes(), slab.blocks());
+                let start = map.page_offset(range.start);
+                assert_eq!(slab.block_at(start - bytes), None, "before the slab");
+                assert_eq!(slab.block_around(start - 1), None, "before the slab");
+                for block in [0, blocks / 2, blocks - 1] {
+                    let offset = start + u64::from(block) * bytes;
+                    assert_eq!(slab.block_offset(block), offset);
+                    assert_eq!(slab.block_at(offset), Some(block), "{class:?} {pages}");
+                    assert_eq!(slab.block_at(offset + 8), None, "inside");
+                    for at in [offset, offset + 8, offset + bytes - 1] {
+                        assert_eq!(slab.block_around(at), Some(block), "{class:?} {pages}");
+                    }
+                }
+                let behind = start + u64::from(blocks) * bytes;
+                assert_eq!(slab.block_at(behind), None, "{class:?} {pages}: behind the last one");
+                assert_eq!(slab.block_around(behind), None, "{class:?} {pages}");
+            }
+        }
+    }
+}
