@@ -184,6 +184,8 @@ fn name_of(outcome: history::Outcome) -> &'static str {
         history::Outcome::SlotFull => "slot full",
         history::Outcome::SlotEmpty => "slot empty",
         history::Outcome::NoRoom => "no room",
+        history::Outcome::ChildrenAlive => "children alive",
+        history::Outcome::ParentGone => "parent gone",
         history::Outcome::Saw(_) => "read",
     }
 }

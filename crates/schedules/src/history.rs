@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::scenario::{Act, CELLS, Op, Place, content_of};
+use crate::{
+    nodes::{INSIDE, NODES},
+    scenario::{Act, CELLS, Op, Place, content_of},
+};
 
 /// What a slot was seen to own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +33,10 @@ pub enum Outcome {
     SlotEmpty,
     /// There was no room.
     NoRoom,
+    /// The slot in the block to be freed was full.
+    ChildrenAlive,
+    /// The block with the slot was not there, or freed meanwhile.
+    ParentGone,
     /// It read this.
     Saw(Seen),
 }
@@ -164,6 +171,20 @@ impl Contents {
                 }
                 Outcome::Done
             }
+            Op::MakeNode(at) => self.fill((NODES, at), Block::Filled(id)),
+            Op::FreeNode(at) => match self.blocks.contains_key(&(INSIDE, at)) {
+                true => Outcome::ChildrenAlive,
+                false => self.free((NODES, at)),
+            },
+            Op::ReplaceNode(at) => match self.apply(id, Op::FreeNode(at)) {
+                Outcome::Done => self.fill((NODES, at), Block::Filled(id)),
+                refused => refused,
+            },
+            Op::FillInside(at, _) if self.blocks.contains_key(&(NODES, at)) => {
+                self.fill((INSIDE, at), Block::Filled(id))
+            }
+            Op::FreeInside(at) if self.blocks.contains_key(&(NODES, at)) => self.free((INSIDE, at)),
+            Op::FillInside(..) | Op::FreeInside(_) => Outcome::ParentGone,
             // What blocks hold that were allocated bare is not looked at.
             Op::SetInside(..) | Op::Trim | Op::Sync | Op::Reserve(_) => Outcome::Done,
         }
@@ -233,8 +254,14 @@ impl Contents {
                 | Op::Replace(..)
                 | Op::Publish(_)
                 | Op::Reserve(_)
+                | Op::MakeNode(_)
+                | Op::ReplaceNode(_)
+                | Op::FreeNode(_)
+                | Op::FillInside(..)
                 | Op::Root(_),
             ) => Some(self.clone()),
+            // The block that was found may have been freed, and another is there by now.
+            (Outcome::ParentGone, Op::FillInside(..) | Op::FreeInside(_)) => Some(self.clone()),
             (Outcome::Saw(seen), Op::Read(place, _)) => {
                 let block = self.blocks.get(&place);
                 let agrees = block.map_or(seen == Seen::Empty, |block| block.looks_like(seen));

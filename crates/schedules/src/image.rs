@@ -11,6 +11,7 @@ use pmalloc::{
 
 use crate::{
     history::{Contents, History, Observed, Seen},
+    nodes,
     scenario::{BOX, CELLS, LARGE, SLOT_COUNT, SLOTS, SMALL, Scenario},
     threads,
 };
@@ -29,7 +30,7 @@ pub fn judge(
     let heap = open(sim).map_err(|error| said("open", &error))?;
     sim.recovered();
     let observed = judge_open(&heap, scenario, start, history)?;
-    probe(&heap)?;
+    probe(&heap, scenario)?;
     Ok(Digest::of(&observed))
 }
 
@@ -56,12 +57,13 @@ pub fn judge_open(
     start: &Contents,
     history: &History,
 ) -> Result<Observed, String> {
-    check(heap)?;
+    check(heap, scenario)?;
     let live_blocks = heap.blocks().len();
     let observed = observe(heap, scenario).map_err(|error| said("a lookup", &error))?;
     let owned = observed.slots.values().filter(|&&seen| seen != Seen::Empty).count();
     // The root of bytes with slots and cells is a block as well.
-    if live_blocks != owned + observed.roots.len() + 1 {
+    let of_nodes = usize::from(nodes::are_in(scenario));
+    if live_blocks != owned + observed.roots.len() + 1 + of_nodes {
         return Err(format!("{live_blocks} live blocks, but this was found: {observed:?}"));
     }
     if history.explains(start, &observed) {
@@ -76,7 +78,7 @@ pub fn judge_open(
 
 /// The heap's own check, which does not know where the slots of the root of bytes are: who owns what they own counts as
 /// unknown.
-fn check(heap: &Heap<Sim>) -> Result<(), String> {
+fn check(heap: &Heap<Sim>, scenario: &Scenario) -> Result<(), String> {
     let (in_box, _) = threads::in_box(heap).map_err(|error| said("a lookup", &error))?;
     let owned_in_box = {
         let guard = heap.pin();
@@ -86,8 +88,16 @@ fn check(heap: &Heap<Sim>) -> Result<(), String> {
     if !report.problems.is_empty() {
         return Err(format!("{:?}", report.problems));
     }
+    let mut in_nodes = 0;
+    if nodes::are_in(scenario) {
+        let guard = heap.pin();
+        let count = |_, seen| in_nodes += u64::from(seen != Seen::Empty);
+        let looked = nodes::observe(heap, &guard, |_| Seen::Other, count);
+        looked.map_err(|error| said("a lookup", &error))?;
+    }
     let (unowned, unknown) = (report.unowned_blocks, report.unknown_blocks);
-    if (unowned, unknown) != (0, owned_in_box) {
+    // Whether the check follows typed slots is its own affair; how many blocks live is compared above.
+    if unowned != 0 || ![owned_in_box, owned_in_box + in_nodes].contains(&unknown) {
         return Err(format!(
             "{unowned} blocks are live that nothing owns, {unknown} that no array owns, {owned_in_box} in the box"
         ));
@@ -119,11 +129,20 @@ fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
         }
         look(root, &heap.slots(root, SLOT_COUNT)?.iter().collect::<Vec<_>>());
     }
+    if nodes::are_in(scenario) {
+        let bytes = |block: &[u8]| threads::classify(block, scenario);
+        nodes::observe(heap, &guard, bytes, |place, seen| {
+            found.insert(place, seen);
+        })?;
+    }
     Ok(Observed { roots, slots: found, cells: values })
 }
 
 /// A recovered heap must serve: everything can be freed, and blocks of all kinds be had again.
-fn probe(heap: &Heap<Sim>) -> Result<(), String> {
+fn probe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<(), String> {
+    if nodes::are_in(scenario) {
+        nodes::free_all(heap).map_err(|error| said("a free of nodes after recovery", &error))?;
+    }
     let slots = heap.slots(SLOTS, SLOT_COUNT).map_err(|error| said("a lookup", &error))?;
     let (in_box, _) = threads::in_box(heap).map_err(|error| said("a lookup", &error))?;
     for slot in slots.iter().chain(in_box) {
@@ -136,7 +155,7 @@ fn probe(heap: &Heap<Sim>) -> Result<(), String> {
         heap.alloc_to(slot, threads::layout(bytes))
             .map_err(|error| said("an allocation after recovery", &error))?;
     }
-    check(heap)
+    check(heap, scenario)
 }
 
 /// The options of a scenario's heap.

@@ -22,6 +22,7 @@
 pub mod campaign;
 pub mod history;
 pub mod image;
+pub mod nodes;
 pub mod plan;
 pub mod scenario;
 pub mod schedule;

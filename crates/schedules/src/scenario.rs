@@ -65,6 +65,16 @@ pub enum Op {
     Trim,
     /// Synchronize.
     Sync,
+    /// Allocate the typed block of this number, which names the operation.
+    MakeNode(usize),
+    /// Replace it.
+    ReplaceNode(usize),
+    /// Free it, if the slot in it is empty.
+    FreeNode(usize),
+    /// Pin the heap, and fill the slot in the typed block, if there is one that is not freed meanwhile.
+    FillInside(usize, usize),
+    /// Likewise free what the slot of the typed block owns.
+    FreeInside(usize),
 }
 
 /// One action of a publish.
@@ -87,7 +97,9 @@ impl Op {
     #[must_use]
     pub fn writes(self, id: u64) -> Vec<(u64, usize)> {
         match self {
-            Self::Fill(_, bytes) | Self::Replace(_, bytes) => vec![(id, bytes)],
+            Self::Fill(_, bytes) | Self::Replace(_, bytes) | Self::FillInside(_, bytes) => {
+                vec![(id, bytes)]
+            }
             Self::Publish(acts) => {
                 let write = |(nth, act): (usize, &Act)| match act {
                     Act::Fill(_, bytes) => Some((content_of(id, nth), *bytes)),
@@ -162,9 +174,15 @@ const P: Place = (BOX, 0);
 const Q: Place = (BOX, 1);
 
 use Op::{
-    Alloc, Fill, Free, Move, Publish, Read, Replace, Reserve, Root, Set, SetInside, Swap, Sync,
-    Trim,
+    Alloc, Fill, FillInside, Free, FreeInside, FreeNode, MakeNode, Move, Publish, Read, Replace,
+    ReplaceNode, Reserve, Root, Set, SetInside, Swap, Sync, Trim,
 };
+
+/// Allocates a large block and frees it, eight times: the log is collected meanwhile.
+const fn churn(place: Place) -> [Op; 16] {
+    let (a, f) = (Alloc(place, LARGE), Free(place));
+    [a, f, a, f, a, f, a, f, a, f, a, f, a, f, a, f]
+}
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -403,6 +421,34 @@ pub const SCENARIOS: &[Scenario] = &[
                 Free(B),
             ],
         ],
+    },
+    Scenario {
+        name: "log-collection-two-logs",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[Alloc(D, LARGE)],
+        threads: &[&churn(A), &churn(B)],
+    },
+    Scenario {
+        name: "typed-parent-freed",
+        geometry: ROOMY,
+        lanes_made: 3,
+        setup: &[MakeNode(0)],
+        threads: &[&[FreeNode(0), MakeNode(0)], &[FillInside(0, SMALL), FreeInside(0)]],
+    },
+    Scenario {
+        name: "typed-parent-freed-one-arena",
+        geometry: ONE_ARENA,
+        lanes_made: 3,
+        setup: &[MakeNode(0), MakeNode(1)],
+        threads: &[&[FreeNode(0), FreeNode(1)], &[FillInside(1, SMALL), FillInside(0, SMALL)]],
+    },
+    Scenario {
+        name: "typed-parent-replaced",
+        geometry: GROUPS,
+        lanes_made: 3,
+        setup: &[MakeNode(0)],
+        threads: &[&[FreeNode(0)], &[ReplaceNode(0)], &[FillInside(0, SMALL)]],
     },
     Scenario {
         name: "roots",

@@ -19,6 +19,7 @@ use pmalloc::{
 use crate::{
     history::{Contents, History},
     image::{judge, judge_open, open, options, said},
+    nodes,
     plan::Plan,
     scenario::{SLOT_COUNT, SLOTS, SMALL, Scenario},
     threads::{self, Record},
@@ -99,6 +100,9 @@ fn setup(scenario: &Scenario, sim: Sim) -> Contents {
     let heap = unsafe { options(scenario).create_on_shared(sim) }.expect("a valid geometry");
     let slots = heap.slots(SLOTS, SLOT_COUNT).expect("an empty heap has room");
     threads::cell(&heap, 0).expect("an empty heap has room");
+    if nodes::are_in(scenario) {
+        nodes::slots(&heap).expect("an empty heap has room");
+    }
     make_lanes(&heap, &slots[0], scenario.lanes_made);
     let record = Record::default();
     threads::run(&heap, 0, scenario.setup, &record, scenario);

@@ -15,6 +15,7 @@ use pmalloc::{
 
 use crate::{
     history::{History, Outcome, Seen},
+    nodes,
     scenario::{
         Act, BOX, BOX_BYTES, BOX_SLOTS, CELLS, Op, Place, SLOT_COUNT, SLOTS, Scenario, content_of,
     },
@@ -96,12 +97,19 @@ fn perform(
         Op::Root(name) => heap.slots(name, SLOT_COUNT).map(drop),
         Op::Trim => heap.trim().map(drop),
         Op::Sync => heap.sync(),
+        Op::MakeNode(_)
+        | Op::ReplaceNode(_)
+        | Op::FreeNode(_)
+        | Op::FillInside(..)
+        | Op::FreeInside(_) => nodes::perform(heap, id, op).expect("it is on nodes"),
     };
     match result {
         Ok(()) => Ok(Outcome::Done),
         Err(Error::SlotFull { .. }) => Ok(Outcome::SlotFull),
         Err(Error::SlotEmpty { .. }) => Ok(Outcome::SlotEmpty),
         Err(Error::OutOfMemory { .. }) => Ok(Outcome::NoRoom),
+        Err(Error::ChildrenAlive { .. }) => Ok(Outcome::ChildrenAlive),
+        Err(Error::SlotForeign) => Ok(Outcome::ParentGone),
         Err(error) => Err(error),
     }
 }

@@ -47,6 +47,13 @@ fn every_scenario_works_and_together_they_reach_what_they_are_for() {
         };
         let report = campaign.run(|_| ());
         assert!(report.failures.is_empty(), "{}", report.failures[0]);
+        if cfg!(shuttle) && scenario.name.starts_with("typed-parent") {
+            // Whoever is first: both happen, or the threads don't meet.
+            for outcome in ["children alive", "parent gone"] {
+                let found = report.returns.contains_key(outcome);
+                assert!(found, "{}: no call returned {outcome:?}", scenario.name);
+            }
+        }
         all.merge(report);
     }
     println!("{all}");

@@ -1,5 +1,5 @@
-//! Proves the power of the schedules: plants bugs that only threads can trip over, one at a time, in a copy of
-//! the sources, and expects the schedules to find each.
+//! Proves the power of the means of testing: plants bugs, one at a time, in a copy of the sources, and expects each to be
+//! found: by the schedules, if only threads can trip over it, by a set of the explorer, if it takes a crash, or by a test.
 //!
 //! `plants [NAME]`; the copy and its build lie in `plants` under the target directory.
 
@@ -21,6 +21,50 @@ struct Plant {
     /// The source file, in `crates/pmalloc/src`.
     file: &'static str,
     changes: &'static [Change],
+    by: By,
+}
+
+/// What must find a bug.
+#[derive(Clone, Copy)]
+enum By {
+    /// Schedules of all scenarios.
+    Schedules,
+    /// Those of one.
+    Scenario(&'static str),
+    /// The sets of the explorer that begin like this.
+    Explorer(&'static str),
+    /// Unit tests of the allocator, by the beginning of their names.
+    Unit(&'static str),
+    /// A file of its integration tests.
+    Test(&'static str),
+}
+
+impl By {
+    /// The arguments of cargo that look for the bug, and what its output says of one.
+    fn arguments(self) -> (Vec<&'static str>, &'static [&'static str]) {
+        let schedules =
+            ["run", "-p", "pmalloc-schedules", "--", "--seed", "1", "--failures", "1"].as_slice();
+        // A scenario may also fail when its length is measured.
+        let fails = ["FAILED", "does not work"].as_slice();
+        let (arguments, more, says) = match self {
+            Self::Schedules => (schedules, vec!["--schedules", PATIENCE], fails),
+            Self::Scenario(name) => {
+                (schedules, vec!["--schedules", PATIENCE, "--scenario", name], fails)
+            }
+            Self::Explorer(set) => {
+                let explore = ["run", "-p", "pmalloc-verify", "--", "explore", "--set"].as_slice();
+                (explore, vec![set], ["VIOLATION"].as_slice())
+            }
+            Self::Unit(name) => (["test", "-p", "pmalloc", "--lib"].as_slice(), vec![name], fails),
+            Self::Test(file) => (["test", "-p", "pmalloc", "--test"].as_slice(), vec![file], fails),
+        };
+        ([arguments, &more].concat(), says)
+    }
+
+    /// Whether threads are the schedule tester's.
+    const fn is_shuttle(self) -> bool {
+        matches!(self, Self::Schedules | Self::Scenario(_))
+    }
 }
 
 impl Plant {
@@ -50,6 +94,7 @@ const PLANTS: &[Plant] = &[
             "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
             "drop(core.slot_locks.lock(place));\n    // Under the lock",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a free does not keep its slot",
@@ -58,6 +103,7 @@ const PLANTS: &[Plant] = &[
             "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
             "drop(core.slot_locks.lock(place));\n    // Under the lock",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a publish does not keep its slots",
@@ -66,6 +112,7 @@ const PLANTS: &[Plant] = &[
             "let _owned = core.slot_locks.lock_all(places.chain(children.iter().copied()));",
             "drop(core.slot_locks.lock_all(places.chain(children.iter().copied())));",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a publish locks its slots in its own order",
@@ -75,6 +122,7 @@ const PLANTS: &[Plant] = &[
             "let mut seen = BTreeSet::new();\n        \
              let stripes: Vec<usize> = places.map(stripe).filter(|at| seen.insert(*at)).collect();",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a slot is not read again",
@@ -83,6 +131,7 @@ const PLANTS: &[Plant] = &[
             "Some(now) if now == block =>",
             "Some(now) if now == block || now != block =>",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a publish clears bits before it stores slots",
@@ -95,6 +144,7 @@ const PLANTS: &[Plant] = &[
                  clear_bits(m, plan, &mut lines, &mut unlinked);\n",
             ),
         ],
+        by: By::Schedules,
     },
     Plant {
         name: "a cell in a freed block is damage",
@@ -103,6 +153,7 @@ const PLANTS: &[Plant] = &[
             "self.geometry.page_at(record.slot).is_some() && record.slot.is_multiple_of(8)",
             "false",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a root is looked up without the lock under which it is made",
@@ -111,6 +162,7 @@ const PLANTS: &[Plant] = &[
             "    let _roots = lock(&core.roots);\n    let Found",
             "    drop(lock(&core.roots));\n    let Found",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a block is reused before its free is retired",
@@ -132,6 +184,7 @@ const PLANTS: &[Plant] = &[
             ),
             ("        was_live\n    })", "        was_live && !early\n    })"),
         ],
+        by: By::Schedules,
     },
     Plant {
         name: "an extent is reused before its free is retired",
@@ -149,6 +202,7 @@ const PLANTS: &[Plant] = &[
                 "Ok(if early { Unlinked::Lost } else { Unlinked::Large { range, log } })",
             ),
         ],
+        by: By::Schedules,
     },
     Plant {
         name: "a free does not look for guards",
@@ -157,11 +211,13 @@ const PLANTS: &[Plant] = &[
             "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
             "!self.live.is_empty()",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "freed memory waits for one epoch only",
         file: "heap/guard.rs",
         changes: &[("freed_in + 2 <= epoch", "freed_in < &epoch")],
+        by: By::Schedules,
     },
     Plant {
         name: "the epoch moves on over live guards",
@@ -170,6 +226,7 @@ const PLANTS: &[Plant] = &[
             "if self.counter(epoch + 1).load(Ordering::SeqCst) != 0 {",
             "if epoch > 1 << 40 {",
         )],
+        by: By::Schedules,
     },
     Plant {
         name: "a chunk is dropped while an entry is written to it",
@@ -178,6 +235,133 @@ const PLANTS: &[Plant] = &[
             "self.live == 0 && self.needed == 0 && self.in_flight == 0",
             "self.live == 0 && self.needed == 0",
         )],
+        by: By::Schedules,
+    },
+    Plant {
+        name: "children are compared by their number",
+        file: "heap/group.rs",
+        changes: &[("plan.children != children", "plan.children.len() != children.len()")],
+        by: By::Scenario("typed-parent-replaced"),
+    },
+    Plant {
+        name: "an allocation looks for its slot's block before it has the slot",
+        file: "heap/alloc.rs",
+        changes: &[(
+            "let _owned = core.slot_locks.lock(place);\n    \
+             // Under the lock: who frees a typed block holds those of its slots.\n    \
+             core.check_live(place)?;",
+            "core.check_live(place)?;\n    let _owned = core.slot_locks.lock(place);",
+        )],
+        by: By::Scenario("typed-parent-freed"),
+    },
+    Plant {
+        name: "a log that is copied gives its chunks back before the switch",
+        file: "book/gc.rs",
+        changes: &[
+            (
+                "        self.area.set_link(m, Link::Root(log.id), fresh[0]);",
+                "        self.pool.give(log.chunks.iter().map(|chunk| chunk.index));\n        \
+                 self.area.set_link(m, Link::Root(log.id), fresh[0]);",
+            ),
+            ("        self.pool.give(old.iter().map(|chunk| chunk.index));", "        drop(old);"),
+        ],
+        by: By::Scenario("log-collection-two-logs"),
+    },
+    Plant {
+        name: "a group that lacks its fifth record is whole",
+        file: "lane/replay.rs",
+        changes: &[(
+            "usize::from(record.count) == group.len()",
+            "(usize::from(record.count) == group.len() || group.len() == 4)",
+        )],
+        by: By::Explorer("groups of five"),
+    },
+    Plant {
+        name: "a version that begins again is an old one",
+        file: "layout/slot.rs",
+        changes: &[(
+            "ahead != 0 && ahead < 1 << (VERSION_BITS - 1)",
+            "ahead != 0 && self.0 > other.0",
+        )],
+        by: By::Explorer("1 operation, nesting 1"),
+    },
+    Plant {
+        name: "a slot in a new large block is not redone",
+        file: "recovery/replay.rs",
+        changes: &[(
+            "|| self.is_in_flight(record.slot);",
+            "|| record.op.is_large() && self.is_in_flight(record.slot);",
+        )],
+        by: By::Explorer("typed blocks"),
+    },
+    Plant {
+        name: "what was torn and could not be copied away stays",
+        file: "recovery/replay.rs",
+        changes: &[(
+            "    if book.stats().torn > 0 {\n        book.scrub_torn(m);",
+            "    if book.stats().torn > 1 << 20 {\n        book.scrub_torn(m);",
+        )],
+        by: By::Explorer("1 operation, recovery on a full disk"),
+    },
+    Plant {
+        name: "the flag of a sync goes before the sync",
+        file: "heap/gate.rs",
+        changes: &[(
+            "        if let Err(error) = m.sync() {\n",
+            "        state::set_clean(m, clean)?;\n        if let Err(error) = m.sync() {\n",
+        )],
+        by: By::Unit("heap::gate"),
+    },
+    Plant {
+        name: "the filter of roots clears a bit that others share",
+        file: "heap/root_blocks.rs",
+        changes: &[("!blocks.keys().any(|other| place(*other) == (word, bit))", "bit != 0")],
+        by: By::Unit("heap::root_blocks"),
+    },
+    Plant {
+        name: "a guard of the epoch before does not count",
+        file: "heap/guard.rs",
+        changes: &[(
+            "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
+            "self.counter(self.epoch.load(Ordering::SeqCst)).load(Ordering::SeqCst) == 0",
+        )],
+        by: By::Unit("heap::guard"),
+    },
+    Plant {
+        name: "large blocks wait for one epoch only",
+        file: "heap/guard.rs",
+        changes: &[(
+            "|(freed_in, _)| freed_in + 2 <= epoch",
+            "|(at, freed)| at + 2 <= epoch || matches!(freed, Freed::Large { .. }) && *at < epoch",
+        )],
+        by: By::Unit("heap::guard"),
+    },
+    Plant {
+        name: "who finds no room does not look at what waits for guards",
+        file: "heap/core.rs",
+        changes: &[(
+            "        self.collect();\n        state.cache.drain",
+            "        state.cache.drain",
+        )],
+        by: By::Unit("heap::guard"),
+    },
+    Plant {
+        name: "the place behind a slab's last block is a block",
+        file: "slab/descriptor.rs",
+        changes: &[(
+            "exact_index_of(offset.checked_sub(self.base)?)?;\n        (block < self.blocks())",
+            "exact_index_of(offset.checked_sub(self.base)?)?;\n        (block <= self.blocks())",
+        )],
+        by: By::Unit("slab::descriptor"),
+    },
+    Plant {
+        name: "a queue between arenas that is too long is forgotten",
+        file: "arena/mod.rs",
+        changes: &[(
+            "            self.drain_remote(space, &mut lock(&self.state));\n        }\n    }\n",
+            "            lock(&self.remote).clear();\n        }\n    }\n",
+        )],
+        by: By::Test("memory"),
     },
 ];
 
@@ -190,7 +374,7 @@ fn main() -> ExitCode {
     if missed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Plants one bug, builds, and looks whether the schedules find it.
+/// Plants one bug, builds, and looks whether it is found.
 fn grow(plant: &Plant) -> Result<(), String> {
     let outcome = try_grow(plant);
     match &outcome {
@@ -207,45 +391,25 @@ fn try_grow(plant: &Plant) -> Result<String, String> {
     copy_tree(&workspace(), &copy).map_err(text)?;
     let source = plant.planted(&copy)?;
     fs::write(plant.file_in(&copy), source).map_err(text)?;
-    let built = cargo(&copy, &field)
-        .args(["build", "-p", "pmalloc-schedules"])
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(text)?;
-    if !built.status.success() {
-        return Err(String::from_utf8_lossy(&built.stderr).into_owned());
-    }
-    let mut run = cargo(&copy, &field);
-    run.args([
-        "run",
-        "--quiet",
-        "-p",
-        "pmalloc-schedules",
-        "--",
-        "--schedules",
-        PATIENCE,
-        "--seed",
-        "1",
-        "--failures",
-        "1",
-    ]);
-    let ran = run.stderr(Stdio::piped()).output().map_err(text)?;
+    let (arguments, says) = plant.by.arguments();
+    let mut run = cargo(&copy, &field, plant.by);
+    let ran = run.args(arguments).stderr(Stdio::piped()).output().map_err(text)?;
     if ran.status.success() {
-        return Err(format!("no schedule of {PATIENCE} fails"));
+        return Err("nothing notices".into());
     }
     let told = [ran.stdout, ran.stderr].concat();
     let told = String::from_utf8_lossy(&told);
-    // A scenario may also fail when its length is measured.
-    let mut lines = told.lines();
-    let failure = lines.find(|line| line.starts_with("FAILED") || line.contains("does not work"));
-    failure.map(str::to_owned).ok_or_else(|| format!("the schedules broke off: {told}"))
+    let failure = told.lines().find(|line| says.iter().any(|what| line.contains(what)));
+    failure.map(str::to_owned).ok_or_else(|| format!("it does not build, or broke off: {told}"))
 }
 
-/// Cargo on the copy, with the flags of the schedules.
-fn cargo(copy: &Path, field: &Path) -> Command {
+/// Cargo on the copy, with the flags of the schedules where they look.
+fn cargo(copy: &Path, field: &Path, by: By) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(copy).env("RUSTFLAGS", "--cfg shuttle");
-    cargo.env("CARGO_TARGET_DIR", field.join("target")).stdout(Stdio::piped());
+    let (flags, target) =
+        if by.is_shuttle() { ("--cfg shuttle", "target") } else { ("", "target-threads") };
+    cargo.current_dir(copy).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", field.join(target));
+    cargo.stdout(Stdio::piped());
     cargo
 }
 
