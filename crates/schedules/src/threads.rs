@@ -144,7 +144,7 @@ fn publish(heap: &Heap<Sim>, id: u64, acts: &[Act]) -> Result<(), Error> {
 fn set_inside(heap: &Heap<Sim>, place: Place, value: u64) -> Result<(), Error> {
     let guard = heap.pin();
     let Some(block) = slot(heap, place)?.offset(&guard) else { return Ok(()) };
-    match heap.set(cell_inside(heap, block)?, value) {
+    match cell_inside(heap, block).and_then(|cell| heap.set(cell, value)) {
         Err(Error::SlotForeign) => Ok(()),
         result => result,
     }

@@ -81,7 +81,7 @@ pub enum Op {
     /// Sets a cell.
     SetCell,
     /// Publishes a typed block and one with contents that a slot in it owns, the slot named first; if there is a typed block,
-    /// publishes its free, with that of what its slot owns.
+    /// publishes its free, with that of what its slot owns: for [`Start::Typed`].
     PublishNode,
     /// Likewise a page-granular typed block; what its slot owns moves out when it is freed.
     PublishLargeNode,
@@ -343,6 +343,13 @@ pub enum Action {
 }
 
 impl Action {
+    pub(crate) const fn is_on_nodes(&self) -> bool {
+        matches!(
+            self,
+            Self::AllocNode(..) | Self::FreeInside(_) | Self::MoveOut(..) | Self::FreeNode(_)
+        )
+    }
+
     fn apply(&self, model: &mut Model) {
         match self {
             Self::Alloc(at, held) => model.slots[*at] = Some(held.clone()),
@@ -445,10 +452,12 @@ pub enum Start {
     SlowGcPending,
     /// A block, and rings that are twice as long as usual: groups may have eight records.
     LongRings,
+    /// As [`Start::Fragmented`], with the root of typed blocks; all versions of slots are near their end.
+    Typed,
 }
 
 impl Start {
-    /// Every start state but [`Start::LongRings`].
+    /// Every start state but those of sets of their own.
     pub const ALL: [Self; 6] = [
         Self::Fresh,
         Self::Fragmented,
@@ -493,6 +502,11 @@ impl Start {
             Self::FastGcPending => churn_pages(world, 1),
             Self::SlowGcPending => churn_pages(world, 0),
             Self::LongRings => must(world, Op::AllocContents, 1),
+            Self::Typed => {
+                world.make_nodes();
+                fragment(world);
+                world.age();
+            }
         }
     }
 }

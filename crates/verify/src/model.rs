@@ -72,6 +72,8 @@ impl Extra {
 pub struct Model {
     /// Per slot of the array `slots`.
     pub slots: Vec<Option<Held>>,
+    /// Whether there is the root of typed blocks.
+    pub has_nodes: bool,
     /// The small and the page-granular typed block.
     pub nodes: [Option<Node>; CHILDREN],
     /// Per versioned cell, its value.

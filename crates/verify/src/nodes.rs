@@ -3,7 +3,9 @@
 //! A node and the block that its slot owns are made by one publish, and the slot is named first: recovery redoes a slot in a
 //! block that is as new as the slot's own. Nodes are small, or extents of their own.
 
-use pmalloc::{Error, Guard, Heap, Persistent, Slot, persist::sim::Sim};
+use pmalloc::{
+    Error, Guard, Heap, Persistent, Publish, Reservation, Session, Slot, persist::sim::Sim,
+};
 
 use crate::model::{CHILDREN, Held, Model, Node};
 
@@ -96,6 +98,34 @@ impl Nodes {
     #[must_use]
     pub const fn large(&self) -> &Slot<LargeNode> {
         &self.large
+    }
+
+    /// Adds the allocation of the node `id` to `publish`, and before it that of what its slot owns.
+    ///
+    /// # Errors
+    ///
+    /// As the heap's.
+    pub fn add<'h>(
+        &'h self,
+        heap: &'h Heap<Sim>,
+        session: &mut Session<Sim>,
+        publish: &mut Publish<'h, Sim>,
+        (size, id): (Size, u64),
+        child: Reservation<'h, Sim>,
+    ) -> Result<(), Error> {
+        match size {
+            Size::Small => {
+                let new = heap.reserve_value_in(session, SmallNode::new(id))?;
+                publish.alloc(new.slot(SmallNode::child), child);
+                publish.alloc(&self.small, new);
+            }
+            Size::Large => {
+                let new = heap.reserve_value_in(session, LargeNode::new(id))?;
+                publish.alloc(new.slot(LargeNode::child), child);
+                publish.alloc(&self.large, new);
+            }
+        }
+        Ok(())
     }
 
     /// The slot in the node of `size`, if there is one.

@@ -23,7 +23,7 @@ use crate::{
     model::{Expected, Extra, Held, Model, Shared},
     nodes::{self, Nodes},
     room::{self, RootBytes},
-    world::{self, SLOTS, cell, medium_of, open},
+    world::{SLOTS, cell, medium_of, open},
 };
 
 /// A recovered state, as far as it is looked at: which accepted state it is, and where its blocks are.
@@ -33,7 +33,8 @@ pub(crate) type Verdict = Result<Digest, String>;
 #[derive(Debug)]
 pub struct Oracle {
     expected: Shared,
-    root_bytes: RootBytes,
+    /// Without the root of typed blocks, and with it.
+    root_bytes: [RootBytes; 2],
     /// Whether it makes a heap look bad, to see that it notices.
     lie: Option<Lie>,
     /// Whether recovery finds the file system full.
@@ -46,7 +47,7 @@ impl Oracle {
     /// An oracle that accepts what `expected` says at the time.
     #[must_use]
     pub fn new(expected: Shared, lie: Option<Lie>) -> Self {
-        let root_bytes = RootBytes::measure();
+        let root_bytes = [RootBytes::measure(), RootBytes::measure_typed()];
         Self { expected, root_bytes, lie, is_disk_full: false, seen: Mutex::new(HashSet::new()) }
     }
 
@@ -104,7 +105,9 @@ impl Oracle {
 
     /// Recovers again and again, and looks whether all memory is there.
     fn exercise(&self, sim: &Sim, expected: &Expected, found: &Found) -> Result<(), String> {
-        let expect_bare = |heap, when| self.root_bytes.expect(heap, when);
+        let has_nodes = expected.states[found.state].has_nodes;
+        let root_bytes = self.root_bytes[usize::from(has_nodes)];
+        let expect_bare = |heap, when| root_bytes.expect(heap, when);
         let again = closed(reopened(sim, expected, found)?, sim, expected, found)?;
         let hoard = (self.lie == Some(Lie::Hoarded)).then(|| again.pin());
         room::empty(&again)?;
@@ -186,19 +189,8 @@ pub fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
             (found, _) => return Err(format!("slot {at} owns {found:x?}, not {held:?}")),
         }
     }
-    let nodes = Nodes::of(heap).map_err(|error| format!("nodes: {error}"))?;
-    nodes.match_to(model, &guard)?;
-    owned.extend(nodes.offsets(&guard).map(|offset| (offset, 0)));
-    for (size, held) in nodes::children(model) {
-        let slot = nodes.child(size, &guard).ok_or("a node is gone")?;
-        match (slot.offset(&guard), held) {
-            (None, None) => {}
-            (Some(offset), Some(held)) => {
-                check_block(slot, &guard, held).map_err(|what| format!("in {size:?}: {what}"))?;
-                owned.insert(offset, held.tag);
-            }
-            (found, _) => return Err(format!("{size:?} owns {found:x?}, not {held:?}")),
-        }
+    if model.has_nodes {
+        owned.extend(match_nodes(heap, &guard, model)?);
     }
     let in_nodes = nodes::children(model).map(|(_, child)| 1 + usize::from(child.is_some()));
     let full = model.slots.iter().flatten().count() + in_nodes.sum::<usize>();
@@ -215,9 +207,9 @@ pub fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
             Some(_) => {}
         }
     }
-    // The array `slots`, the cells, the root of the nodes and the root `extra` are blocks as well.
+    // The array `slots`, the cells, the root of typed blocks and the root `extra` are blocks as well.
     let live = blocks.len();
-    if live != full + 3 + usize::from(model.extra.is_some()) {
+    if live != full + 2 + usize::from(model.has_nodes) + usize::from(model.extra.is_some()) {
         return Err(format!("{live} blocks are live, {full} slots are full"));
     }
     for (at, value) in model.cells.iter().enumerate() {
@@ -227,6 +219,29 @@ pub fn matches(heap: &Heap<Sim>, model: &Model) -> Result<(), String> {
         }
     }
     check_extra(heap, model.extra)
+}
+
+/// Whether the typed blocks are as `model` says, and own what it says; the offsets and tags of them and of what they own.
+fn match_nodes(
+    heap: &Heap<Sim>,
+    guard: &Guard<'_, Sim>,
+    model: &Model,
+) -> Result<Vec<(u64, u8)>, String> {
+    let nodes = Nodes::of(heap).map_err(|error| format!("nodes: {error}"))?;
+    nodes.match_to(model, guard)?;
+    let mut owned: Vec<(u64, u8)> = nodes.offsets(guard).map(|offset| (offset, 0)).collect();
+    for (size, held) in nodes::children(model) {
+        let slot = nodes.child(size, guard).ok_or("a node is gone")?;
+        match (slot.offset(guard), held) {
+            (None, None) => {}
+            (Some(offset), Some(held)) => {
+                check_block(slot, guard, held).map_err(|what| format!("in {size:?}: {what}"))?;
+                owned.push((offset, held.tag));
+            }
+            (found, _) => return Err(format!("{size:?} owns {found:x?}, not {held:?}")),
+        }
+    }
+    Ok(owned)
 }
 
 /// Whether the root `extra` is there as `wanted`, and zero.
@@ -308,7 +323,7 @@ pub(crate) fn judge_new(sim: &Sim, heap: &Heap<Sim>) -> Verdict {
     if report.blocks > 0 || !report.problems.is_empty() {
         return Err(format!("a new heap is not empty: {report:?}"));
     }
-    world::furnish(heap).map_err(|error| format!("roots: {error}"))?;
+    heap.slots("slots", SLOTS as u64).map_err(|error| format!("slots: {error}"))?;
     room::use_all(heap)?;
     RootBytes::measure().expect(heap, "after all was used")?;
     Ok(Digest(1))

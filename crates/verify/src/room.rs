@@ -34,6 +34,20 @@ impl RootBytes {
         })
     }
 
+    /// Likewise with the root of typed blocks, and the block that tells of their types.
+    ///
+    /// # Panics
+    ///
+    /// As [`RootBytes::measure`].
+    pub fn measure_typed() -> Self {
+        static MEASURED: OnceLock<RootBytes> = OnceLock::new();
+        *MEASURED.get_or_init(|| {
+            let mut world = World::new(medium(Domain::Line64));
+            world.make_nodes();
+            Self(world.heap().stats().expect("the simulator knows its size").used_bytes)
+        })
+    }
+
     /// Expects that `heap`, in which no block but the root array is live, uses what that needs.
     ///
     /// # Errors
@@ -67,26 +81,32 @@ pub fn empty(heap: &Heap<Sim>) -> Result<(), String> {
     for slot in full {
         session.free_from(slot).map_err(error)?;
     }
-    let nodes = Nodes::of(heap).map_err(error)?;
-    for size in Size::ALL {
-        let guard = heap.pin();
-        if let Some(child) = nodes.child(size, &guard) {
-            if !child.is_empty(&guard) {
-                session.free_from(child).map_err(error)?;
-            }
-            drop(guard);
-            match size {
-                Size::Small => session.free_from(nodes.small()),
-                Size::Large => session.free_from(nodes.large()),
-            }
-            .map_err(error)?;
-        }
+    if heap.root_find("nodes").map_err(error)?.is_some() {
+        free_nodes(heap, &mut session).map_err(error)?;
     }
     match session.root_remove("extra") {
         Ok(()) | Err(Error::RootMissing { .. }) => {}
         Err(error) => return Err(format!("removing the root: {error}")),
     }
     give_back(heap, session)
+}
+
+/// Frees the typed blocks and what they own.
+fn free_nodes(heap: &Heap<Sim>, session: &mut Session<Sim>) -> Result<(), Error> {
+    let nodes = Nodes::of(heap)?;
+    for size in Size::ALL {
+        let guard = heap.pin();
+        let Some(child) = nodes.child(size, &guard) else { continue };
+        if !child.is_empty(&guard) {
+            session.free_from(child)?;
+        }
+        drop(guard);
+        match size {
+            Size::Small => session.free_from(nodes.small())?,
+            Size::Large => session.free_from(nodes.large())?,
+        }
+    }
+    Ok(())
 }
 
 /// Allocates in the empty `heap` blocks of several sizes, then fills it again and again, and expects the same room each

@@ -44,10 +44,7 @@ impl Set {
             Self { name: "killed in 1 operation, then 1", cases: killed(1) },
             Self { name: "declarations and orphans, nesting 1", cases: owners(1) },
             Self { name: "groups of five and eight", cases: groups(0) },
-            Self {
-                name: "typed blocks, nesting 1",
-                cases: typed(1, &[Start::Fragmented, Start::Wrapped, Start::SlowGcPending]),
-            },
+            Self { name: "typed blocks, nesting 1", cases: typed(1) },
             Self { name: "2 operations", cases: sequences(2, 0) },
             Self { name: "page cache", cases: cached(1, 8) },
         ]
@@ -65,7 +62,7 @@ impl Set {
             Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
             Self { name: "declarations and orphans, nesting 2", cases: owners(2) },
             Self { name: "groups of five and eight, nesting 1", cases: groups(1) },
-            Self { name: "typed blocks, nesting 2", cases: typed(2, &Start::ALL) },
+            Self { name: "typed blocks, nesting 2", cases: typed(2) },
             Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
             Self { name: "3 operations", cases: sequences(3, 0) },
             Self { name: "page cache, nesting 2", cases: cached(2, 1) },
@@ -85,7 +82,7 @@ impl Set {
         cases.extend(owners(1).into_iter().step_by(2));
         cases.extend(cached(1, 8).into_iter().step_by(61));
         cases.extend(groups(0).into_iter().take(1));
-        cases.extend(typed(1, &[Start::Wrapped]).into_iter().step_by(29));
+        cases.extend(typed(1).into_iter().step_by(13));
         Self { name: "smoke", cases }
     }
 
@@ -234,29 +231,27 @@ fn groups(nesting: u32) -> Vec<Case> {
 }
 
 /// A typed block and what its slot owns, made by one publish and freed by another; and a process that is killed in either.
-fn typed(nesting: u32, starts: &[Start]) -> Vec<Case> {
-    let ops = [Op::PublishNode, Op::PublishLargeNode].map(|op| Step { op, lane: 0 });
+fn typed(nesting: u32) -> Vec<Case> {
+    let start = Start::Typed;
     let mut cases = Vec::new();
-    for &start in starts {
-        for step in ops {
-            for domain in DOMAINS {
-                let case = |steps: &[Step], nesting| {
-                    let scene = Scene::Steps(start, steps.to_vec());
-                    Case { scene, domain, nesting }
-                };
-                cases.push(case(&[step], nesting));
-                cases.push(case(&[step, step], nesting - 1));
-                // What the slot owns is freed by itself, and the block then.
-                let free = Step { op: Op::FreeOwn, lane: 0 };
-                cases.push(case(&[step, step, free, step], nesting - 1));
-            }
-            let killed = |nth| Case {
-                scene: Scene::Killed(start, step, nth, step),
-                domain: Domain::Word8,
-                nesting: nesting - 1,
+    for step in [Op::PublishNode, Op::PublishLargeNode].map(|op| Step { op, lane: 0 }) {
+        for domain in DOMAINS {
+            let case = |steps: &[Step], nesting| {
+                let scene = Scene::Steps(start, steps.to_vec());
+                Case { scene, domain, nesting }
             };
-            cases.extend((0..calls(start, step)).step_by(2).map(killed));
+            cases.push(case(&[step], nesting));
+            cases.push(case(&[step, step], nesting));
+            // What moved out of the block is freed by itself.
+            let free = Step { op: Op::FreeOwn, lane: 0 };
+            cases.push(case(&[step, step, free, step], nesting - 1));
         }
+        let killed = |nth| Case {
+            scene: Scene::Killed(start, step, nth, step),
+            domain: Domain::Word8,
+            nesting: nesting - 1,
+        };
+        cases.extend((0..calls(start, step)).map(killed));
     }
     cases
 }

@@ -15,7 +15,7 @@ use pmalloc::{
 use crate::{
     alphabet::{Action, tag_of},
     model::{CELLS, CHILDREN, Held, Model},
-    nodes::{LargeNode, Nodes, Size, SmallNode},
+    nodes::{Nodes, Size},
 };
 
 /// Slots of the array that operations work on: two lines.
@@ -292,8 +292,15 @@ impl World {
     pub fn publish(&mut self, lane: usize, actions: &[Action]) -> Result<(), Error> {
         let heap = self.heap().clone();
         let slots = heap.slots("slots", SLOTS as u64)?;
-        let (nodes, guard) = (Nodes::of(&heap)?, heap.pin());
-        let inside = |size| nodes.child(size, &guard).expect("the node is there");
+        // Only for actions on them: looking for the root declares its types, and a guard keeps what is freed from reuse.
+        let of_nodes = actions.iter().any(Action::is_on_nodes);
+        let root = of_nodes.then(|| Nodes::of(&heap)).transpose()?;
+        let guard = of_nodes.then(|| heap.pin());
+        let nodes = || root.expect("an action is on nodes");
+        let inside = |size| {
+            let guard = guard.as_ref().expect("an action is on nodes");
+            nodes().child(size, guard).expect("the node is there")
+        };
         let session = &mut self.sessions[lane];
         let mut publish = heap.publish();
         for action in actions {
@@ -303,18 +310,7 @@ impl World {
                     let held = node.child.as_ref().expect("a new node owns something");
                     let mut child = heap.reserve_in(session, layout(held))?;
                     child.write(|bytes| held.fill(bytes));
-                    match size {
-                        Size::Small => {
-                            let new = heap.reserve_value_in(session, SmallNode::new(node.id))?;
-                            publish.alloc(new.slot(SmallNode::child), child);
-                            publish.alloc(nodes.small(), new);
-                        }
-                        Size::Large => {
-                            let new = heap.reserve_value_in(session, LargeNode::new(node.id))?;
-                            publish.alloc(new.slot(LargeNode::child), child);
-                            publish.alloc(nodes.large(), new);
-                        }
-                    }
+                    nodes().add(&heap, session, &mut publish, (*size, node.id), child)?;
                 }
                 Action::FreeInside(size) => {
                     publish.free(inside(*size));
@@ -323,10 +319,10 @@ impl World {
                     publish.move_to(inside(*size), &slots[*at]);
                 }
                 Action::FreeNode(Size::Small) => {
-                    publish.free(nodes.small());
+                    publish.free(nodes().small());
                 }
                 Action::FreeNode(Size::Large) => {
-                    publish.free(nodes.large());
+                    publish.free(nodes().large());
                 }
                 Action::Alloc(at, held) => {
                     self.next_id += 1;
@@ -354,16 +350,26 @@ impl World {
         publish.commit_in(session)
     }
 
+    /// Makes the root of typed blocks.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room.
+    pub fn make_nodes(&mut self) {
+        Nodes::of(self.heap()).expect("there is room");
+        self.model.has_nodes = true;
+    }
+
     /// Brings the versions of all slots and cells to the last one, or the last but one, before they begin again.
     ///
     /// # Panics
     ///
-    /// If their roots are gone.
+    /// If the root table can't be read.
     pub fn age(&self) {
         const PLACE: u64 = (1 << 44) - 1;
         let m = &self.process;
         for name in ["slots", "cells", "nodes"] {
-            let root = self.heap().root_find(name).expect("readable").expect("it was created");
+            let Some(root) = self.heap().root_find(name).expect("readable") else { continue };
             // Cells have a line of their own each; of the nodes' root the first two words are slots.
             let (step, count) = match name {
                 "cells" => (LINE_BYTES, CELLS as u64),
@@ -472,8 +478,7 @@ impl World {
 pub(crate) fn furnish(heap: &Heap<Sim>) -> Result<(), Error> {
     heap.slots("slots", SLOTS as u64)?;
     // Of the class of the first array: the cells need no slab of their own.
-    cell(heap, 0)?;
-    Nodes::of(heap).map(drop)
+    cell(heap, 0).map(drop)
 }
 
 /// The cell `at` of `heap`: each has a line of its own.
