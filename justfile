@@ -41,7 +41,7 @@ format:
 schedules *ARGS:
     RUSTFLAGS="--cfg shuttle" cargo run --release -p pmalloc-schedules --target-dir target/shuttle -- {{ARGS}}
 
-# Bugs that the schedules must find, planted one at a time in a copy of the sources.
+# Bugs that schedules, explorer or tests must find, planted one at a time in a copy of the sources.
 plants *ARGS:
     cargo run -p pmalloc-schedules --bin plants -- {{ARGS}}
 

@@ -241,7 +241,7 @@ fn typed(nesting: u32) -> Vec<Case> {
                 Case { scene, domain, nesting }
             };
             cases.push(case(&[step], nesting));
-            cases.push(case(&[step, step], nesting));
+            cases.push(case(&[step, step], nesting - 1));
             // What moved out of the block is freed by itself.
             let free = Step { op: Op::FreeOwn, lane: 0 };
             cases.push(case(&[step, step, free, step], nesting - 1));
