@@ -20,7 +20,9 @@ fn fill(path: &Path) -> Heap {
     let heap = Heap::open(path).expect("a heap");
     let slots = heap.slots("test", 100).expect("slots");
     for (slot, size) in slots.iter().zip([100, 900, 50_000, 9000].into_iter().cycle()) {
-        heap.alloc_to(slot, Layout::from_size_align(size, 8).expect("a layout")).expect("room");
+        let layout = Layout::from_size_align(size, 8).expect("a layout");
+        // A page that nobody writes to is none that holds data.
+        heap.alloc_init(slot, layout, |bytes| bytes.fill(1)).expect("room");
     }
     slots.iter().step_by(3).for_each(|slot| heap.free_from(slot).expect("it is full"));
     heap
@@ -106,8 +108,8 @@ fn the_bar_of_a_map_has_the_colours_of_the_legend() {
             (number("x"), number("width"), attribute(rect, "fill"))
         })
         .collect();
-    // Metadata, each group of slabs, large blocks, free pages.
-    assert_eq!(bar.len(), groups.len() + 3, "{bar:?}");
+    // Metadata, each group of slabs, large blocks, and free pages if the close left any that hold data.
+    assert!((groups.len() + 2..=groups.len() + 3).contains(&bar.len()), "{bar:?}");
     for (nth, (left, wide, fill)) in bar.iter().enumerate() {
         let square = format!("width=\"12.0\" height=\"12.0\" fill=\"{fill}\"");
         assert!(svg.contains(&square), "{fill} is in the legend");
