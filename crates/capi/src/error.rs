@@ -288,7 +288,7 @@ mod tests {
             (E::RootInUse { name: name() }, PMA_E_IN_USE),
             (E::Owned { offset: 16, slot: 8, how: "owns it" }, PMA_E_IN_USE),
             (E::Pinned, PMA_E_IN_USE),
-            (E::Map(M::InUse { path: path() }), PMA_E_IN_USE),
+            (E::Map(M::InUse { path: path(), owner: None }), PMA_E_IN_USE),
             (E::Map(M::Exists { path: path() }), PMA_E_EXISTS),
             (E::NotAHeap { why: "it is empty" }, PMA_E_NOT_HEAP),
             (E::Map(M::Symlink { path: path() }), PMA_E_NOT_HEAP),

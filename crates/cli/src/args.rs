@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show what each part of a heap is, as text or as a picture
     Map(MapArgs),
+    /// Copy a heap that no program has open to a new file, and check the copy before it is there
+    Copy(CopyArgs),
     /// Recover a heap that was not closed, and close it
     Recover(HeapArgs),
     /// Give a heap's free memory back to the file system; recovers a heap that was not closed first
@@ -112,6 +114,16 @@ pub(crate) struct MapArgs {
     /// Draw a picture into this file; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// The heap's file; it is not changed, and no program can open it meanwhile
+    pub(crate) source: PathBuf,
+    /// File to create. It has the bytes of the heap, its identity included; after an error nothing is there
+    pub(crate) copy: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }

@@ -165,7 +165,7 @@ mod tests {
         for (error, code) in [
             (E::NotAHeap { why: "it is empty" }, Code::NotAHeap),
             (E::Version { what: "format version", found: 9, supported: 1 }, Code::NotAHeap),
-            (E::Map(MapError::InUse { path: path() }), Code::InUse),
+            (E::Map(MapError::InUse { path: path(), owner: None }), Code::InUse),
             (E::Map(MapError::NotFound { path: path() }), Code::Error),
             (E::Map(MapError::BadPath { path: path(), why: "it is empty" }), Code::Usage),
             (E::PowerLoss, Code::Inconsistent),

@@ -194,6 +194,9 @@ fn an_open_heap_is_in_use_but_has_info() {
     assert_eq!(info["clean"], false);
     assert_eq!(info["owner"]["pid"], std::process::id());
     heap.close().expect("closed");
+    let info = run(&["info", str(&path), "--json"]).expect_code(0).json();
+    assert!(info["owner"].is_null(), "this process runs, and has closed it: {info}");
+    assert_eq!(info["warnings"], serde_json::json!([]));
     run(&["destroy", str(&path), "--json"]).expect_code(0).json();
     assert!(!path.exists());
 }

@@ -1,4 +1,4 @@
-//! Goal: a creation or a salvage that reports an error has not happened.
+//! Goal: a creation, a copy or a salvage that reports an error has not happened.
 //!
 //! Method: strace makes each call of `fsync` fail in turn, those of files and of directories, until the command makes no
 //! further call. Left out with a word where there is no strace, or where it may not trace.
@@ -79,4 +79,20 @@ fn a_salvage_of_which_any_sync_fails_leaves_the_damaged_heap() {
     });
     assert!(failed.count() >= 4, "the notes, the file, and the directory for each");
     assert_eq!(names(&path), ["heap", "heap.damaged", "heap.salvaged"]);
+}
+
+#[test]
+fn a_copy_of_which_any_sync_fails_leaves_nothing() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let (path, copy) = (place.heap("heap"), place.path("copy"));
+    let failed = (1..20).take_while(|nth| {
+        let is_done = run_with_fault(*nth, &["copy", str(&path), str(&copy)]);
+        let names = names(&copy);
+        assert_eq!(names, if is_done { &["copy", "heap"][..] } else { &["heap"] }, "fsync {nth}");
+        !is_done
+    });
+    assert!(failed.count() >= 2, "the file and the directory");
 }

@@ -78,8 +78,8 @@ pub use claim::{Claim, ClaimError};
 pub use domain::{Durability, DurabilityChoice};
 pub use flush::FlushInstruction;
 pub use map::{
-    Access, Anon, ForkMark, LazyTable, MapError, MapOptions, Mapped, MediaFile, Owner, Storage,
-    Warning, has_addresses, is_out_of_space,
+    Access, Anon, CopyProgress, ForkMark, LazyTable, MapError, MapOptions, Mapped, MediaFile,
+    Owner, Storage, Warning, has_addresses, is_out_of_space,
 };
 pub use media_info::MediaInfo;
 pub use medium::{Exclusive, Medium};

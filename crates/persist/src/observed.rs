@@ -20,6 +20,11 @@ pub trait Observer: Send + Sync {
     #[inline]
     fn fencing(&self) {}
 
+    /// It is about to be seen to that all of `spans` have memory.
+    fn ensuring(&self, spans: &[Span]) {
+        let _ = spans;
+    }
+
     /// Pages got memory; `occupied_bytes` asks how much there is in all.
     fn backed(&self, occupied_bytes: &dyn Fn() -> io::Result<u64>) {
         let _ = occupied_bytes;
@@ -140,6 +145,7 @@ unsafe impl<M: Medium, O: Observer> Medium for Observed<M, O> {
     }
     #[track_caller]
     fn ensure(&self, spans: &[Span]) -> io::Result<()> {
+        self.observer.ensuring(spans);
         self.medium.ensure(spans)
     }
     #[track_caller]

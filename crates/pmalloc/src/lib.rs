@@ -124,12 +124,12 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;
 pub use heap::{
-    Block, BlockLayout, Blocks, CellInteger, CellValue, CheckReport, ClassStats, Content, Guard,
-    Heap, HeapMap, HeapOptions, Info, LayoutHash, LogStats, NewBlock, PCell, PPtr, PUBLISH_MAX,
-    Part, PartKind, Persistent, Problem, ProblemKind, Publish, RecoveryReport, Reservation,
-    RootInfo, SalvageReport, Session, Slot, SlotLayout, SlotMap, SlotRef, SlotScope, Stats,
-    TagStats, TypeGraph, VersionedCell, check_file, info, map_file, recover_file, salvage_file,
-    stats_file,
+    Block, BlockLayout, Blocks, CellInteger, CellValue, CheckReport, ClassStats, Content,
+    CopyReport, Guard, Heap, HeapMap, HeapOptions, Info, LayoutHash, LogStats, NewBlock, PCell,
+    PPtr, PUBLISH_MAX, Part, PartKind, Persistent, Problem, ProblemKind, Publish, RecoveryReport,
+    Reservation, RootInfo, SalvageReport, Session, Slot, SlotLayout, SlotMap, SlotRef, SlotScope,
+    Stats, TagStats, TypeGraph, VersionedCell, check_file, copy_file, copy_file_with, info,
+    map_file, recover_file, salvage_file, stats_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_derive::Persistent;

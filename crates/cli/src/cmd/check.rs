@@ -50,8 +50,9 @@ struct Salvage {
     report: Option<PathBuf>,
 }
 
+/// Something that is wrong with a heap.
 #[derive(Debug, Serialize)]
-struct Problem {
+pub(super) struct Problem {
     kind: &'static str,
     offset: u64,
     text: String,
@@ -61,6 +62,18 @@ impl Orphan {
     fn of(block: &pmalloc::Block) -> Self {
         Self { offset: block.offset, bytes: block.usable_bytes, tag: block.tag }
     }
+}
+
+impl Problem {
+    /// A line that tells it, as a case of `what`.
+    fn line(&self, what: &str) -> String {
+        format!("{what}: at {:#x}: {}\n", self.offset, self.text)
+    }
+}
+
+/// A line for each of `problems`.
+pub(super) fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.line(problem.kind)).collect()
 }
 
 impl From<pmalloc::Problem> for Problem {
@@ -113,14 +126,9 @@ fn look(args: &CheckArgs) -> Result<Look, Failure> {
 }
 
 fn print(shown: &Shown) -> Result<(), Failure> {
-    let line = |what: &str, problem: &Problem| {
-        format!("{what}: at {:#x}: {}\n", problem.offset, problem.text)
-    };
     let repaired = shown.salvage.iter().flat_map(|salvage| &salvage.repaired);
-    let lines: String = repaired
-        .map(|problem| line("repaired", problem))
-        .chain(shown.problems.iter().map(|problem| line(problem.kind, problem)))
-        .collect();
+    let lines: String = repaired.map(|problem| problem.line("repaired")).collect();
+    let lines = lines + &self::lines(&shown.problems);
     print_text(&lines)?;
     if let Some(kept) = shown.salvage.as_ref().and_then(|salvage| salvage.kept.as_ref()) {
         print_text(&format!("the damaged heap is in {}\n", kept.display()))?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod copy;
 mod create;
 mod destroy;
 mod documents;
@@ -36,6 +37,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Check(args) => check::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Map(args) => map::run(args),
+        Command::Copy(args) => copy::run(args),
         Command::Recover(args) => recover::run(args),
         Command::Trim(args) => trim::run(args),
         Command::Destroy(args) => destroy::run(args),

@@ -72,7 +72,7 @@ impl Draft {
                 Err(errno) => return Err(MapError::of("create", place.path(), errno)),
             }
         }
-        Err(MapError::InUse { path: place.path().to_owned() })
+        Err(MapError::InUse { path: place.path().to_owned(), owner: None })
     }
 
     /// Gives the file its final name.
@@ -178,7 +178,9 @@ fn remove_left_over(place: &Place, name: &OsString) -> Result<(), MapError> {
     };
     match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(MapError::InUse { path: place.path().to_owned() }),
+        Err(Errno::WOULDBLOCK) => {
+            return Err(MapError::InUse { path: place.path().to_owned(), owner: None });
+        }
         Err(errno) => return Err(MapError::of("lock", &shown, errno)),
     }
     // The name may stand for another file by now; it can't while that file's creator holds this lock.

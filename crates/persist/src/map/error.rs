@@ -15,11 +15,14 @@ use crate::{Access, Durability};
 pub enum MapError {
     /// Another process (or another mapping of this one) has the file open for writing or is creating it.
     #[error(
-        "{} is in use: close the program that has it open, or wait until it ends", path.display()
+        "{} is in use{}: close the program that has it open, or wait until it ends",
+        path.display(), opened_by(*owner)
     )]
     InUse {
         /// The file.
         path: PathBuf,
+        /// The process that has it open, if what lies in the file says so: a heap does.
+        owner: Option<u64>,
     },
     /// A file of the name to create is already there.
     #[error("{} already exists: open it, remove it, or choose another name", path.display())]
@@ -212,6 +215,10 @@ pub fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+fn opened_by(owner: Option<u64>) -> String {
+    owner.map(|pid| format!(" (process {pid} opened it)")).unwrap_or_default()
+}
+
 /// What to do about an error that has no variant of its own.
 fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -248,7 +255,8 @@ mod tests {
     fn every_message_names_the_file_and_says_what_to_do() {
         let path = || PathBuf::from("/pool/a");
         let errors = [
-            MapError::InUse { path: path() },
+            MapError::InUse { path: path(), owner: None },
+            MapError::InUse { path: path(), owner: Some(7) },
             MapError::Exists { path: path() },
             MapError::of("open", &path(), Errno::NOENT),
             MapError::NotRegularFile { path: path(), kind: "a directory" },

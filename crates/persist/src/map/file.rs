@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::PoisonError,
@@ -115,8 +116,8 @@ impl MediaFile {
         Ok(Self::new(file, path, Access::Shared, Some(draft)))
     }
 
-    /// Creates a copy of the first `len` bytes, with this file's owner, group and mode, and a temporary name. Publishing the copy gives it this file's path, and
-    /// this file the name `kept` in the same directory.
+    /// Creates a copy of the first `len` bytes, with this file's owner, group and mode, and a temporary name. Publishing the
+    /// copy gives it this file's path, and this file the name `kept` in the same directory.
     ///
     /// # Errors
     ///
@@ -131,14 +132,7 @@ impl MediaFile {
         let (file, draft) = Draft::replacing(&self.path, kept, &original)?;
         draft.adopt(&file, &original)?;
         let copy = Self::new(file, &self.path, Access::Shared, Some(draft));
-        let error = |source| MapError::of_system("copy", self.path.clone(), source);
-        for span in self.data_spans().map_err(error)? {
-            let end = span.end().min(len);
-            let data = Span::new(span.start, end.saturating_sub(span.start));
-            grow::copy(&self.file, &copy.file, data).map_err(error)?;
-        }
-        let len = len.min(self.len()?);
-        grow::retry(|| fs::ftruncate(&copy.file, len)).map_err(|errno| error(errno.into()))?;
+        self.copy_into(&copy, len, &mut |_| ControlFlow::Continue(()))?;
         Ok(copy)
     }
 
@@ -324,7 +318,7 @@ fn lock_file(file: &OwnedFd, path: &Path, access: Access) -> Result<(), MapError
     let Some(operation) = access.lock() else { return Ok(()) };
     match fs::flock(file, operation) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(MapError::InUse { path: path.to_owned() }),
+        Err(Errno::WOULDBLOCK) => Err(MapError::InUse { path: path.to_owned(), owner: None }),
         Err(errno) => Err(MapError::of("lock", path, errno)),
     }
 }

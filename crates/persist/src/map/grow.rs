@@ -38,6 +38,12 @@ fn check_limit(span: Span) -> io::Result<()> {
     }
 }
 
+/// Makes the file `len` bytes long: what is added is a hole.
+pub(super) fn set_len(file: &OwnedFd, len: u64) -> io::Result<()> {
+    check_limit(Span::new(0, len))?;
+    Ok(retry(|| fs::ftruncate(file, len))?)
+}
+
 /// Writes zeros into the holes of `span` and behind the end of the file: [`allocate`] for file systems that
 /// can't. Data is never written over.
 ///

@@ -94,6 +94,10 @@ impl MediaFile {
     /// [`MapError::BadReserve`] if the range to reserve is empty, too large, or shorter than the file,
     /// [`MapError::NoAddresses`] if this process can't have so many addresses.
     pub fn map(self, options: &MapOptions) -> Result<Mapped, MapError> {
+        Arc::new(self).map_shared(options)
+    }
+
+    pub(super) fn map_shared(self: Arc<Self>, options: &MapOptions) -> Result<Mapped, MapError> {
         let access = self.granted_access(options)?;
         let stat = self.stat()?;
         let reserve_len = self.reserve_len(options, &stat)?;
@@ -126,7 +130,7 @@ impl MediaFile {
             shares_extents: durable && promise::can_unshare(&self.file),
             warnings: promise::warnings(&self.file),
             range,
-            file: Arc::new(self),
+            file: self,
         })
     }
 
@@ -148,7 +152,12 @@ impl MediaFile {
         Err(MapError::BadReserve { path: self.path().to_owned(), reserve_len, file_len })
     }
 
-    fn storage(&self) -> Result<Storage, MapError> {
+    /// Where the bytes of the file are.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn storage(&self) -> Result<Storage, MapError> {
         if is_dax(&self.file) {
             return Ok(Storage::Dax);
         }

@@ -4,6 +4,7 @@
 //! memory without a file. [`LazyTable`] and [`ForkMark`] are volatile companions of a mapping.
 
 mod anon;
+mod copy;
 mod draft;
 mod error;
 mod extents;
@@ -19,6 +20,7 @@ mod promise;
 mod reservation;
 
 pub use anon::Anon;
+pub use copy::CopyProgress;
 pub use error::{MapError, is_out_of_space};
 pub use file::{Access, MediaFile, Owner};
 pub use fork::ForkMark;

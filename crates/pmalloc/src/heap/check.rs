@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, Offset, Word};
+use pmalloc_persist::{Access, MapOptions, Medium, Offset, Word};
 
 use super::{
     blocks::Block,
@@ -109,7 +109,7 @@ impl ProblemKind {
 /// [`Error::Map`] if the file can't be opened or is in use, [`Error::NotAHeap`], [`Error::Version`]; damage is in
 /// the report.
 pub fn check_file(path: impl AsRef<Path>) -> Result<CheckReport> {
-    let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+    let file = owner::open_file(path, Access::PrivateCopy)?;
     let header = match options::read_header(&file) {
         Err(Error::Corrupted { offset, what }) => {
             return Ok(unreadable(vec![Problem::damaged(offset, what)]));
@@ -122,8 +122,7 @@ pub fn check_file(path: impl AsRef<Path>) -> Result<CheckReport> {
     let power = owner::power_of(&mapped)?;
     let mut report = check_closed(Ok(header), mapped, Some(power))?;
     if file_bytes > bytes {
-        let text = "the file is longer than the heap, and is not opened like this";
-        report.problems.push(Problem::damaged(bytes, text));
+        report.problems.push(Problem::too_long(bytes));
     }
     Ok(report)
 }

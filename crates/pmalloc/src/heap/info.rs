@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
-        state::Policy,
+        state::{Clean, Policy},
         superblock::{FORMAT_VERSION, Model},
     },
     recovery::state,
@@ -46,7 +46,7 @@ pub struct Info {
     pub nodes: u32,
     /// Whether the heap was closed, or synchronized after its last write; `None` if the state page is damaged.
     pub clean: Option<bool>,
-    /// The process that opened the heap last, if it still runs.
+    /// The process that has the heap open: that opened it last, runs, and has not closed it.
     pub owner_pid: Option<u64>,
     /// What the file system does not promise of the heap's memory.
     pub warnings: Vec<Warning>,
@@ -102,9 +102,9 @@ fn state_end() -> u64 {
     Geometry::state() + PAGE_BYTES
 }
 
-/// The process that opened the heap last, if it runs in this boot.
+/// The process that has the heap open: it opened it last, runs in this boot, and has not closed it.
 fn running_owner(state: &state::StateImage) -> Option<u64> {
-    let owner = state.owner.known()?;
+    let owner = state.owner.known().filter(|_| state.clean != Clean::Closed)?;
     let process = ProcessId { pid: u32::try_from(owner.pid).ok()?, start_time: owner.start_time };
     let here = boot_id().ok()? == owner.boot && process.is_alive().ok()?;
     here.then_some(owner.pid)

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, PAGE_BYTES, Span};
+use pmalloc_persist::{Access, MapOptions, Medium, PAGE_BYTES, Span};
 
 use super::{
     blocks::grown_pages,
     core::Core,
-    options,
+    options, owner,
     owners::{Owner, Owners},
 };
 use crate::{
@@ -96,7 +96,7 @@ pub enum PartKind {
 /// # }
 /// ```
 pub fn map_file(path: impl AsRef<Path>) -> Result<HeapMap> {
-    let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+    let file = owner::open_file(path, Access::PrivateCopy)?;
     let header = options::read_header(&file)?;
     // Before the file is mapped: reading a hole may fill it.
     let data = file.data_spans().map_err(Error::io("asking where the file holds data"))?;

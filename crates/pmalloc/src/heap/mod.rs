@@ -22,6 +22,7 @@
 //! | [`owners`], [`orphans`] | which slot owns which block, and what is done with those that nothing owns |
 //! | [`blocks`] | the live blocks, one after the other |
 //! | [`stats`], [`check`], [`info`] | what a heap holds, whether it is whole, what its file says |
+//! | [`copy`] | a copy of a heap's file, checked before it has a name |
 //! | [`map`] | what each part of a heap is |
 //! | [`media`] | what a heap tells of its medium |
 //! | [`recover`] | recovery for its own sake, and what it did |
@@ -33,6 +34,7 @@ mod alloc;
 mod block_layout;
 mod blocks;
 mod check;
+mod copy;
 pub(crate) mod core;
 mod declare;
 mod entrusted;
@@ -85,6 +87,7 @@ pub use self::{
     block_layout::BlockLayout,
     blocks::{Block, Blocks},
     check::{CheckReport, Problem, ProblemKind, check_file},
+    copy::{CopyReport, copy_file, copy_file_with},
     declare::{SlotLayout, SlotScope},
     guard::Guard,
     info::{Info, info},

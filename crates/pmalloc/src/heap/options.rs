@@ -266,7 +266,7 @@ impl HeapOptions {
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
         let started = Instant::now();
-        let file = MediaFile::open(path.as_ref(), Access::Shared)?;
+        let file = owner::open_file(path, Access::Shared)?;
         let header = read_header(&file)?;
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
@@ -292,7 +292,7 @@ impl HeapOptions {
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
         let started = Instant::now();
-        let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+        let file = owner::open_file(path, Access::PrivateCopy)?;
         let header = read_header(&file)?;
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;

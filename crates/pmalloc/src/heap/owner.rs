@@ -1,12 +1,30 @@
-//! Who uses a heap: what its owner record says of this process, and what tells whether power was lost since.
+//! Who uses a heap: what its owner record says of this process, and of the one that has it open; and what tells whether power
+//! was lost since.
 
-use pmalloc_persist::{Mapped, Medium, Storage};
+use std::path::Path;
 
-use super::refusal::{Kept, Power};
+use pmalloc_persist::{Access, MapError, Mapped, MediaFile, Medium, Storage};
+
+use super::{
+    info,
+    refusal::{Kept, Power},
+};
 use crate::{
     error::{Error, Result},
     recovery::state::OwnerImage,
 };
+
+/// Opens the file of a heap. If it is in use, the error says by whom.
+pub(super) fn open_file(path: impl AsRef<Path>, access: Access) -> Result<MediaFile> {
+    let path = path.as_ref();
+    MediaFile::open(path, access).map_err(|error| match error {
+        MapError::InUse { path, owner: None } => {
+            let owner = info(&path).ok().and_then(|info| info.owner_pid);
+            MapError::InUse { path, owner }.into()
+        }
+        error => error.into(),
+    })
+}
 
 /// Who uses the heap in a file, for its owner record.
 pub(super) fn owner_of(mapped: &Mapped) -> Result<OwnerImage> {
@@ -23,8 +41,12 @@ pub(super) fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
 
 /// What tells whether the heap in a file lost power.
 pub(super) fn power_of(mapped: &Mapped) -> Result<Power> {
-    let kept = if mapped.storage() == Storage::Dax { Kept::Whole } else { Kept::InPart };
-    Ok(Power { boot: boot_of(mapped)?, kept })
+    Ok(Power { boot: boot_of(mapped)?, kept: kept_on(mapped.storage()) })
+}
+
+/// What a power loss leaves of a file there.
+pub(super) fn kept_on(storage: Storage) -> Kept {
+    if storage == Storage::Dax { Kept::Whole } else { Kept::InPart }
 }
 
 /// What tells whether the heap on any medium lost power.

@@ -107,6 +107,11 @@ impl Problem {
         Self { kind: ProblemKind::Dangling, offset: slot, text }
     }
 
+    /// The file has bytes behind the end of the heap.
+    pub(super) fn too_long(heap_bytes: u64) -> Self {
+        Self::damaged(heap_bytes, "the file is longer than the heap, and is not opened like this")
+    }
+
     /// The machine went down while the heap was written.
     pub(super) fn power_loss() -> Self {
         let text = "power was lost, or a write failed, while the heap was written: contents may be of different moments";

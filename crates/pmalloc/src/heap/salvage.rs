@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use pmalloc_persist::{Access, MapError, MapOptions, MediaFile, Medium, Offset, Span, Word};
+use pmalloc_persist::{Access, MapError, MapOptions, Medium, Offset, Span, Word};
 
 use super::{
     check::{self, CheckReport, Problem, ProblemKind},
@@ -92,7 +92,7 @@ pub struct SalvageReport {
 /// ```
 pub fn salvage_file(path: impl AsRef<Path>) -> Result<SalvageReport> {
     let path = path.as_ref();
-    let file = MediaFile::open(path, Access::Shared)?;
+    let file = owner::open_file(path, Access::Shared)?;
     let header = options::read_header(&file)?;
     let (bytes, file_bytes) = (header.geometry.heap_bytes(), file.len()?);
     let look = MapOptions::new(bytes.max(file_bytes)).access(Access::PrivateCopy);

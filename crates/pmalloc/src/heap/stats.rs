@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use pmalloc_persist::{Access, MapOptions, MediaFile, Medium, sync::Ordering};
+use pmalloc_persist::{Access, MapOptions, Medium, sync::Ordering};
 
 use super::{
     blocks::{Block, Blocks, grown_pages},
@@ -112,7 +112,7 @@ pub struct LogStats {
 /// ```
 pub fn stats_file(path: impl AsRef<Path>) -> Result<Stats> {
     let started = Instant::now();
-    let file = MediaFile::open(path.as_ref(), Access::PrivateCopy)?;
+    let file = owner::open_file(path, Access::PrivateCopy)?;
     let header = options::read_header(&file)?;
     let mapped = file.map(&MapOptions::new(header.geometry.heap_bytes()))?;
     let power = owner::power_of(&mapped)?;
