@@ -198,10 +198,10 @@ fn a_read_only_file_system_can_be_looked_at() {
 fn without_proc_a_heap_is_not_opened_and_not_harmed() {
     const NAME: &str = "without_proc_a_heap_is_not_opened_and_not_harmed";
     if let Some(directory) = child_path() {
-        let error = Heap::open(directory.join("heap")).expect_err("no boot id");
-        assert_kind!(error, Error::Io { .. }, "boot id");
-        let error = options().create(directory.join("new")).expect_err("no boot id");
-        assert_kind!(error, Error::Io { .. }, "boot id");
+        let error = Heap::open(directory.join("heap")).expect_err("nothing tells who this is");
+        assert_kind!(error, Error::Io { .. }, "process's identity");
+        let error = options().create(directory.join("new")).expect_err("nothing tells who this is");
+        assert_kind!(error, Error::Io { .. }, "process's identity");
         assert!(!directory.join("new").exists());
         return;
     }
@@ -417,7 +417,7 @@ fn of_two_processes_that_create_one_heap_one_wins() {
 fn what_a_killed_creation_left_is_replaced_by_the_next() {
     const NAME: &str = "what_a_killed_creation_left_is_replaced_by_the_next";
     if let Some(path) = child_path() {
-        // Dies when the heap has its name, before it is served.
+        // Dies when the heap is written, before it is served and has its name.
         let _heap =
             options().create_with(&path, |_| -> pmalloc::persist::Mapped { std::process::abort() });
         return;
@@ -428,8 +428,12 @@ fn what_a_killed_creation_left_is_replaced_by_the_next() {
     heap_file(&path);
     assert!(is_whole(&path));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
-    assert!(!end_of_child(NAME, &[], &path.with_extension("new")).success());
-    Heap::open(path.with_extension("new")).expect("it is a heap").close().expect("closed");
+    let new = path.with_extension("new");
+    assert!(!end_of_child(NAME, &[], &new).success());
+    assert!(!new.exists());
+    assert!(directory.path().join(".heap.new.unpublished").exists(), "it was killed too early");
+    heap_file(&new);
+    assert!(is_whole(&new));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 2, "no left-over");
 }
 
