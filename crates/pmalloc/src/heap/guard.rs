@@ -266,7 +266,7 @@ mod tests {
         for size in [3000, 20_000, 200_000] {
             let layout = Layout::from_size_align(size, 8).unwrap();
             let fill =
-                || slots.iter().take_while(|slot| heap.alloc_to(*slot, layout).is_ok()).count();
+                || slots.iter().take_while(|slot| heap.alloc_to(slot, layout).is_ok()).count();
             let room = fill();
             assert!((2..512).contains(&room), "{room} blocks of {size} bytes");
             let guard = heap.pin();
