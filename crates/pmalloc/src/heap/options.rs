@@ -362,7 +362,8 @@ impl HeapOptions {
     /// the report.
     pub fn check_on<M: Medium>(&self, medium: M) -> Result<CheckReport> {
         let _claim = claim_if_shared(&medium)?;
-        check::check_closed(read_header_of(&medium), medium, None)
+        let power = owner::power_on(&medium)?;
+        check::check_closed(read_header_of(&medium), medium, Some(power))
     }
 
     /// Salvages the heap on a medium that nobody serves: see [`salvage_file`](crate::salvage_file).

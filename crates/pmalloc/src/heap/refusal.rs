@@ -70,13 +70,18 @@ pub(super) fn admit<M: Medium>(
     power: Option<Power>,
     tell: Tell<'_>,
 ) -> Result<Core<M>> {
-    // First: of a mixture nothing else is true, not even the length of the file.
     let left = state::left_behind(&medium)?;
-    if power.is_some_and(|power| power.was_lost(&left)) {
+    let state = state::read(&medium, &header.geometry).and_then(|state| {
+        root_table::require_known(&medium, &header.geometry, state.roots_used)?;
+        Ok(state)
+    });
+    // First what a newer program wrote, which nothing here can mend. Then the loss of power: of a mixture nothing else is
+    // true, not even the length of the file.
+    let is_newer = matches!(state, Err(Error::Version { .. }));
+    if !is_newer && power.is_some_and(|power| power.was_lost(&left)) {
         tell(Problem::power_loss())?;
     }
-    let state = state::read(&medium, &header.geometry)?;
-    root_table::require_known(&medium, &header.geometry, state.roots_used)?;
+    let state = state?;
     let recovered = recover(medium, header.geometry)?;
     let core = Core::new(header, recovered);
     match state.clean {

@@ -131,7 +131,7 @@ const OF_CLOSED: &[Damage] = &[
     ("model", Newer, |w| w.superblock(6, 2)),
     ("nodes", Newer, |w| w.superblock(24, 2)),
     ("policy", Newer, |w| w.state(offset_of!(State, policy), seal(2))),
-    ("kind of clean", Newer, |w| w.state(offset_of!(State, clean), seal(4))),
+    ("kind of clean", Newer, |w| w.state(offset_of!(State, clean), seal(99))),
     ("clean flag", Damaged, |w| w.state(offset_of!(State, clean), 0)),
     ("policy word", Damaged, |w| w.state(offset_of!(State, policy), 0)),
     ("epoch", Damaged, |w| w.state(offset_of!(State, durable_epoch), 1)),
