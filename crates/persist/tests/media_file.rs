@@ -166,7 +166,7 @@ fn no_file_no_directory_and_no_name_are_told_apart() {
         let error = MediaFile::create(&directory.path().join("missing/pool")).expect_err("refused");
         assert!(matches!(error, MapError::NotFound { .. }), "{error}");
         let error = MediaFile::create(Path::new("/")).expect_err("refused");
-        assert!(matches!(error, MapError::NotRegularFile { .. }), "{error}");
+        assert!(matches!(error, MapError::BadPath { .. }), "{error}");
         let error =
             MediaFile::create(&directory.path().join("n".repeat(250))).expect_err("refused");
         assert!(error.to_string().contains("shorter name"), "{error}");

@@ -47,8 +47,9 @@ pub(super) fn live<M: Medium>(core: &Core<M>) -> impl Iterator<Item = RootInfo> 
     })
 }
 
-/// The root array of the declarations.
+/// The root array of the declarations; none in a forked child, where no memory is.
 pub(super) fn find<M: Medium>(core: &Core<M>) -> Option<RootInfo> {
+    core.check_process().ok()?;
     let is_own = |root: &RootInfo| root.name == DECLARED_ROOT && root.kind == RootKind::Slots;
     live(core).find(is_own)
 }

@@ -34,9 +34,10 @@ pub(super) fn owner_of(mapped: &Mapped) -> Result<OwnerImage> {
 
 /// Who uses the heap on any medium.
 pub(super) fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
+    let boot = boot_of(m)?;
     let process = m.process().map_err(Error::io("reading this process's identity"))?;
     let (pid, start_time) = (u64::from(process.pid), process.start_time);
-    Ok(OwnerImage { boot: boot_of(m)?, pid, start_time, ..OwnerImage::default() })
+    Ok(OwnerImage { boot, pid, start_time, ..OwnerImage::default() })
 }
 
 /// What tells whether the heap in a file lost power.

@@ -108,6 +108,8 @@ pub(crate) fn exercise(m: &Arc<Anon>, contents: u64) -> Outcome {
 fn assert_check_says_so(m: &Arc<Anon>, refused: &Error) {
     match options().check_on(Arc::clone(m)) {
         Ok(report) => assert!(!report.problems.is_empty(), "check says nothing of: {refused}"),
+        // It looks further than opening, which ends at the loss of power, and finds what a newer program wrote.
+        Err(Error::Version { .. }) if matches!(refused, Error::PowerLoss) => {}
         Err(error) => assert_eq!(discriminant(&error), discriminant(refused), "{error}, {refused}"),
     }
 }
