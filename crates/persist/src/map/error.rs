@@ -188,6 +188,17 @@ impl MapError {
         }
     }
 
+    /// The error of reserving `reserve_len` addresses for `path`. Where a process locks all its memory, the limit on that
+    /// is met first.
+    pub(super) fn of_reserving(path: &Path, reserve_len: u64, errno: Errno) -> Self {
+        match errno {
+            Errno::NOMEM => {
+                Self::NoAddresses { path: path.to_owned(), reserve_len, source: errno.into() }
+            }
+            _ => Self::of("map", path, errno),
+        }
+    }
+
     /// The error `source` of doing `op` to `path`, if it has no variant of its own but want of room.
     pub(super) fn of_system(op: &'static str, path: PathBuf, source: io::Error) -> Self {
         if is_out_of_space(&source) {
@@ -304,6 +315,13 @@ mod tests {
             let (_, advice) = message.rsplit_once([':', ';']).expect("a part that advises");
             assert!(actions.iter().any(|action| advice.contains(action)), "{message}");
         }
+    }
+
+    #[test]
+    fn a_limit_on_locked_memory_is_not_taken_for_one_on_addresses() {
+        let of = |errno| MapError::of_reserving("/pool/a".as_ref(), 1 << 30, errno).to_string();
+        assert!(of(Errno::NOMEM).contains("ulimit -v"), "{}", of(Errno::NOMEM));
+        assert!(of(Errno::AGAIN).contains("ulimit -l"), "{}", of(Errno::AGAIN));
     }
 
     #[test]

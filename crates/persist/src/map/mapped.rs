@@ -190,11 +190,8 @@ impl MediaFile {
         file_len: u64,
         (access, storage, how): (Access, Storage, Sharing),
     ) -> Result<Reservation, MapError> {
-        let range = Reservation::new(len).map_err(|errno| MapError::NoAddresses {
-            path: self.path().to_owned(),
-            reserve_len: len as u64,
-            source: errno.into(),
-        })?;
+        let range = Reservation::new(len)
+            .map_err(|errno| MapError::of_reserving(self.path(), len as u64, errno))?;
         let map = || -> io::Result<()> {
             match access {
                 Access::Shared => range.map_file(&self.file, (0, len), how)?,
