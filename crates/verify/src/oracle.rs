@@ -75,9 +75,9 @@ impl Oracle {
         let digest = Digest::of(&found);
         if self.is_disk_full {
             // What was torn, and not copied away for want of room, shows in a heap that was closed: so each image is closed.
-            drop(closed(heap, sim, &expected, &found)?);
+            drop(closed(heap, sim, expected, &found)?);
             if self.is_new(digest) {
-                self.exercise(sim, &expected, &found)?;
+                self.exercise(sim, expected, &found)?;
             }
             return Ok(digest);
         }
