@@ -245,8 +245,10 @@ impl Contents {
         let mut next = self.clone();
         let expected = next.apply(call.id, call.op);
         match (outcome, call.op) {
-            // What another thread holds back for a moment counts as used.
-            (
+            // What another thread holds back for a moment counts as used; and the block that was found may have been freed,
+            // so that another is there by now.
+            (Outcome::ParentGone, Op::FillInside(..) | Op::FreeInside(_))
+            | (
                 Outcome::NoRoom,
                 Op::Alloc(..)
                 | Op::Fill(..)
@@ -260,8 +262,6 @@ impl Contents {
                 | Op::FillInside(..)
                 | Op::Root(_),
             ) => Some(self.clone()),
-            // The block that was found may have been freed, and another is there by now.
-            (Outcome::ParentGone, Op::FillInside(..) | Op::FreeInside(_)) => Some(self.clone()),
             (Outcome::Saw(seen), Op::Read(place, _)) => {
                 let block = self.blocks.get(&place);
                 let agrees = block.map_or(seen == Seen::Empty, |block| block.looks_like(seen));

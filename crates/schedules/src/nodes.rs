@@ -87,6 +87,7 @@ pub fn inside(
 }
 
 /// Performs `op`, if it is on nodes.
+#[must_use]
 pub fn perform(heap: &Heap<Sim>, id: u64, op: Op) -> Option<Result<(), Error>> {
     let on = |at: usize, work: &dyn Fn(&Slot<Node>) -> Result<(), Error>| work(&slots(heap)?[at]);
     Some(match op {
