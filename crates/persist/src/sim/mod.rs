@@ -372,5 +372,5 @@ impl fmt::Debug for Sim {
 /// thread, and with it spoil what the scheduler wants to try.
 fn yield_to_scheduler() {
     #[cfg(shuttle)]
-    crate::sync::thread::sleep(core::time::Duration::ZERO);
+    crate::sync::thread::sleep(Duration::ZERO);
 }

@@ -4,7 +4,7 @@
 //! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
 //! [`Session`]s explicitly and move them between threads.
 
-use std::{cell::RefCell, fmt, mem::take};
+use std::{cell::RefCell, fmt};
 
 #[cfg(not(shuttle))]
 use pmalloc_persist::AtThreadEnd;
@@ -307,8 +307,8 @@ shuttle::thread_local! {
 #[cfg(not(shuttle))]
 static LATE_END: AtThreadEnd = AtThreadEnd::new(|| {
     // Other threads' sessions have ended before.
-    let sessions =
-        SESSIONS.try_with(|sessions| sessions.try_borrow_mut().map(|mut all| take(&mut *all)));
+    let sessions = SESSIONS
+        .try_with(|sessions| sessions.try_borrow_mut().map(|mut all| std::mem::take(&mut *all)));
     drop(sessions);
 });
 
