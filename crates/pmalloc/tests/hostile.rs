@@ -199,9 +199,9 @@ fn without_proc_a_heap_is_not_opened_and_not_harmed() {
     const NAME: &str = "without_proc_a_heap_is_not_opened_and_not_harmed";
     if let Some(directory) = child_path() {
         let error = Heap::open(directory.join("heap")).expect_err("nothing tells who this is");
-        assert_kind!(error, Error::Io { .. }, "process's identity");
+        assert_kind!(error, Error::Io { .. }, "boot id");
         let error = options().create(directory.join("new")).expect_err("nothing tells who this is");
-        assert_kind!(error, Error::Io { .. }, "process's identity");
+        assert_kind!(error, Error::Io { .. }, "boot id");
         assert!(!directory.join("new").exists());
         return;
     }
