@@ -110,6 +110,22 @@ impl<M: Medium> Space<M> {
         }
     }
 
+    /// Whether a live block starts at `offset`.
+    ///
+    /// `near` keeps the slab of the last one, so that blocks which were allocated one after the other are told without a
+    /// look at the page map. No slab may come or go between two calls.
+    pub(crate) fn is_live_near(&self, offset: u64, near: &mut Option<Descriptor>) -> bool {
+        if let Some(slab) = near.filter(|slab| slab.spans(offset)) {
+            let block = slab.block_at(offset);
+            return block.is_some_and(|block| slab.live_bit(block).is_set(&self.medium));
+        }
+        let Ok(target) = self.target(offset) else { return false };
+        if let Target::Small { slab, .. } = target {
+            *near = Some(slab);
+        }
+        true
+    }
+
     /// Whether the eight bytes at `offset` lie in a live block.
     #[inline]
     pub(crate) fn is_inside_live_block(&self, offset: u64) -> bool {

@@ -108,8 +108,10 @@ pub(super) fn examine_arrays<M: Medium>(core: &Core<M>, tell: Tell<'_>) -> Resul
         if core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
             continue;
         }
+        let mut slab = None;
         for slot in slots {
-            if let Some(block) = slot.read(m).place().filter(|block| !core.is_live(*block)) {
+            let block = slot.read(m).place();
+            if let Some(block) = block.filter(|block| !core.space.is_live_near(*block, &mut slab)) {
                 tell(Problem::dangling(m.region().span_of(slot).start, block))?;
             }
         }

@@ -1,6 +1,6 @@
 //! The persistent side of a slab: its header line and its live bits.
 
-use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, PAGE_BYTES, Span, Word};
 
 use super::{
     interleave::{BitIndex, Interleave, LINE_BITS},
@@ -148,6 +148,12 @@ impl Descriptor {
     /// Blocks of the slab.
     pub(crate) fn blocks(&self) -> u32 {
         self.class().count(self.range.pages)
+    }
+
+    /// Whether byte `offset` lies in one of its pages.
+    #[inline]
+    pub(crate) fn spans(&self, offset: u64) -> bool {
+        offset.wrapping_sub(self.base) < u64::from(self.range.pages) * PAGE_BYTES
     }
 
     /// Byte offset of `block`.
