@@ -78,6 +78,10 @@ asan SECONDS="60":
 bench *ARGS:
     cargo run --release -- bench {{ARGS}}
 
+# How many instructions operations run: `just instructions --bless` takes what is counted as the new ranges.
+instructions *ARGS:
+    cargo xtask instructions {{ARGS}}
+
 # How many bitmap stripes are best.
 stripes:
     cargo bench -p pmalloc-bench --bench stripes

@@ -190,32 +190,56 @@ pub fn install_command(built: &Path, folders: &Folders) -> Result<(), String> {
 }
 
 /// The repository's root.
-fn root() -> PathBuf {
+#[must_use]
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Cargo's target folder.
+#[must_use]
+pub fn target() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target)
+}
+
+/// Cargo, to be run in the repository's root.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
 }
 
 /// Builds library and command for release; returns the folder that they are in.
 fn build() -> Result<PathBuf, String> {
-    let cargo = || {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root());
-        cargo
-    };
+    let built = build_library()?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--locked", "--package", "pmalloc-cli"]);
+    succeed(&mut command, "the command can't be built")?;
+    Ok(built)
+}
+
+/// Builds the library for release; returns the folder that it is in.
+///
+/// # Errors
+///
+/// That cargo failed, which says why.
+pub fn build_library() -> Result<PathBuf, String> {
     let mut library = cargo();
     // Without the library for Rust, which can't be optimised as a whole and would keep the others from it.
     library.args(["rustc", "--release", "--locked", "--package", "pmalloc-capi", "--lib"]);
     library.args(["--crate-type", "cdylib,staticlib"]);
     succeed(&mut library, "the library can't be built")?;
-    let mut command = cargo();
-    command.args(["build", "--release", "--locked", "--package", "pmalloc-cli"]);
-    succeed(&mut command, "the command can't be built")?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(root().join(target).join("release"))
+    Ok(target().join("release"))
 }
 
 /// Runs a command; what it says is seen.
-fn succeed(command: &mut Command, trouble: &str) -> Result<(), String> {
+///
+/// # Errors
+///
+/// The `trouble`, and how the command ended.
+pub fn succeed(command: &mut Command, trouble: &str) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().map_err(|error| format!("{trouble}: {name}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{trouble}: {name}: {status}")) }

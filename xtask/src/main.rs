@@ -3,6 +3,7 @@
 //! A chore is a subcommand when it is more than one line of shell: it reads the sources, starts other
 //! programs or renders a document. Nothing here is shipped.
 
+mod instructions;
 mod tidy;
 
 use std::process::ExitCode;
@@ -12,7 +13,9 @@ const USAGE: &str = "usage: cargo xtask NAME
   tidy                  check the house rules that neither rustc nor clippy knows
   format                write the tables of docs/format.md from the declarations of the layout
   install               build the C library and the command for release and install both, with manual,
-                        completions and pkg-config file; see --help after it";
+                        completions and pkg-config file; see --help after it
+  instructions          count the instructions of each operation under callgrind and compare with
+                        crates/bench/instructions.txt; see --help after it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +23,7 @@ fn main() -> ExitCode {
     let done = match names.as_slice() {
         ["tidy"] => tidy::run(),
         ["format"] => tidy::format::run(),
+        ["instructions", args @ ..] => instructions::run(args),
         ["install", args @ ..] => xtask::install::run(args),
         _ => Err(USAGE.to_owned()),
     };
