@@ -1,18 +1,15 @@
-//! A cell of the table: one benchmark, one allocator, one number of threads, run by a process of its own.
+//! A cell of the table: one benchmark, one allocator, one number of threads, run by a process of its own; and what such a
+//! process finds out.
 //!
 //! The supervisor describes a cell to its child on the command line; the child prints one [`Outcome`]. Everything here
-//! is volatile, but for the heap that the child makes in the cell's directory.
+//! is volatile.
 
-use std::{fmt, panic, path::PathBuf, process};
+use std::{fmt, path::PathBuf};
 
-use pmalloc::{
-    Heap, HeapOptions,
-    persist::{Counts, Exclusive, Mapped},
-};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use pmalloc::persist::Counts;
 use serde::{Deserialize, Serialize};
 
-use crate::{Launcher, alloc::Subject, bench, clock::per_op, run::Error};
+use crate::{alloc::Subject, clock::per_op};
 
 /// Number of distances by which reflushes are told apart.
 pub const REFLUSH_DISTANCES: usize = 9;
@@ -169,64 +166,9 @@ pub struct Latency {
     pub p999_ns: u64,
 }
 
-/// Runs the cell that `description` describes, and returns what to print: what a child does.
-///
-/// `options` are those of the cell's heap, `launcher` starts further children.
-///
-/// # Errors
-///
-/// [`Error::Description`] if `description` is not one of a cell; [`Error::UnknownBench`]; [`Error::Io`].
-///
-/// # Panics
-///
-/// If the benchmark does. The process is aborted then, also by a panic of a thread that others wait for.
-pub fn run_cell(
-    description: &str,
-    options: &HeapOptions,
-    launcher: &Launcher,
-) -> Result<String, Error> {
-    let cell: Cell = serde_json::from_str(description).map_err(Error::Description)?;
-    // A supervisor that is killed leaves nothing running.
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|errno| Error::io("follow the supervisor")(errno.into()))?;
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        report(info);
-        process::abort();
-    }));
-    let outcome = bench::find(&cell.bench)?.run(&Context { cell: &cell, options, launcher });
-    Ok(serde_json::to_string(&outcome).expect("an outcome has string keys"))
-}
-
-/// What a benchmark is given to run a cell.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The cell.
-    pub cell: &'a Cell,
-    /// Options of its heap.
-    pub options: &'a HeapOptions,
-    /// Starts further children.
-    pub launcher: &'a Launcher,
-}
-
-impl Context<'_> {
-    /// Makes the cell's heap, on the medium that `wrap` makes of its file.
-    ///
-    /// # Panics
-    ///
-    /// If it can't be made.
-    pub fn make_heap<M: Exclusive + 'static>(&self, wrap: impl FnOnce(Mapped) -> M) -> Heap<M> {
-        let path = self.cell.heap_path();
-        let made = self.options.create_with(&path, wrap);
-        made.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-}
-
 /// What the tests of other modules make cells with.
 #[cfg(test)]
 pub(crate) mod tests {
-    use pmalloc::persist::DurabilityChoice;
-
     use super::*;
 
     /// The first round of a quick cell.
@@ -248,18 +190,6 @@ pub(crate) mod tests {
             seed: 1,
             directory: PathBuf::new(),
         }
-    }
-
-    /// Runs `cell` in this process with `run`, on memory that needs no flushing.
-    pub(crate) fn run_here(cell: Cell, run: impl FnOnce(&Context<'_>) -> Outcome) -> Outcome {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let cell = Cell { directory: directory.path().to_owned(), ..cell };
-        let options = Heap::options()
-            .capacity_bytes(1 << 30)
-            .arenas(2)
-            .durability(DurabilityChoice::ProcessCrash);
-        let launcher = Launcher { program: "/no/such/program".into(), args: Vec::new() };
-        run(&Context { cell: &cell, options: &options, launcher: &launcher })
     }
 
     #[test]

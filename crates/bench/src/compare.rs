@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::{
     report::{Report, Row},
     stats::Estimate,
-    table,
 };
 
 /// A median that grew by less is no regression, however narrow its interval: what the compiler aligns differently is
@@ -126,12 +125,6 @@ impl Comparison {
             only_new: only(new, old),
             same_machine: old.machine == new.machine,
         }
-    }
-
-    /// The comparison for people.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        table::comparison(self)
     }
 }
 

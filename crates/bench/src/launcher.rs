@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::{
     cell::{Cell, Outcome},
-    run::Error,
+    error::Error,
 };
 
 /// How to start a child: the program and arguments to which the cell's description is added. It has to end in

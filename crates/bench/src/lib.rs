@@ -9,13 +9,17 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`alloc`] | what every allocator under test offers, and the allocators |
-//! | [`mod@bench`] | the benchmarks, one file each |
-//! | `measure`, `crew`, [`clock`] | run a workload on threads, and time it |
-//! | [`cell`], `launcher` | what a child does, and starting one |
 //! | `run` | the supervisor: plan, rounds, rows |
-//! | [`report`], `table`, [`compare`] | results, as data and for people, and what became of older ones |
-//! | [`stats`], `machine` | medians and intervals; where it was measured |
+//! | `child` | runs one cell |
+//! | [`mod@bench`] | the benchmarks, one file each |
+//! | `measure`, `crew`, [`context`] | run a workload on threads, and time it |
+//! | `launcher` | starts a child |
+//! | `table`, [`compare`], [`report`] | results for people, what became of older ones, and as data |
+//! | `machine`, [`cell`] | where it was measured; what a child is told and says |
+//! | [`alloc`] | what every allocator under test offers, and the allocators |
+//! | [`clock`], [`stats`], `error` | times, medians and intervals; why there are no results |
+//!
+//! A module uses only modules below it; `cargo xtask tidy` checks it.
 //!
 //! The command `pmalloc bench` is the only user; it provides the arguments, the progress bar and the exit code.
 //! Everything here is volatile, but for the heaps that are measured.
@@ -25,9 +29,12 @@
 pub mod alloc;
 pub mod bench;
 pub mod cell;
+mod child;
 pub mod clock;
 pub mod compare;
+pub mod context;
 mod crew;
+mod error;
 mod launcher;
 mod machine;
 mod measure;
@@ -36,8 +43,10 @@ mod run;
 pub mod stats;
 mod table;
 
-pub use cell::{Scale, run_cell};
+pub use cell::Scale;
+pub use child::run_cell;
+pub use error::Error;
 pub use launcher::Launcher;
 pub use machine::Machine;
 pub use pmalloc_bench_peers::Peer;
-pub use run::{Error, Peers, Plan, Watcher, run};
+pub use run::{Peers, Plan, Watcher, run};

@@ -6,7 +6,7 @@ use pmalloc::{HeapOptions, persist::Storage};
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use crate::run::Error;
+use crate::error::Error;
 
 /// The machine, and what heaps lie on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

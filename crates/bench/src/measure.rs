@@ -11,8 +11,9 @@ use pmalloc::{
 
 use crate::{
     alloc::{BareLines, PersistentAlloc, Slots, Visitor, Worker, visit},
-    cell::{Cell, Context, Latency, Mode, Outcome, PerOp, Scale, Speedup, Timing},
+    cell::{Cell, Latency, Mode, Outcome, PerOp, Scale, Speedup, Timing},
     clock::{cpu_ns, per_op},
+    context::Context,
     crew::{self, Phase, Reading},
 };
 
@@ -352,7 +353,8 @@ mod tests {
     use super::*;
     use crate::{
         alloc::{Spacing, Subject},
-        cell::tests::{cell, run_here},
+        cell::tests::cell,
+        context::tests::run_here,
     };
 
     /// A few pairs: no slab is made or given back on the way.

@@ -4,10 +4,9 @@ use pmalloc_bench_peers::Peer;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Machine, Scale,
-    cell::REFLUSH_DISTANCES,
+    cell::{REFLUSH_DISTANCES, Scale},
+    machine::Machine,
     stats::{Estimate, Spread},
-    table,
 };
 
 /// The results of a run.
@@ -78,14 +77,6 @@ impl Row {
     #[must_use]
     pub fn ratio_per_fence(&self) -> Option<f64> {
         (self.fences_per_op > 0.0).then(|| self.ratio_to_bare.value / self.fences_per_op)
-    }
-}
-
-impl Report {
-    /// The report for people: the machine, and the table.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        table::report(self)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::ExitStatus,
 };
 
 use pmalloc::HeapOptions;
@@ -11,10 +10,11 @@ use pmalloc_bench_peers::Peer;
 use tempfile::TempDir;
 
 use crate::{
-    Launcher, Scale,
     alloc::Subject,
     bench::{self, Bench},
-    cell::{Cell, Latency, Mode, Outcome, PerOp, Timing},
+    cell::{Cell, Latency, Mode, Outcome, PerOp, Scale, Timing},
+    error::Error,
+    launcher::Launcher,
     machine::{HeapTraits, room_bytes},
     report::{Report, Row, names_of},
     stats::Samples,
@@ -63,83 +63,6 @@ pub trait Watcher {
 
     /// Whether the user has had enough.
     fn is_stopped(&self) -> bool;
-}
-
-/// Why there are no results.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No benchmark has this name.
-    #[error("no benchmark is called {name}: there are{}", known())]
-    UnknownBench {
-        /// The name.
-        name: String,
-    },
-    /// A benchmark has no such variant, or none at this scale.
-    #[error("{bench} has no variant {variant}: there are {}", known.join(", "))]
-    UnknownVariant {
-        /// The benchmark.
-        bench: &'static str,
-        /// The variant.
-        variant: String,
-        /// Those that there are.
-        known: Vec<String>,
-    },
-    /// The plan has no row.
-    #[error("nothing is measured: no benchmark that was asked for has these numbers of threads")]
-    Nothing,
-    /// Every row needs more memory or space than there is.
-    #[error("there is no room for any of the heaps: choose another directory, or fewer benchmarks")]
-    NoRoom,
-    /// A cell's description makes no sense: it was not written by the supervisor.
-    #[error("not the description of a cell: {0}")]
-    Description(#[source] serde_json::Error),
-    /// A child can't be started.
-    #[error("can't start {}: {source}", program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A child died, or ended without a result.
-    #[error("the process that measured {cell} ended with {status}: {stderr}")]
-    Child {
-        /// What it was doing.
-        cell: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        stderr: String,
-    },
-    /// No heap can be made with these options.
-    #[error("no heap can be measured: {0}")]
-    Heap(#[from] pmalloc::Error),
-    /// The operating system refused.
-    #[error("can't {doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The user has had enough.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-/// The benchmarks and what they measure, for a message.
-fn known() -> String {
-    let line = |bench: &&dyn Bench| format!("\n  {:<12} {}", bench.name(), bench.about());
-    bench::ALL.iter().map(line).collect()
-}
-
-impl Error {
-    /// An error of the operating system while `doing`.
-    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Io { doing, source }
-    }
 }
 
 /// Measures what `plan` says, on heaps with the given `options`, in children that `launcher` starts.

@@ -11,8 +11,24 @@ use crate::{
 /// Columns on the left that are words.
 const WORD_COLUMNS: usize = 2;
 
+impl Report {
+    /// The report for people: the machine, and the table.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        report(self)
+    }
+}
+
+impl Comparison {
+    /// The comparison for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        comparison(self)
+    }
+}
+
 /// The machine, the table, and what is missing from it.
-pub(crate) fn report(report: &Report) -> String {
+fn report(report: &Report) -> String {
     let machine = &report.machine;
     let forced = if machine.durability_is_forced { " (forced)" } else { "" };
     let flush = machine.flush_instruction.as_deref().unwrap_or("no flush");
@@ -85,7 +101,7 @@ fn cells(row: &Row, has_speedup: bool) -> Vec<String> {
 }
 
 /// What became of the rows of an older run.
-pub(crate) fn comparison(comparison: &Comparison) -> String {
+fn comparison(comparison: &Comparison) -> String {
     let heads = ["bench", "allocator", "threads", "old x bare", "new x bare", "change", "verdict"];
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     lines.extend(comparison.rows.iter().map(difference));

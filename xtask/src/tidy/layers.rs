@@ -1,9 +1,9 @@
-//! The order of the allocator's modules: a module uses only what stands to its right.
+//! The order of modules: a module uses only what stands to its right.
 //!
-//! `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map -> size_class -> layout`,
-//! then the crate `pmalloc-persist`, where the compiler keeps the order. Modules of one step do not know
-//! each other. Code under `#[cfg(test)]` may build what it tests from above. Paths inside a macro's
-//! arguments are not seen.
+//! Of the allocator: `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map -> size_class -> layout`,
+//! then the crate `pmalloc-persist`, where the compiler keeps the order. Other crates, and modules of many files, have an
+//! order of their own; the root of each may use all. Modules of one step do not know each other. Code under
+//! `#[cfg(test)]` may build what it tests from above. Paths inside a macro's arguments are not seen.
 
 use std::collections::BTreeMap;
 
@@ -15,73 +15,140 @@ use syn::{
 
 use super::{Violation, source::Repository};
 
-/// The modules, from the one that may use all to the one that may use none.
-const LAYERS: &[&[&str]] = &[
-    &["heap"],
-    &["recovery", "tcache"],
-    &["arena"],
-    &["slab"],
-    &["extent"],
-    &["lane", "book"],
-    &["page_map"],
-    &["size_class"],
-    &["layout"],
-    // Every module reports errors; this one uses no other.
-    &["error"],
-];
+/// A crate, or a module with modules of its own, whose modules have an order.
+struct Order {
+    /// Where its files are.
+    folder: &'static str,
+    /// The file that is its root, which may use all and re-export it.
+    root: &'static str,
+    /// The path of the root in its crate.
+    module: &'static [&'static str],
+    /// Its modules, from the one that may use all to the one that may use none.
+    layers: &'static [&'static [&'static str]],
+}
 
-const CRATE: &str = "crates/pmalloc/src/";
-const CRATE_ROOT: &str = "crates/pmalloc/src/lib.rs";
+const ORDERS: &[Order] = &[
+    Order {
+        folder: "crates/pmalloc/src/",
+        root: "crates/pmalloc/src/lib.rs",
+        module: &[],
+        layers: &[
+            &["heap"],
+            &["recovery", "tcache"],
+            &["arena"],
+            &["slab"],
+            &["extent"],
+            &["lane", "book"],
+            &["page_map"],
+            &["size_class"],
+            &["layout"],
+            // Every module reports errors; this one uses no other.
+            &["error"],
+        ],
+    },
+    Order {
+        folder: "crates/bench/src/",
+        root: "crates/bench/src/lib.rs",
+        module: &[],
+        layers: &[
+            &["run", "child"],
+            &["bench"],
+            &["measure"],
+            &["context", "crew"],
+            &["launcher", "table"],
+            &["compare"],
+            &["report"],
+            &["machine", "cell"],
+            &["alloc"],
+            &["clock", "stats", "error"],
+        ],
+    },
+    Order {
+        folder: "crates/bench/src/alloc/",
+        root: "crates/bench/src/alloc/mod.rs",
+        module: &["alloc"],
+        layers: &[&["heap", "pointer"], &["bare"], &["subject", "worker"]],
+    },
+    Order {
+        folder: "crates/bench/src/bench/",
+        root: "crates/bench/src/bench/mod.rs",
+        module: &["bench"],
+        layers: &[
+            &["heap_size", "large", "reopen", "small", "speedup", "threadtest"],
+            &["pairs"],
+            &["benchmark"],
+        ],
+    },
+];
 
 /// Finds uses of a module by one that stands beside it or to its right.
 pub(super) fn check(repository: &Repository) -> Vec<Violation> {
-    let exports = exports(repository);
-    let mut violations = Vec::new();
-    for (file, syntax) in repository.parsed() {
-        let Some(module) = module_of(&file.path) else { continue };
-        let Some(layer) = module.first().filter(|name| rank(name).is_some()) else {
-            let what = "the module has no place in the layer order: xtask/src/tidy/layers.rs";
-            violations.push(Violation::new(&file.path, 1, what));
-            continue;
-        };
-        let layer = layer.clone();
-        let path = &file.path;
-        let mut uses = Uses { path, layer, module, exports: &exports, violations: &mut violations };
-        uses.visit_file(syntax);
+    ORDERS.iter().flat_map(|order| order.check(repository)).collect()
+}
+
+impl Order {
+    fn check(&self, repository: &Repository) -> Vec<Violation> {
+        let exports = self.exports(repository);
+        let mut violations = Vec::new();
+        for (file, syntax) in repository.parsed() {
+            let Some(module) = self.module_of(&file.path) else { continue };
+            let Some(layer) = module.first().filter(|name| self.rank(name).is_some()) else {
+                let what = "the module has no place in the layer order: xtask/src/tidy/layers.rs";
+                violations.push(Violation::new(&file.path, 1, what));
+                continue;
+            };
+            let layer = layer.clone();
+            let module = self.module.iter().map(|&name| name.to_owned()).chain(module).collect();
+            let (order, path, exports) = (self, &file.path, &exports);
+            let mut uses =
+                Uses { order, path, layer, module, exports, violations: &mut violations };
+            uses.visit_file(syntax);
+        }
+        violations
     }
-    violations
-}
 
-/// How far right a module stands, `None` if it has no place.
-fn rank(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|layer| layer.contains(&module))
-}
-
-/// The module that a file of the crate is, or `None` for the root, for tests and for other crates.
-fn module_of(path: &str) -> Option<Vec<String>> {
-    let inner = path.strip_prefix(CRATE)?.strip_suffix(".rs")?;
-    let mut names: Vec<String> = inner.split('/').map(str::to_owned).collect();
-    if names.last().is_some_and(|name| name == "mod") {
-        names.pop();
+    /// How far right a module stands, `None` if it has no place.
+    fn rank(&self, module: &str) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.contains(&module))
     }
-    let is_code = path != CRATE_ROOT && !names.iter().any(|name| name == "tests");
-    is_code.then_some(names)
-}
 
-/// What the crate's root re-exports: the name there, and the module or crate that it comes from.
-fn exports(repository: &Repository) -> BTreeMap<String, String> {
-    let root = repository.find(CRATE_ROOT).and_then(|file| file.syntax.as_ref());
-    let mut exports = BTreeMap::new();
-    for item in root.iter().flat_map(|root| &root.items) {
-        let syn::Item::Use(item) = item else { continue };
-        for path in flatten(&item.tree) {
-            let from = path.iter().find(|name| !["crate", "self"].contains(&name.as_str()));
-            if let (Some(from), Some(name)) = (from, path.last()) {
-                exports.insert(name.clone(), from.clone());
+    /// The module that a file is, from the root on, or `None` for the root, for tests and for other files.
+    fn module_of(&self, path: &str) -> Option<Vec<String>> {
+        let inner = path.strip_prefix(self.folder)?.strip_suffix(".rs")?;
+        let mut names: Vec<String> = inner.split('/').map(str::to_owned).collect();
+        if names.last().is_some_and(|name| name == "mod") {
+            names.pop();
+        }
+        let is_code = path != self.root && !names.iter().any(|name| name == "tests");
+        is_code.then_some(names)
+    }
+
+    /// What the root re-exports: the name there, and the module or crate that it comes from.
+    fn exports(&self, repository: &Repository) -> BTreeMap<String, String> {
+        let root = repository.find(self.root).and_then(|file| file.syntax.as_ref());
+        let mut exports = BTreeMap::new();
+        for item in root.iter().flat_map(|root| &root.items) {
+            let syn::Item::Use(item) = item else { continue };
+            for mut path in flatten(&item.tree) {
+                let from = path.iter().map(String::as_str).find(|name| *name != "self");
+                if from == Some("crate") {
+                    let Some(inner) = self.inside(&path[1..]) else { continue };
+                    path = inner.to_vec();
+                }
+                let from = path.iter().find(|name| *name != "self");
+                if let (Some(from), Some(name)) = (from, path.last()) {
+                    exports.insert(name.clone(), from.clone());
+                }
             }
         }
+        exports
     }
-    exports
+
+    /// What remains of a path of the crate inside the root, or `None` if it leads elsewhere.
+    fn inside<'p>(&self, path: &'p [String]) -> Option<&'p [String]> {
+        let (outer, inner) = path.split_at_checked(self.module.len())?;
+        (outer == self.module).then_some(inner)
+    }
 }
 
 /// The paths that a `use` names; a renamed one ends with its new name.
@@ -100,6 +167,7 @@ fn flatten(tree: &UseTree) -> Vec<Vec<String>> {
 }
 
 struct Uses<'a> {
+    order: &'a Order,
     path: &'a str,
     layer: String,
     /// The module around the item being visited, inline modules included.
@@ -111,7 +179,8 @@ struct Uses<'a> {
 impl Uses<'_> {
     fn check(&mut self, names: &[String], span: Span) {
         let Some(absolute) = self.absolute(names) else { return };
-        if let Some(what) = self.objection(absolute.first()) {
+        let Some(inside) = self.order.inside(&absolute) else { return };
+        if let Some(what) = self.objection(inside.first()) {
             self.violations.push(Violation::new(self.path, span.start().line, what));
         }
     }
@@ -131,15 +200,19 @@ impl Uses<'_> {
     fn objection(&self, name: Option<&String>) -> Option<String> {
         let user = &self.layer;
         let Some(name) = name else {
-            return Some(format!("`{user}` uses the whole crate: name the module"));
+            return Some(format!("`{user}` uses all that is beside it: name the module"));
         };
+        let rank = |name: &str| self.order.rank(name);
         let used = if rank(name).is_some() { name } else { self.exports.get(name).unwrap_or(name) };
         match rank(used) {
             Some(_) if used == user => None,
             Some(right) if Some(right) > rank(user) => None,
             Some(_) => Some(format!("`{user}` uses `{used}`, which does not stand to its right")),
             None if self.exports.contains_key(name) => None, // Another crate's.
-            None => Some(format!("`{user}` uses `crate::{name}`, which is in no layer")),
+            None => {
+                let path = [&["crate"], self.order.module, &[name]].concat().join("::");
+                Some(format!("`{user}` uses `{path}`, which is in no layer"))
+            }
         }
     }
 }
@@ -181,14 +254,14 @@ mod tests {
     use super::*;
 
     const LIB: (&str, &str) = (
-        CRATE_ROOT,
+        "crates/pmalloc/src/lib.rs",
         "//! Root.\nmod heap; mod slab;\npub use heap::{Heap, raw::Raw as Bare};\n\
          pub use pmalloc_persist::Word;\n",
     );
 
     /// What is said of `text` as `crates/pmalloc/src/` + `name`.
     fn said(name: &str, text: &str) -> Vec<String> {
-        let path = format!("{CRATE}{name}");
+        let path = format!("crates/pmalloc/src/{name}");
         let found = check(&Repository::of(&[LIB, (&path, text)]));
         found.into_iter().map(|violation| violation.what).collect()
     }
@@ -250,6 +323,50 @@ mod tests {
     #[test]
     fn a_module_without_a_place_is_found() {
         assert_rejected("util.rs", "//! Odds and ends.");
-        assert_eq!(check(&Repository::of(&[("crates/cli/src/util.rs", "use crate::heap;")])), []);
+        let elsewhere = ("crates/verify/src/util.rs", "use crate::heap;");
+        assert_eq!(check(&Repository::of(&[elsewhere])), []);
+    }
+
+    /// What is said of `text` as a module beside others of a module, whose root stands there too.
+    fn said_inside(name: &str, text: &str) -> usize {
+        let root = "mod bare; mod heap; mod worker; use crate::stats::Samples;\n\
+                    pub use self::{bare::Bare, worker::Worker};\nstruct Own;\n";
+        let path = format!("crates/bench/src/alloc/{name}");
+        check(&Repository::of(&[("crates/bench/src/alloc/mod.rs", root), (&path, text)])).len()
+    }
+
+    #[test]
+    fn the_modules_of_a_module_have_an_order_too() {
+        assert_eq!(said_inside("heap.rs", "use super::worker::Worker;"), 0);
+        assert_eq!(said_inside("heap.rs", "use crate::alloc::{Worker, bare::Bare};"), 0);
+        assert_eq!(said_inside("bare.rs", "use crate::stats::Samples;"), 0);
+        assert_eq!(said_inside("bare.rs", "use super::heap::HeapAlloc;"), 1);
+        assert_eq!(said_inside("worker.rs", "use crate::alloc::Bare;"), 1);
+        assert_eq!(said_inside("worker.rs", "use super::super::alloc::bare::Bare;"), 1);
+        assert_eq!(said_inside("odds.rs", ""), 1);
+    }
+
+    #[test]
+    fn what_is_of_the_root_itself_is_below_nobody() {
+        assert_eq!(said_inside("heap.rs", "use super::Own;"), 1);
+        assert_eq!(said_inside("heap.rs", "use super::Samples;"), 1);
+        assert_eq!(said_inside("heap.rs", "use super::*;"), 1);
+    }
+
+    #[test]
+    fn every_order_is_of_files_that_are_there() {
+        let repository = Repository::read().expect("the repository");
+        for order in ORDERS {
+            assert!(repository.find(order.root).is_some(), "{}", order.root);
+            for &name in order.layers.iter().copied().flatten() {
+                let [file, folder] =
+                    ["", "/mod"].map(|end| format!("{}{name}{end}.rs", order.folder));
+                assert!(
+                    repository.find(&file).or(repository.find(&folder)).is_some(),
+                    "{}{name} is no module any more",
+                    order.folder
+                );
+            }
+        }
     }
 }

@@ -8,10 +8,7 @@ use pmalloc::{
     persist::{Medium, Offset, Word},
 };
 
-use super::{PersistentAlloc, Slots, Worker};
-
-/// Words in a line.
-pub(super) const LINE_WORDS: usize = 8;
+use super::worker::{LINE_WORDS, PersistentAlloc, Slots, Worker};
 
 /// Lines of a thread's bare persists.
 const LINES: usize = 64;

@@ -4,7 +4,7 @@ use std::{alloc::Layout, fmt, hint::black_box};
 
 use pmalloc::{Heap, Slot, persist::Medium};
 
-use super::{PersistentAlloc, Slots, Worker};
+use super::worker::{PersistentAlloc, Slots, Worker};
 
 /// Alignment that the benchmarks ask for.
 const ALIGN: usize = 8;

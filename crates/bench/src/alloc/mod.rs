@@ -6,135 +6,19 @@
 mod bare;
 mod heap;
 mod pointer;
-
-use std::fmt;
+mod subject;
+mod worker;
 
 use pmalloc::{Heap, persist::Medium};
-use pmalloc_bench_peers::Peer;
-use serde::{Deserialize, Serialize, de};
 
 pub(crate) use self::heap::layout;
 pub use self::{
     bare::{Bare, BareLines},
     heap::HeapAlloc,
     pointer::PointerAlloc,
+    subject::Subject,
+    worker::{PersistentAlloc, Slots, Spacing, Worker},
 };
-
-/// An allocator whose blocks belong to persistent slots.
-pub trait PersistentAlloc: Sync {
-    /// What a thread uses.
-    type Worker<'a>: Worker
-    where
-        Self: 'a;
-
-    /// The worker of thread number `thread`, which no other thread has, with slots as `slots` says. All are empty.
-    fn worker(&self, thread: usize, slots: Slots) -> Self::Worker<'_>;
-}
-
-/// A thread's slots, and what is done to them. A benchmark has no use for errors, so every failure is a panic.
-pub trait Worker {
-    /// Allocates `size_bytes` into the empty slot `at`; durable on return.
-    fn alloc(&mut self, at: usize, size_bytes: usize);
-
-    /// As [`alloc`](Self::alloc), with contents in every byte.
-    fn alloc_filled(&mut self, at: usize, size_bytes: usize);
-
-    /// Frees the block of the slot `at`, which is empty then; durable on return.
-    fn free(&mut self, at: usize);
-}
-
-/// How many slots a thread has, and how they lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slots {
-    /// Their number.
-    pub count: usize,
-    /// How far they are apart.
-    pub spacing: Spacing,
-}
-
-impl Slots {
-    /// Words of the array that holds them.
-    #[must_use]
-    pub fn words(self) -> usize {
-        self.count * self.spacing.stride()
-    }
-}
-
-/// How far slots are apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spacing {
-    /// Eight in a line, as in an array.
-    Packed,
-    /// Each in a line of its own.
-    OwnLine,
-}
-
-impl Spacing {
-    /// Words from a slot to the next one.
-    #[must_use]
-    pub fn stride(self) -> usize {
-        match self {
-            Self::Packed => 1,
-            Self::OwnLine => bare::LINE_WORDS,
-        }
-    }
-}
-
-/// Who is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// The heap of this project, through its public interface.
-    Heap,
-    /// Nobody: each operation is one bare persist, the least that a durable operation costs.
-    Bare,
-    /// A volatile allocator whose pointers are stored into the heap's file and made durable there.
-    Pointer(Peer),
-}
-
-impl Subject {
-    /// The name, as results have it.
-    #[must_use]
-    pub fn name(self) -> String {
-        match self {
-            Self::Heap => "pmalloc".into(),
-            Self::Bare => "bare".into(),
-            Self::Pointer(peer) => format!("{peer}{POINTER_SUFFIX}"),
-        }
-    }
-
-    /// The subject of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "pmalloc" => Some(Self::Heap),
-            "bare" => Some(Self::Bare),
-            _ => Peer::from_name(name.strip_suffix(POINTER_SUFFIX)?).map(Self::Pointer),
-        }
-    }
-}
-
-/// What marks the name of a volatile allocator whose pointers are made durable.
-const POINTER_SUFFIX: &str = "+pointer";
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.name())
-    }
-}
-
-impl Serialize for Subject {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Subject {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Self::from_name(&name)
-            .ok_or_else(|| de::Error::custom(format!("no allocator is called {name}")))
-    }
-}
 
 /// What is done with an allocator, whichever it is: compiled for each, so that no call of theirs is indirect.
 pub(crate) trait Visitor {
@@ -168,6 +52,7 @@ pub(crate) fn visit<M: Medium + 'static, V: Visitor>(
 #[cfg(test)]
 mod tests {
     use pmalloc::persist::{Anon, Traced};
+    use pmalloc_bench_peers::Peer;
 
     use super::*;
 

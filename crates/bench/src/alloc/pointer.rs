@@ -10,8 +10,8 @@ use pmalloc::{
 use pmalloc_bench_peers::{Blocks, Library};
 
 use super::{
-    PersistentAlloc, Slots, Worker,
     bare::{medium, own_words},
+    worker::{PersistentAlloc, Slots, Worker},
 };
 
 /// What is written into the blocks of the rows with contents.

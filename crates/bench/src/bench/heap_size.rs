@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     alloc::{Slots, Spacing, Subject, layout},
-    cell::{Context, Outcome, Scale},
+    cell::{Outcome, Scale},
+    context::Context,
     measure::{Effort, Prepare, measure},
 };
 

@@ -1,12 +1,13 @@
 //! Large operations: blocks of 32 to 512 KiB, which are extents with an entry in the bookkeeping log.
 
 use super::{
-    Bench, names,
+    benchmark::{Bench, names},
     pairs::{Contents, Pairs, Sizes},
 };
 use crate::{
     alloc::{Slots, Spacing},
-    cell::{Context, Outcome, Scale},
+    cell::{Outcome, Scale},
+    context::Context,
     measure::{Effort, Empty, measure},
 };
 

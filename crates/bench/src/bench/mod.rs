@@ -3,6 +3,7 @@
 //! A benchmark is a type with [`Bench`] and a line in [`ALL`]. Most of them are a workload that `measure` runs; `pairs` is
 //! the one that they share. Volatile, but for the heaps.
 
+mod benchmark;
 mod heap_size;
 mod large;
 mod pairs;
@@ -11,11 +12,8 @@ mod small;
 mod speedup;
 mod threadtest;
 
-use crate::{
-    alloc::Subject,
-    cell::{Context, Outcome, Scale},
-    run::Error,
-};
+pub use self::benchmark::Bench;
+use crate::error::Error;
 
 /// All benchmarks, in the order in which they run.
 pub static ALL: &[&dyn Bench] = &[
@@ -27,33 +25,6 @@ pub static ALL: &[&dyn Bench] = &[
     &reopen::Reopen,
 ];
 
-/// A benchmark.
-pub trait Bench: Sync {
-    /// The name, as the command line has it.
-    fn name(&self) -> &'static str;
-
-    /// What it measures, in one sentence.
-    fn about(&self) -> &'static str;
-
-    /// Its variants, each a row for each allocator and number of threads.
-    fn variants(&self, scale: Scale) -> Vec<String>;
-
-    /// Whether it says anything about this allocator and number of threads.
-    fn fits(&self, subject: Subject, threads: usize) -> bool {
-        let _ = (subject, threads);
-        true
-    }
-
-    /// Memory, or space in the heap's file system, that a cell takes, in bytes.
-    fn need_bytes(&self, variant: &str) -> u64 {
-        let _ = variant;
-        256 << 20
-    }
-
-    /// Runs a cell.
-    fn run(&self, context: &Context<'_>) -> Outcome;
-}
-
 /// The benchmark of this name.
 ///
 /// # Errors
@@ -61,12 +32,13 @@ pub trait Bench: Sync {
 /// [`Error::UnknownBench`], which lists those that there are.
 pub fn find(name: &str) -> Result<&'static dyn Bench, Error> {
     let found = ALL.iter().find(|bench| bench.name() == name);
-    found.copied().ok_or_else(|| Error::UnknownBench { name: name.to_owned() })
+    found.copied().ok_or_else(|| Error::UnknownBench { name: name.to_owned(), known: known() })
 }
 
-/// The names of `variants` as owned strings.
-fn names(variants: &[&str]) -> Vec<String> {
-    variants.iter().map(|&name| name.to_owned()).collect()
+/// The benchmarks and what they measure, for a message.
+fn known() -> String {
+    let line = |bench: &&dyn Bench| format!("\n  {:<12} {}", bench.name(), bench.about());
+    ALL.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -74,9 +46,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::cell::{
-        Mode, PerOp,
-        tests::{cell, run_here},
+    use crate::{
+        alloc::Subject,
+        cell::{Mode, Outcome, PerOp, Scale, tests::cell},
+        context::tests::run_here,
     };
 
     /// Runs a cell in this process.

@@ -12,11 +12,12 @@ use pmalloc::{
 };
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::Bench;
+use super::benchmark::Bench;
 use crate::{
     alloc::{BareLines, Subject, layout},
-    cell::{Cell, Context, Mode, Outcome, PerOp, Scale, Timing},
+    cell::{Cell, Mode, Outcome, PerOp, Scale, Timing},
     clock::{cpu_ns, cpu_ns_per_op, per_op},
+    context::Context,
     measure::{Effort, histogram, latency_of},
 };
 

@@ -1,12 +1,13 @@
 //! Small operations with few blocks live, so that caches hold all metadata: what an operation costs at its best.
 
 use super::{
-    Bench, names,
+    benchmark::{Bench, names},
     pairs::{Contents, Pairs, Sizes},
 };
 use crate::{
     alloc::{Slots, Spacing},
-    cell::{Context, Outcome, Scale},
+    cell::{Outcome, Scale},
+    context::Context,
     measure::{Effort, Empty, measure},
 };
 

@@ -5,12 +5,13 @@
 //! turn, in one process. The machine has to be idle: what others take from a processor is missing in the wall clock.
 
 use super::{
-    Bench, names,
+    benchmark::{Bench, names},
     pairs::{Contents, Pairs, Sizes},
 };
 use crate::{
     alloc::{Slots, Spacing, Subject},
-    cell::{Context, Outcome, Scale},
+    cell::{Outcome, Scale},
+    context::Context,
     measure::{Effort, measure_speedup},
 };
 

@@ -2,12 +2,13 @@
 //! 100 000 blocks of 64 bytes, then frees them all, again and again.
 
 use super::{
-    Bench, names,
+    benchmark::{Bench, names},
     pairs::{Contents, Pairs, Sizes},
 };
 use crate::{
     alloc::{Slots, Spacing},
-    cell::{Context, Outcome, Scale},
+    cell::{Outcome, Scale},
+    context::Context,
     measure::{Effort, Empty, measure},
 };
 

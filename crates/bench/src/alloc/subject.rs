@@ -1,0 +1,62 @@
+//! Who is measured, by name. Volatile.
+
+use std::fmt;
+
+use pmalloc_bench_peers::Peer;
+use serde::{Deserialize, Serialize, de};
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The heap of this project, through its public interface.
+    Heap,
+    /// Nobody: each operation is one bare persist, the least that a durable operation costs.
+    Bare,
+    /// A volatile allocator whose pointers are stored into the heap's file and made durable there.
+    Pointer(Peer),
+}
+
+impl Subject {
+    /// The name, as results have it.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Heap => "pmalloc".into(),
+            Self::Bare => "bare".into(),
+            Self::Pointer(peer) => format!("{peer}{POINTER_SUFFIX}"),
+        }
+    }
+
+    /// The subject of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "pmalloc" => Some(Self::Heap),
+            "bare" => Some(Self::Bare),
+            _ => Peer::from_name(name.strip_suffix(POINTER_SUFFIX)?).map(Self::Pointer),
+        }
+    }
+}
+
+/// What marks the name of a volatile allocator whose pointers are made durable.
+const POINTER_SUFFIX: &str = "+pointer";
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name)
+            .ok_or_else(|| de::Error::custom(format!("no allocator is called {name}")))
+    }
+}
