@@ -287,3 +287,20 @@ fn what_btrfs_does_not_promise_is_said() {
     fs::create_dir(&place).expect("a new directory");
     run_mounted(NAME, &mounts(&place, 160, "btrfs -q -f"), &place);
 }
+
+#[test]
+fn that_btrfs_has_mixed_block_groups_is_said() {
+    const NAME: &str = "that_btrfs_has_mixed_block_groups_is_said";
+    if let Some(directory) = child_path() {
+        let path = directory.join("heap");
+        let heap = Heap::create(&path).expect("room");
+        assert_eq!(heap.media().warnings, [Warning::MixedGroups]);
+        heap.close().expect("closed");
+        assert_eq!(info(&path).expect("readable").warnings, [Warning::MixedGroups]);
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = directory.path().join("mounted");
+    fs::create_dir(&place).expect("a new directory");
+    run_mounted(NAME, &mounts(&place, 160, "btrfs -q -f -M"), &place);
+}

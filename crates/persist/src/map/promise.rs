@@ -4,7 +4,11 @@
 use core::fmt;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{self, IFlags};
+use rustix::{
+    fs::{self, IFlags},
+    io::Errno,
+    ioctl::{self, Getter, Opcode, opcode},
+};
 
 use super::extents::shares_extents;
 
@@ -32,6 +36,9 @@ pub enum Warning {
     CopyOnWrite,
     /// Parts of the file are shared with a copy or a snapshot, and are moved when they are written.
     SharedExtents,
+    /// The file system keeps its own notes and what files hold in the same groups of blocks (btrfs made by `mkfs.btrfs
+    /// -M`), and wants room for notes when a page is written.
+    MixedGroups,
     /// The file lies on another machine, or with another process, which may run out of room unnoticed.
     Remote,
 }
@@ -43,6 +50,7 @@ impl Warning {
         match self {
             Self::CopyOnWrite => "copy-on-write",
             Self::SharedExtents => "shared-extents",
+            Self::MixedGroups => "mixed-groups",
             Self::Remote => "remote",
         }
     }
@@ -58,6 +66,10 @@ impl fmt::Display for Warning {
             Self::SharedExtents => {
                 "parts of the file are shared with a snapshot or a reflink copy, and if the file system is full, a \
                  program that stores into the heap dies of SIGBUS: keep room free, or remove the other copy"
+            }
+            Self::MixedGroups => {
+                "the file system was made with mixed block groups (`mkfs.btrfs -M`), and if it is full, a program that \
+                 stores into the heap dies of SIGBUS: keep room free, or use one that was made without"
             }
             Self::Remote => {
                 "the file system is not this machine's own, and if it is full, a program that stores into the heap may \
@@ -75,6 +87,9 @@ pub(super) fn warnings(file: &OwnedFd) -> Vec<Warning> {
         warnings.push(Warning::CopyOnWrite);
     } else if magic == BTRFS_MAGIC && shares_extents(file) {
         warnings.push(Warning::SharedExtents);
+    }
+    if magic == BTRFS_MAGIC && has_mixed_groups(file) {
+        warnings.push(Warning::MixedGroups);
     }
     if REMOTE_MAGICS.contains(&magic) {
         warnings.push(Warning::Remote);
@@ -114,6 +129,33 @@ fn copies_on_write(file: &OwnedFd, magic: u64) -> bool {
     }
 }
 
+/// `struct btrfs_ioctl_feature_flags` of `linux/btrfs.h`.
+#[repr(C)]
+struct Features {
+    compatible: u64,
+    compatible_if_read: u64,
+    incompatible: u64,
+}
+
+const GET_FEATURES: Opcode = opcode::read::<Features>(0x94, 57);
+
+/// Among the features that a kernel has to know.
+const MIXED_GROUPS: u64 = 1 << 2;
+
+/// Whether the btrfs of `file` has mixed block groups.
+fn has_mixed_groups(file: &OwnedFd) -> bool {
+    features(file).is_ok_and(|features| features.incompatible & MIXED_GROUPS != 0)
+}
+
+fn features(file: &OwnedFd) -> Result<Features, Errno> {
+    // SAFETY:
+    // 1. the number is that of `BTRFS_IOC_GET_FEATURES`;
+    // 2. the kernel writes three words, which may have any value.
+    let getter = unsafe { Getter::<GET_FEATURES, Features>::new() };
+    // SAFETY: as for the getter, which changes nothing but its answer.
+    unsafe { ioctl::ioctl(file, getter) }
+}
+
 /// The first Linux whose btrfs asks for no room when a page is stored to for which copy-on-write is off.
 const BTRFS_IN_PLACE: (u32, u32) = (6, 17);
 
@@ -130,7 +172,13 @@ mod tests {
 
     #[test]
     fn a_warning_has_a_name_and_says_what_happens_and_what_to_do() {
-        for warning in [Warning::CopyOnWrite, Warning::SharedExtents, Warning::Remote] {
+        let all = [
+            Warning::CopyOnWrite,
+            Warning::SharedExtents,
+            Warning::MixedGroups,
+            Warning::Remote,
+        ];
+        for warning in all {
             let text = warning.to_string();
             assert!(text.contains("SIGBUS") && text.contains("keep room free"), "{text}");
             assert!(!warning.name().contains(' '));
