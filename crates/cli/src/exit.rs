@@ -45,6 +45,13 @@ pub(crate) enum Failure {
     Worker(String),
     /// The user interrupted the command.
     Interrupted,
+    /// Something failed after the command had done what it was asked.
+    Afterwards {
+        /// What was done, and how it is undone.
+        done: String,
+        /// What failed.
+        failure: Box<Self>,
+    },
 }
 
 /// What the exit code tells.
@@ -91,6 +98,12 @@ impl Failure {
         move |source| Self::Io { doing, source }
     }
 
+    /// A failure that comes after something was `done`.
+    pub(crate) fn after(done: impl Into<String>) -> impl FnOnce(Self) -> Self {
+        let done = done.into();
+        move |failure| Self::Afterwards { done, failure: Box::new(failure) }
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -98,6 +111,7 @@ impl Failure {
             Self::Heap { error, .. } => code_of(error),
             Self::Inconsistent(_) => Code::Inconsistent,
             Self::Bench(error) => code_of_bench(error),
+            Self::Afterwards { failure, .. } => failure.code(),
             Self::Trace { .. }
             | Self::Results { .. }
             | Self::Io { .. }
@@ -125,6 +139,7 @@ impl fmt::Display for Failure {
             }
             Self::Io { doing, source } => write!(f, "can't {doing}: {source}"),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Afterwards { done, failure } => write!(f, "{failure}; {done}"),
         }
     }
 }

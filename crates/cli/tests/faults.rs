@@ -1,4 +1,4 @@
-//! Goal: a creation, a copy or a salvage that reports an error has not happened.
+//! Goal: a creation, a copy or a salvage that reports an error has not happened; or the error says that it has.
 //!
 //! Method: strace makes each call of `fsync` fail in turn, those of files and of directories, until the command makes no
 //! further call. Left out with a word where there is no strace, or where it may not trace.
@@ -38,25 +38,44 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// The heap used to be there although its creation had failed, when the directory could not be written.
+/// The heap used to be there although its creation had failed, when the directory could not be written, or when it could not
+/// be closed: then it did not even open.
 #[test]
 fn a_creation_of_which_any_sync_fails_leaves_nothing() {
     if !can_trace() {
         return;
     }
-    let place = Place::new();
+    // In the page cache: closing writes the heap to the disk, too.
+    let place = Place::on_disk();
     let path = place.path("heap");
     let failed = (1..20).take_while(|nth| {
         let is_done = run_with_fault(*nth, &["create", str(&path), "--capacity", "4M"]);
-        let names = names(&path);
-        assert!(names.is_empty() || names == ["heap"], "fsync {nth}: {names:?}");
-        assert!(!is_done || !names.is_empty(), "fsync {nth}");
-        names.is_empty()
+        assert_eq!(names(&path), if is_done { &["heap"][..] } else { &[] }, "fsync {nth}");
+        !is_done
     });
-    assert!(
-        failed.count() >= 3,
-        "the heap, the file and the directory; then it is created, and closed"
-    );
+    let in_memory = Command::new("stat").args(["-f", "-c", "%T", "/var/tmp"]).output();
+    let on_close = usize::from(in_memory.expect("a program").stdout != b"tmpfs\n");
+    assert!(failed.count() >= 3 + on_close, "the heap, the file, the directory; the closing of it");
+}
+
+/// `/dev/full` takes nothing.
+#[test]
+fn what_was_done_is_said_where_it_can_not_be_reported() {
+    let place = Place::new();
+    let (path, copy) = (place.path("heap"), place.path("copy"));
+    for (args, said) in [
+        (&["create", str(&path), "--capacity", "4M"][..], "created all the same"),
+        (&["copy", str(&path), str(&copy)], "a whole copy all the same"),
+        (&["destroy", str(&path)], "destroyed all the same"),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("a device");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pmalloc"));
+        let output = command.args(args).stdout(full).output().expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("standard output") && error.contains(said), "{error}");
+    }
+    assert_eq!(names(&path), ["copy"]);
 }
 
 #[test]

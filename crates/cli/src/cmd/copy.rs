@@ -44,10 +44,12 @@ pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
             "pmalloc: note: the heap was not closed; the copy is recovered when it is opened"
         );
     }
-    print_either(args.output, &shown, print)?;
+    let printed = print_either(args.output, &shown, print);
     if shown.ok {
-        return Ok(());
+        let done = format!("{} is a whole copy all the same", args.copy.display());
+        return printed.map_err(Failure::after(done));
     }
+    printed?;
     Err(Failure::Inconsistent(format!(
         "{}: {} problems; nothing was copied: make the heap whole (`pmalloc check --salvage`), and copy it then",
         args.source.display(),

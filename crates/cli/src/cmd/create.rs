@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use pmalloc::HeapOptions;
+use pmalloc::{Heap, HeapOptions};
 
-use crate::{args::CreateArgs, cmd::info, exit::Failure, output};
+use super::{destroy, info};
+use crate::{args::CreateArgs, exit::Failure, output};
 
 /// Creates the heap that `args` describe.
 pub(super) fn run(args: &CreateArgs) -> Result<(), Failure> {
@@ -17,7 +18,30 @@ pub(super) fn run(args: &CreateArgs) -> Result<(), Failure> {
     }
     let heap = options.create(&args.path).map_err(Failure::heap(&args.path))?;
     output::warn_if_forced(&heap.media());
-    heap.close().map_err(Failure::heap(&args.path))?;
+    close(heap, &args.path)?;
+    // What fails from here on leaves the heap there.
+    describe(args)
+        .map_err(Failure::after(format!("{} was created all the same", args.path.display())))
+}
+
+/// Closes a new heap. One that can't be closed may not open again, and goes.
+fn close(heap: Heap, path: &Path) -> Result<(), Failure> {
+    let made = pmalloc::info(path).map(|info| info.uuid);
+    let Err(error) = heap.close() else { return Ok(()) };
+    let failure = Failure::heap(path)(error);
+    let is_gone =
+        made.map_err(Failure::heap(path)).and_then(|made| destroy::remove(path, Some(made)));
+    match is_gone {
+        Ok(()) => Err(failure),
+        Err(_) => Err(Failure::after(format!(
+            "{} was created all the same: `pmalloc destroy` removes it",
+            path.display()
+        ))(failure)),
+    }
+}
+
+/// Says what a new heap is.
+fn describe(args: &CreateArgs) -> Result<(), Failure> {
     if args.capacity.is_none() {
         note_if_narrow(&args.path)?;
     }

@@ -1,6 +1,6 @@
 //! `pmalloc destroy`: deletes a heap, and nothing else. Volatile.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use pmalloc::{
     Error,
@@ -22,6 +22,16 @@ struct Shown {
 /// Deletes the heap that `args` name.
 pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     let path = &args.path;
+    remove(path, None)?;
+    let shown = Shown { destroyed: path.display().to_string() };
+    print_either(args.output, &shown, |shown| {
+        print_text(&format!("destroyed {}\n", shown.destroyed))
+    })
+    .map_err(Failure::after(format!("{} was destroyed all the same", path.display())))
+}
+
+/// Removes the heap in the file `path`, if it is the one with this `uuid`; any, if that is `None`.
+pub(super) fn remove(path: &Path, uuid: Option<u128>) -> Result<(), Failure> {
     let failure = Failure::heap(path);
     // Held until the name is gone: nobody opens what is about to be deleted.
     let lock = match MediaFile::open(path, Access::Shared) {
@@ -29,15 +39,15 @@ pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
         Err(error) => return Err(failure(error.into())),
     };
     match pmalloc::info(path) {
+        Ok(info) if uuid.is_some_and(|uuid| uuid != info.uuid) => {
+            return Err(Failure::Usage(format!("{} is another heap by now", path.display())));
+        }
         // A damaged heap may go; a file that never was a heap may not.
-        Ok(_) | Err(Error::Corrupted { .. }) => {}
+        Ok(_) => {}
+        Err(Error::Corrupted { .. }) if uuid.is_none() => {}
         Err(error) => return Err(failure(error)),
     }
-    let doing = format!("remove {}", path.display());
-    fs::remove_file(path).map_err(Failure::io(doing))?;
+    fs::remove_file(path).map_err(Failure::io(format!("remove {}", path.display())))?;
     drop(lock);
-    let shown = Shown { destroyed: path.display().to_string() };
-    print_either(args.output, &shown, |shown| {
-        print_text(&format!("destroyed {}\n", shown.destroyed))
-    })
+    Ok(())
 }

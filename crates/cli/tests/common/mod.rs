@@ -18,6 +18,11 @@ impl Place {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
+    /// One that is hardly ever in memory.
+    pub(crate) fn on_disk() -> Self {
+        Self(tempfile::tempdir_in("/var/tmp").expect("a temporary directory"))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
