@@ -99,7 +99,9 @@ extern "C" {
 
 typedef struct pma_heap pma_heap;              /* thread-safe */
 /* A slot whose bits are all zero is empty. One that owned something once is empty with other bits: ask pma_slot_is_empty,
-   and don't compare `raw`. */
+   and don't compare `raw`. A copy of a full slot can't be told from the slot: as soon as the block is freed, the copy shows what
+   is allocated in its place, and calls on the copy free or move that. pma_check finds a block that two slots own, where it
+   knows of both. */
 typedef struct { uint64_t raw; } pma_slot;     /* in heap memory; all-zero = empty; never memcpy a full one */
 typedef uint64_t pma_off;                      /* byte offset from the heap's base, 0 = null */
 typedef struct {
