@@ -27,8 +27,8 @@ const REMOTE_MAGICS: [u64; 7] = [
     0x6b41_4653, // AFS
 ];
 
-/// Why a store into memory that a file has may still end the process with a bus error: the file system may want room for
-/// it, and may be full.
+/// Why a store into memory that a file has may still end the process with a bus error, or not end: the file system may want
+/// room for it, and may be full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Warning {
@@ -39,6 +39,8 @@ pub enum Warning {
     /// The file system keeps its own notes and what files hold in the same groups of blocks (btrfs made by `mkfs.btrfs
     /// -M`), and wants room for notes when a page is written.
     MixedGroups,
+    /// The file system has room for what the file has, and looks for more before it finds that (btrfs).
+    WaitsForRoom,
     /// The file lies on another machine, or with another process, which may run out of room unnoticed.
     Remote,
 }
@@ -51,6 +53,7 @@ impl Warning {
             Self::CopyOnWrite => "copy-on-write",
             Self::SharedExtents => "shared-extents",
             Self::MixedGroups => "mixed-groups",
+            Self::WaitsForRoom => "waits-for-room",
             Self::Remote => "remote",
         }
     }
@@ -71,6 +74,11 @@ impl fmt::Display for Warning {
                 "the file system was made with mixed block groups (`mkfs.btrfs -M`), and if it is full, a program that \
                  stores into the heap dies of SIGBUS: keep room free, or use one that was made without"
             }
+            Self::WaitsForRoom => {
+                "if the file system is full, a program that stores into the heap waits for each page until all of the \
+                 file system is written, and with a store across two pages until there is room again: keep room free, or \
+                 use another file system"
+            }
             Self::Remote => {
                 "the file system is not this machine's own, and if it is full, a program that stores into the heap may \
                  die of SIGBUS: keep room free, or use a local file system"
@@ -90,6 +98,11 @@ pub(super) fn warnings(file: &OwnedFd) -> Vec<Warning> {
     }
     if magic == BTRFS_MAGIC && has_mixed_groups(file) {
         warnings.push(Warning::MixedGroups);
+    }
+    // A page that is stored to is given room first of all, for which a full btrfs writes back all it can, and takes the right
+    // to store from the pages that it wrote. Where a store needs two pages, each takes it from the other, over and over.
+    if magic == BTRFS_MAGIC && warnings.is_empty() {
+        warnings.push(Warning::WaitsForRoom);
     }
     if REMOTE_MAGICS.contains(&magic) {
         warnings.push(Warning::Remote);
@@ -176,11 +189,13 @@ mod tests {
             Warning::CopyOnWrite,
             Warning::SharedExtents,
             Warning::MixedGroups,
+            Warning::WaitsForRoom,
             Warning::Remote,
         ];
         for warning in all {
             let text = warning.to_string();
-            assert!(text.contains("SIGBUS") && text.contains("keep room free"), "{text}");
+            let happens = if warning == Warning::WaitsForRoom { "waits" } else { "SIGBUS" };
+            assert!(text.contains(happens) && text.contains("keep room free"), "{text}");
             assert!(!warning.name().contains(' '));
         }
     }
