@@ -4,6 +4,7 @@
 //! programs or renders a document. Nothing here is shipped.
 
 mod instructions;
+mod model;
 mod tidy;
 
 use std::process::ExitCode;
@@ -12,6 +13,8 @@ const USAGE: &str = "usage: cargo xtask NAME
 
   tidy                  check the house rules that neither rustc nor clippy knows
   format                write the tables of docs/format.md from the declarations of the layout
+  model                 explore the models of the protocol: every crash, every broken rule; --full for
+                        hours, --scenario NAME for some, --list for their names
   install               build the C library and the command for release and install both, with manual,
                         completions and pkg-config file; see --help after it
   instructions          count the instructions of each operation under callgrind and compare with
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["format"] => tidy::format::run(),
         ["instructions", args @ ..] => instructions::run(args),
+        ["model", args @ ..] => model::run(args),
         ["install", args @ ..] => xtask::install::run(args),
         _ => Err(USAGE.to_owned()),
     };

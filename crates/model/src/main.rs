@@ -1,0 +1,164 @@
+//! `pmalloc-model`: explores the scenarios and prints a table; `cargo xtask model` runs it.
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::Parser;
+use pmalloc_model::{Break, Campaign, Case, Outcome, Trial, Violation, cases, trials};
+
+/// Explores models of the protocol: all interleavings, all crashes, all broken rules.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask model")]
+struct Arguments {
+    /// All scenarios, with crashes in the recoveries from crashes in recovery: long.
+    #[arg(long)]
+    full: bool,
+    /// Only scenarios, or breaks, whose name contains this.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    scenario: String,
+    /// Breaks a rule in those scenarios, and shows what comes of it.
+    #[arg(long = "break", value_name = "BREAK")]
+    broken: Option<String>,
+    /// Lists scenarios and breaks.
+    #[arg(long)]
+    list: bool,
+    /// Shows the shortest way to each break.
+    #[arg(long)]
+    traces: bool,
+}
+
+/// What the exit code says.
+const VIOLATED: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let campaign = if arguments.full { Campaign::Full } else { Campaign::Quick };
+    if arguments.list {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    let started = Instant::now();
+    let is_fine = match &arguments.broken {
+        Some(name) => show_break(name, campaign, &arguments.scenario),
+        None => {
+            let holds = run_cases(campaign, &arguments.scenario);
+            let noticed = run_trials(campaign, &arguments.scenario, arguments.traces);
+            holds && noticed
+        }
+    };
+    println!("{:.1} s", started.elapsed().as_secs_f64());
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) }
+}
+
+fn list() {
+    for case in cases(Campaign::Full) {
+        println!("{:28} {:7} {}", case.name(), case.domain().to_string(), case.about());
+    }
+    println!();
+    for broken in Break::ALL {
+        println!("{:28} rule {:2} {}", broken.to_string(), broken.rule(), broken.about());
+    }
+}
+
+/// Whether every scenario whose name contains `filter` holds.
+fn run_cases(campaign: Campaign, filter: &str) -> bool {
+    let mut total = Outcome::default();
+    let mut is_fine = true;
+    println!(
+        "{:28} {:7} {:>9} {:>9} {:>10} {:>6}  verdict",
+        "scenario", "domain", "states", "images", "recoveries", "s"
+    );
+    for case in cases(campaign).iter().filter(|case| case.name().contains(filter)) {
+        let started = Instant::now();
+        let outcome = case.run(None, campaign.limits());
+        print_row(case, &outcome, started);
+        is_fine &= outcome.is_complete && outcome.violation.is_none();
+        if let Some(violation) = &outcome.violation {
+            print_violation(violation);
+        }
+        total.states += outcome.states;
+        total.images += outcome.images;
+        total.recoveries += outcome.recoveries;
+    }
+    let Outcome { states, images, recoveries, .. } = total;
+    println!("{:28} {:7} {states:>9} {images:>9} {recoveries:>10}\n", "all", "");
+    is_fine
+}
+
+fn print_row(case: &Case, outcome: &Outcome, started: Instant) {
+    let Outcome { states, images, recoveries, is_complete, violation } = outcome;
+    let verdict = match violation {
+        Some(_) => "VIOLATED",
+        None if *is_complete => "holds",
+        None => "CUT OFF",
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{:28} {:7} {states:>9} {images:>9} {recoveries:>10} {seconds:>6.1}  {verdict}",
+        case.name(),
+        case.domain().to_string()
+    );
+}
+
+fn print_violation(violation: &Violation) {
+    for (nth, step) in (1..).zip(&violation.trace) {
+        println!("    {nth:3}. {step}");
+    }
+    println!("         CRASH: {}", violation.what);
+}
+
+/// Whether every break is noticed by a scenario whose name contains `filter`.
+fn run_trials(campaign: Campaign, filter: &str, has_traces: bool) -> bool {
+    let mut is_fine = true;
+    println!(
+        "{:20} {:>4}  {:28} {:>5}  what a crash leaves",
+        "break", "rule", "noticed in", "steps"
+    );
+    for trial in trials() {
+        let is_meant = trial.cases.iter().any(|case| case.name().contains(filter))
+            || trial.broken.to_string().contains(filter);
+        if is_meant {
+            is_fine &= run_trial(&trial, campaign, has_traces);
+        }
+    }
+    println!();
+    is_fine
+}
+
+fn run_trial(trial: &Trial, campaign: Campaign, has_traces: bool) -> bool {
+    let name = trial.broken.to_string();
+    let rule = trial.broken.rule();
+    for case in &trial.cases {
+        let outcome = case.run(Some(trial.broken), campaign.limits());
+        let Some(violation) = outcome.violation.filter(|violation| !violation.is_too_small())
+        else {
+            continue;
+        };
+        let what = violation.what.split(" | ").next().unwrap_or_default();
+        println!("{name:20} {rule:>4}  {:28} {:>5}  {what}", case.name(), violation.trace.len());
+        if has_traces {
+            print_violation(&violation);
+        }
+        return true;
+    }
+    println!("{name:20} {rule:>4}  NOT NOTICED: {}", trial.broken.about());
+    false
+}
+
+/// Shows what a break comes to in all scenarios whose names contain `filter`.
+fn show_break(name: &str, campaign: Campaign, filter: &str) -> bool {
+    let Some(&broken) = Break::ALL.iter().find(|broken| broken.to_string() == name) else {
+        println!("no break is called {name}: see --list");
+        return false;
+    };
+    let mut is_noticed = false;
+    for case in cases(campaign).iter().filter(|case| case.name().contains(filter)) {
+        let started = Instant::now();
+        let outcome = case.run(Some(broken), campaign.limits());
+        print_row(case, &outcome, started);
+        if let Some(violation) = &outcome.violation {
+            print_violation(violation);
+            is_noticed = true;
+        }
+    }
+    is_noticed
+}
