@@ -62,7 +62,52 @@ impl<'l> Blocks<'l> {
         unsafe { self.library.free(block) };
         address(block)
     }
+
+    /// Takes the block of the slot `at` out of the table.
+    ///
+    /// # Panics
+    ///
+    /// If the slot has no block or does not exist.
+    #[inline]
+    pub fn give(&mut self, at: usize) -> Block<'l> {
+        let place = self.owned[at].take().expect("the slot has a block");
+        Block { library: self.library, place }
+    }
 }
+
+/// A block that left its table.
+///
+/// It is freed by whoever has it last.
+#[derive(Debug)]
+pub struct Block<'l> {
+    library: &'l Library,
+    place: NonNull<u8>,
+}
+
+impl Block<'_> {
+    /// The address that the block was given out with.
+    #[inline]
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        address(self.place)
+    }
+}
+
+impl Drop for Block<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY:
+        // 1. the block came from a table, whose blocks are of its library;
+        // 2. it is freed when it goes, and hands out no pointers.
+        unsafe { self.library.free(self.place) }
+    }
+}
+
+// SAFETY: C's `free` takes a block from any thread, and nobody else has this one.
+unsafe impl Send for Block<'_> {}
+
+// SAFETY: C's `malloc` and `free` may be called from any thread, and nobody else has the blocks.
+unsafe impl Send for Blocks<'_> {}
 
 impl Drop for Blocks<'_> {
     fn drop(&mut self) {
@@ -101,6 +146,29 @@ mod tests {
             assert_eq!(blocks.free(0), first);
             blocks.allocate(0, 1 << 20);
             assert_eq!(blocks.free(1), second);
+        });
+    }
+
+    #[test]
+    fn a_block_that_was_given_away_is_freed_by_another_thread() {
+        for_each_rival(|mut blocks| {
+            let first = blocks.allocate(0, 64);
+            let given = blocks.give(0);
+            assert_eq!(given.address(), first);
+            blocks.allocate(0, 64);
+            std::thread::scope(|scope| {
+                scope.spawn(move || drop(given));
+            });
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "the slot has a block")]
+    fn nothing_is_given_away_and_freed() {
+        for_each_rival(|mut blocks| {
+            blocks.allocate(0, 64);
+            drop(blocks.give(0));
+            blocks.free(0);
         });
     }
 

@@ -20,5 +20,5 @@
 mod blocks;
 mod library;
 
-pub use blocks::Blocks;
+pub use blocks::{Block, Blocks};
 pub use library::{Library, Missing, Peer};

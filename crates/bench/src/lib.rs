@@ -12,7 +12,7 @@
 //! | `run` | the supervisor: plan, rounds, rows |
 //! | `child` | runs one cell |
 //! | [`mod@bench`] | the benchmarks, one file each |
-//! | `measure`, `crew`, [`context`] | run a workload on threads, and time it |
+//! | `measure`, `crew`, `relay`, [`context`] | run a workload on threads and their arrays, and time it |
 //! | `launcher` | starts a child |
 //! | `table`, [`compare`], [`report`] | results for people, what became of older ones, and as data |
 //! | `machine`, [`cell`] | where it was measured; what a child is told and says |
@@ -38,6 +38,7 @@ mod error;
 mod launcher;
 mod machine;
 mod measure;
+mod relay;
 pub mod report;
 mod run;
 pub mod stats;

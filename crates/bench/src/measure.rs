@@ -1,7 +1,10 @@
 //! Runs a workload of passes over an allocator: timed beside bare persists, counted, or operation by operation.
 //! Volatile, but for the heap.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use pmalloc::{
@@ -10,27 +13,13 @@ use pmalloc::{
 };
 
 use crate::{
-    alloc::{BareLines, PersistentAlloc, Slots, Visitor, Worker, visit},
+    alloc::{BareLines, PersistentAlloc, Visitor, Worker, visit},
     cell::{Cell, Latency, Mode, Outcome, PerOp, Scale, Speedup, Timing},
     clock::{cpu_ns, per_op},
     context::Context,
     crew::{self, Phase, Reading},
+    relay::{Arrays, Workload},
 };
-
-/// What an allocator is put through: pass after pass, each of which leaves all slots empty.
-pub(crate) trait Workload: Sync {
-    /// The slots of a thread.
-    fn slots(&self) -> Slots;
-
-    /// What a thread has to remember from one pass to the next.
-    type State;
-
-    /// What a thread remembers before its first pass; `rng` is its own.
-    fn state(&self, rng: fastrand::Rng) -> Self::State;
-
-    /// One pass of a thread; returns the number of operations.
-    fn pass<W: Worker>(&self, worker: &mut W, state: &mut Self::State) -> u64;
-}
 
 /// How often a workload is run.
 #[derive(Debug, Clone, Copy)]
@@ -142,17 +131,16 @@ impl<L: Workload> Passes<'_, L> {
         phases: &[Phase<Task>],
         probe: impl Fn() -> P,
     ) -> Vec<Reading<Task, P>> {
+        let arrays = Arrays::new(self.workload, self.cell.threads);
         let make = |thread| {
-            let state = self.workload.state(self.cell.rng(thread));
-            (alloc.worker(thread, self.workload.slots()), state, BareLines::new(heap, thread))
+            let worker = alloc.worker(thread, self.workload.slots());
+            arrays.bring(thread, worker, self.cell.rng(thread));
+            (thread, BareLines::new(heap, thread))
         };
-        let work = |(worker, state, bare): &mut (A::Worker<'_>, L::State, BareLines<'_, M>),
-                    task| {
-            match task {
-                Task::WarmUp | Task::Pass => self.workload.pass(worker, state),
-                Task::Bare => bare.persists::<1>(self.effort.bare_persists),
-                Task::Ring => bare.persists::<RING_WORDS>(self.effort.bare_persists),
-            }
+        let work = |(thread, bare): &mut (usize, BareLines<'_, M>), task| match task {
+            Task::WarmUp | Task::Pass => arrays.pass(*thread),
+            Task::Bare => bare.persists::<1>(self.effort.bare_persists),
+            Task::Ring => bare.persists::<RING_WORDS>(self.effort.bare_persists),
         };
         crew::run(phases, probe, make, work, |_| ()).0
     }
@@ -287,19 +275,26 @@ impl<L: Workload> Visitor for LatencyIn<'_, L> {
 
     fn visit<A: PersistentAlloc>(self, alloc: &A) -> Latency {
         let Passes { cell, workload, .. } = self.passes;
-        // The first pass warms up.
-        let phases = [Phase { task: (), threads: cell.threads }; 2];
+        let arrays = Arrays::new(*workload, cell.threads);
+        let all = RefCell::new(histogram());
         let make = |thread| {
             let worker = alloc.worker(thread, workload.slots());
-            (Clocked { worker, latencies: histogram() }, workload.state(cell.rng(thread)))
+            let worker = Clocked { worker, latencies: histogram() };
+            arrays.bring(thread, worker, cell.rng(thread));
+            thread
         };
-        let work = |(worker, state): &mut (Clocked<A::Worker<'_>>, L::State), ()| {
-            worker.latencies.reset();
-            workload.pass(worker, state)
+        let work = |thread: &mut usize, ()| arrays.pass(*thread);
+        // Before each phase, and after it: what remains is of the last one, as the first warms up.
+        let probe = || {
+            let mut all = all.borrow_mut();
+            all.reset();
+            arrays.each_worker(|worker| {
+                *all += &worker.latencies;
+                worker.latencies.reset();
+            });
         };
-        let (_, latencies) = crew::run(&phases, || (), make, work, |(worker, _)| worker.latencies);
-        let mut all = histogram();
-        latencies.iter().for_each(|thread| all += thread);
+        crew::run(&[Phase { task: (), threads: cell.threads }; 2], probe, make, work, |_| ());
+        let all = all.into_inner();
         latency_of(&all)
     }
 }
@@ -346,13 +341,25 @@ impl<W: Worker> Worker for Clocked<W> {
     fn free(&mut self, at: usize) {
         self.time(|worker| worker.free(at));
     }
+
+    type Given = W::Given;
+
+    #[inline]
+    fn give(&mut self, at: usize) -> W::Given {
+        self.worker.give(at)
+    }
+
+    #[inline]
+    fn free_given(&mut self, given: W::Given) {
+        self.time(|worker| worker.free_given(given));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        alloc::{Spacing, Subject},
+        alloc::{Slots, Spacing, Subject},
         cell::tests::cell,
         context::tests::run_here,
     };
@@ -367,9 +374,13 @@ mod tests {
             Slots { count: 16, spacing: Spacing::OwnLine }
         }
 
-        fn state(&self, _: fastrand::Rng) {}
+        fn state(&self, _: usize, _: fastrand::Rng) {}
 
-        fn pass<W: Worker>(&self, worker: &mut W, (): &mut ()) -> u64 {
+        type Shared<T: Send> = ();
+
+        fn shared<T: Send>(&self, _: usize) {}
+
+        fn pass<W: Worker>(&self, worker: &mut W, (): &mut (), (): &()) -> u64 {
             (0..16).for_each(|at| worker.alloc(at, 64));
             (0..16).for_each(|at| worker.free(at));
             32

@@ -116,7 +116,17 @@ fn every_benchmark_runs_and_its_results_make_sense() {
     rows.iter().for_each(expect_sound);
     let ran: BTreeSet<&str> =
         rows.iter().filter_map(|row| Some(row["bench"].as_str()?.split_once('/')?.0)).collect();
-    let all = ["heap-size", "large", "reopen", "small", "speedup", "threadtest"];
+    let all = [
+        "heap-size",
+        "large",
+        "larson",
+        "prod-con",
+        "reopen",
+        "shbench",
+        "small",
+        "speedup",
+        "threadtest",
+    ];
     assert_eq!(ran.into_iter().collect::<Vec<_>>(), all);
     let threadtest = rows.iter().filter(|row| row["bench"] == "threadtest/packed");
     let threads: BTreeSet<u64> = threadtest.filter_map(|row| row["threads"].as_u64()).collect();

@@ -135,4 +135,14 @@ impl<M: Medium + 'static> Worker for BareLines<'_, M> {
     fn free(&mut self, _: usize) {
         self.persist::<1>();
     }
+
+    type Given = ();
+
+    #[inline]
+    fn give(&mut self, _: usize) {}
+
+    #[inline]
+    fn free_given(&mut self, (): ()) {
+        self.persist::<1>();
+    }
 }

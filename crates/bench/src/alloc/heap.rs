@@ -52,7 +52,7 @@ impl<M: Medium + 'static> PersistentAlloc for HeapAlloc<'_, M> {
     }
 }
 
-impl<M: Medium + 'static> Worker for HeapWorker<'_, M> {
+impl<'h, M: Medium + 'static> Worker for HeapWorker<'h, M> {
     #[inline]
     fn alloc(&mut self, at: usize, size_bytes: usize) {
         self.heap.alloc_to(&self.slots[at * self.stride], layout(size_bytes)).expect("allocated");
@@ -68,6 +68,18 @@ impl<M: Medium + 'static> Worker for HeapWorker<'_, M> {
     #[inline]
     fn free(&mut self, at: usize) {
         self.heap.free_from(&self.slots[at * self.stride]).expect("freed");
+    }
+
+    type Given = &'h Slot;
+
+    #[inline]
+    fn give(&mut self, at: usize) -> &'h Slot {
+        &self.slots[at * self.stride]
+    }
+
+    #[inline]
+    fn free_given(&mut self, slot: &'h Slot) {
+        self.heap.free_from(slot).expect("freed");
     }
 }
 

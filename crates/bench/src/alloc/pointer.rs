@@ -7,7 +7,7 @@ use pmalloc::{
     Heap,
     persist::{Medium, Word},
 };
-use pmalloc_bench_peers::{Blocks, Library};
+use pmalloc_bench_peers::{Block, Blocks, Library};
 
 use super::{
     bare::{medium, own_words},
@@ -80,7 +80,11 @@ impl<M: Medium + 'static> PointerWorker<'_, M> {
     /// Makes `value` the durable value of slot `at`.
     #[inline]
     fn publish(&self, at: usize, value: u64) {
-        let word = &self.words[at * self.stride];
+        self.store(&self.words[at * self.stride], value);
+    }
+
+    #[inline]
+    fn store(&self, word: &Word, value: u64) {
         // CRASH: the word is the old or the new one; neither names anything once this process is gone.
         self.medium.store(word, value);
         self.medium.flush_of(word);
@@ -88,7 +92,14 @@ impl<M: Medium + 'static> PointerWorker<'_, M> {
     }
 }
 
-impl<M: Medium + 'static> Worker for PointerWorker<'_, M> {
+/// A block that left its worker, and the slot that names it.
+#[derive(Debug)]
+pub struct GivenPointer<'a> {
+    word: &'a Word,
+    block: Block<'a>,
+}
+
+impl<'a, M: Medium + 'static> Worker for PointerWorker<'a, M> {
     #[inline]
     fn alloc(&mut self, at: usize, size_bytes: usize) {
         assert_eq!(self.load(at), 0, "slot {at} is full");
@@ -110,5 +121,20 @@ impl<M: Medium + 'static> Worker for PointerWorker<'_, M> {
         self.publish(at, 0);
         let freed = self.blocks.free(at);
         assert_eq!(published, freed, "the slot named the block");
+    }
+    type Given = GivenPointer<'a>;
+
+    #[inline]
+    fn give(&mut self, at: usize) -> GivenPointer<'a> {
+        GivenPointer { word: &self.words[at * self.stride], block: self.blocks.give(at) }
+    }
+
+    #[inline]
+    fn free_given(&mut self, given: GivenPointer<'a>) {
+        let published = self.medium.load(given.word);
+        // Unlinked before it is freed, as above.
+        self.store(given.word, 0);
+        assert_eq!(published, given.block.address(), "the slot named the block");
+        drop(given.block);
     }
 }

@@ -6,7 +6,7 @@ pub(super) const LINE_WORDS: usize = 8;
 /// An allocator whose blocks belong to persistent slots.
 pub trait PersistentAlloc: Sync {
     /// What a thread uses.
-    type Worker<'a>: Worker
+    type Worker<'a>: Worker + Send
     where
         Self: 'a;
 
@@ -24,6 +24,15 @@ pub trait Worker {
 
     /// Frees the block of the slot `at`, which is empty then; durable on return.
     fn free(&mut self, at: usize);
+
+    /// A block that another worker shall free.
+    type Given: Send;
+
+    /// Gives away the block of the slot `at`; the slot may be used again once it is freed.
+    fn give(&mut self, at: usize) -> Self::Given;
+
+    /// Frees a block that this or another worker of the allocator gave away, and empties its slot; durable on return.
+    fn free_given(&mut self, given: Self::Given);
 }
 
 /// How many slots a thread has, and how they lie.

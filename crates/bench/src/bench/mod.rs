@@ -6,8 +6,11 @@
 mod benchmark;
 mod heap_size;
 mod large;
+mod larson;
 mod pairs;
+mod prodcon;
 mod reopen;
+mod shbench;
 mod small;
 mod speedup;
 mod threadtest;
@@ -18,6 +21,9 @@ use crate::error::Error;
 /// All benchmarks, in the order in which they run.
 pub static ALL: &[&dyn Bench] = &[
     &threadtest::Threadtest,
+    &shbench::Shbench,
+    &larson::Larson,
+    &prodcon::ProdCon,
     &small::Small,
     &large::Large,
     &speedup::SpeedupOfThreads,
@@ -44,6 +50,8 @@ fn known() -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use pmalloc_bench_peers::Peer;
 
     use super::*;
     use crate::{
@@ -92,6 +100,37 @@ mod tests {
                 assert!((0.0..0.02).contains(&count), "{variant}, {threads} threads: {counts:?}");
             }
         }
+    }
+
+    /// What is allocated and freed by other threads costs no more persists; slabs come and go with mixed sizes.
+    #[test]
+    fn mixed_blocks_and_those_of_other_threads_cost_the_same_persists() {
+        for (bench, variant, threads, of_slabs) in [
+            ("shbench", "packed", 1, 0.3),
+            ("shbench", "own-line", 2, 0.3),
+            ("larson", "small", 2, 0.1),
+            ("larson", "large", 2, 0.8),
+            ("prod-con", "packed", 2, 0.1),
+            ("prod-con", "own-line", 4, 0.1),
+        ] {
+            let counts = counted(bench, variant, Subject::Heap, threads);
+            for more in [counts.flushes - 4.0, counts.fences - 3.0] {
+                assert!((0.0..of_slabs).contains(&more), "{bench}/{variant}: {counts:?}");
+            }
+            for subject in [Subject::Bare, Subject::Pointer(Peer::Glibc)] {
+                let counts = counted(bench, variant, subject, threads);
+                assert_eq!((counts.flushes, counts.fences), (1.0, 1.0), "{bench}, {subject}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_has_a_producer_and_a_consumer() {
+        let fits = |threads| find("prod-con").expect("listed").fits(Subject::Heap, threads);
+        assert!(fits(2) && fits(8) && !fits(1) && !fits(3));
+        let outcome = run("prod-con", "packed", Subject::Heap, 2, Mode::Latency);
+        let Outcome::Latency(latency) = outcome else { panic!("{outcome:?}") };
+        assert!(latency.p50_ns > 0 && latency.p50_ns <= latency.p999_ns, "{latency:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     alloc::{Slots, Worker},
-    measure::Workload,
+    relay::Workload,
 };
 
 /// Sizes of blocks, in bytes.
@@ -58,11 +58,15 @@ impl Workload for Pairs {
         self.slots
     }
 
-    fn state(&self, mut rng: fastrand::Rng) -> Vec<usize> {
+    fn state(&self, _: usize, mut rng: fastrand::Rng) -> Vec<usize> {
         (0..self.slots.count).map(|_| self.sizes.draw(&mut rng)).collect()
     }
 
-    fn pass<W: Worker>(&self, worker: &mut W, sizes: &mut Vec<usize>) -> u64 {
+    type Shared<T: Send> = ();
+
+    fn shared<T: Send>(&self, _: usize) {}
+
+    fn pass<W: Worker>(&self, worker: &mut W, sizes: &mut Vec<usize>, (): &()) -> u64 {
         for _ in 0..self.repeats {
             for (at, &bytes) in sizes.iter().enumerate() {
                 match self.contents {
