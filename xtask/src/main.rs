@@ -3,6 +3,7 @@
 //! A chore is a subcommand when it is more than one line of shell: it reads the sources, starts other
 //! programs or renders a document. Nothing here is shipped.
 
+mod cases;
 mod instructions;
 mod model;
 mod tidy;
@@ -18,7 +19,8 @@ const USAGE: &str = "usage: cargo xtask NAME
   install               build the C library and the command for release and install both, with manual,
                         completions and pkg-config file; see --help after it
   instructions          count the instructions of each operation under callgrind and compare with
-                        crates/bench/instructions.txt; see --help after it";
+                        crates/bench/instructions.txt; see --help after it
+  cases DIR [NAME ...]  run a folder of small programs that once showed a wrong behaviour; see --help after it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["instructions", args @ ..] => instructions::run(args),
         ["model", args @ ..] => model::run(args),
         ["install", args @ ..] => xtask::install::run(args),
+        ["cases", args @ ..] => cases::run(args),
         _ => Err(USAGE.to_owned()),
     };
     match done {
