@@ -141,3 +141,65 @@ impl fmt::Debug for Line {
         write!(f, "L{}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spans around the borders of lines and pages, and empty ones.
+    fn spans() -> Vec<Span> {
+        let borders = [0, LINE_BYTES, 2 * LINE_BYTES, PAGE_BYTES, 2 * PAGE_BYTES];
+        let near = borders.map(|border| [border.saturating_sub(1), border, border + 1]);
+        let starts = near.as_flattened();
+        starts.iter().flat_map(|start| starts.iter().map(|len| Span::new(*start, *len))).collect()
+    }
+
+    #[test]
+    fn a_span_has_the_bytes_from_its_start_to_its_end() {
+        assert_eq!(Span::new(5, 7).end(), 12);
+        assert_eq!(Span::new(u64::MAX - 1, 5).end(), u64::MAX);
+        assert!(Span::new(5, 0).is_empty() && !Span::new(0, 1).is_empty());
+    }
+
+    #[test]
+    fn a_span_contains_what_has_no_byte_outside_and_overlaps_what_shares_one() {
+        let small = || (0..6).flat_map(|start| (1..6).map(move |len| Span::new(start, len)));
+        let has = |span: Span, byte| (span.start..span.start + span.len).contains(&byte);
+        for (one, other) in small().flat_map(|one| small().map(move |other| (one, other))) {
+            let shared = (0..12).filter(|byte| has(one, *byte) && has(other, *byte)).count() as u64;
+            assert_eq!(one.contains(other), shared == other.len, "{one:?} {other:?}");
+            assert_eq!(one.overlaps(other), shared > 0, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_span_are_those_of_its_bytes() {
+        for span in spans() {
+            let mut expected: Vec<Line> = (span.start..span.end()).map(Line::of).collect();
+            expected.dedup();
+            assert_eq!(span.lines().collect::<Vec<_>>(), expected, "{span:?}");
+            assert!(expected.iter().all(|line| span.overlaps(line.span())), "{span:?}");
+        }
+        assert_eq!(Line::of(2 * LINE_BYTES - 1).span(), Span::new(LINE_BYTES, LINE_BYTES));
+    }
+
+    #[test]
+    fn the_pages_of_a_span_hold_it_and_no_page_more() {
+        for span in spans() {
+            let pages = span.to_pages();
+            assert!(pages.contains(span), "{span:?} in {pages:?}");
+            assert!(pages.start.is_multiple_of(PAGE_BYTES) && pages.len.is_multiple_of(PAGE_BYTES));
+            assert!(span.start - pages.start < PAGE_BYTES, "{span:?} in {pages:?}");
+            assert!(pages.end() - span.end() < PAGE_BYTES, "{span:?} in {pages:?}");
+        }
+    }
+
+    #[test]
+    fn elements_of_an_array_follow_each_other_and_overflow_is_none() {
+        let array = Offset::<[u64; 3]>::new(48);
+        assert_eq!(array.nth(0), Some(array));
+        assert_eq!(array.nth(2).map(Offset::bytes), Some(48 + 2 * 24));
+        assert_eq!(array.nth(u64::MAX / 24 + 1), None);
+        assert_eq!(array.nth(u64::MAX / 24), None);
+    }
+}

@@ -152,3 +152,63 @@ impl Region {
         Ok(start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Anon, Medium, Word};
+
+    const LEN: u64 = 8192;
+
+    #[test]
+    fn views_lie_wholly_inside_and_are_aligned() {
+        let memory = Anon::new(LEN);
+        let region = memory.region();
+        assert_eq!(region.len(), LEN);
+        for at in [0, 8, LEN - 8] {
+            let word = region.at(Offset::<Word>::new(at)).expect("inside");
+            assert_eq!(region.span_of(word), Span::new(at, 8));
+        }
+        for at in [1, 4, 7, LEN - 7, LEN, LEN + 8, u64::MAX - 7] {
+            let refused = region.at(Offset::<Word>::new(at)).map(|_| ()).expect_err("outside");
+            assert_eq!(refused, OutOfBounds { span: Span::new(at, 8), region_len: LEN });
+        }
+    }
+
+    #[test]
+    fn arrays_lie_wholly_inside() {
+        let memory = Anon::new(LEN);
+        let region = memory.region();
+        let array = |at, count| region.array(Offset::<Word>::new(at), count).map(<[Word]>::len);
+        assert_eq!(array(0, LEN / 8), Ok(1024));
+        assert_eq!(array(LEN - 16, 2), Ok(2));
+        assert_eq!(array(LEN, 0), Ok(0));
+        for (at, count) in [(0, 1025), (8, 1024), (4, 1), (0, u64::MAX), (8, u64::MAX / 8)] {
+            assert!(array(at, count).is_err(), "{count} words from {at} on");
+        }
+    }
+
+    #[test]
+    fn addresses_and_offsets_name_the_same_bytes() {
+        let memory = Anon::new(LEN);
+        let region = memory.region();
+        for at in [0, 1, LEN - 1] {
+            let place = region.pointer(Span::new(at, 1)).expect("inside");
+            assert_eq!(region.offset_of(place.as_ptr()), Some(at));
+        }
+        let base = region.base().as_ptr();
+        assert_eq!(region.offset_of(base.wrapping_add(8192)), None);
+        assert_eq!(region.offset_of(base.wrapping_sub(1)), None);
+        assert!(
+            region.pointer(Span::new(LEN, 0)).is_ok() && region.pointer(Span::new(LEN, 1)).is_err()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a view of another region")]
+    fn a_view_of_another_region_is_noticed() {
+        let [one, other] = [(); 2].map(|()| Anon::new(LEN));
+        let word = other.region().at(Offset::<Word>::new(LEN - 8)).expect("inside");
+        let _ = one.region().span_of(word);
+    }
+}

@@ -289,3 +289,128 @@ fn indexes(range: PageRange) -> Range<usize> {
 fn count(marks: &[u32], chosen: impl Fn(u32) -> bool) -> u32 {
     marks.iter().map(|&mark| u32::from(chosen(mark))).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages of the heap.
+    const PAGES: u32 = 600;
+    /// Those that are allocated and released; the others stay as they were at open.
+    const USED_PAGES: u32 = 400;
+    /// Steps of a run: releases are nearly half of them, many times as many as the queue holds before it is swept.
+    const STEPS: usize = 8 * QUEUE_SLACK;
+
+    /// The naive model of a page.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Is {
+        Allocated,
+        Bare,
+        /// Free since that release; since the heap was opened, if that is zero.
+        Free(u32),
+    }
+
+    struct Run {
+        memory: PageMemory,
+        pages: Vec<Is>,
+        releases: u32,
+        random: fastrand::Rng,
+    }
+
+    impl Run {
+        fn new(seed: u64) -> Self {
+            println!("seed {seed}");
+            let pages = vec![Is::Free(0); PAGES as usize];
+            let (memory, random) = (PageMemory::new(PAGES), fastrand::Rng::with_seed(seed));
+            Self { memory, pages, releases: 0, random }
+        }
+
+        /// A few pages in a row from a random one on, as far as all are allocated, or all are free.
+        fn some(&mut self) -> PageRange {
+            let start = self.random.u32(..USED_PAGES);
+            let pages = self.random.u32(1..=6).min(USED_PAGES - start);
+            let is_allocated = |&page: &Is| page == Is::Allocated;
+            let first = is_allocated(&self.pages[start as usize]);
+            let marks = &self.pages[indexes(PageRange::new(Page(start), pages))];
+            let alike = marks.iter().take_while(|page| is_allocated(page) == first).count();
+            PageRange::new(Page(start), u32::try_from(alike).expect("at most six"))
+        }
+
+        fn step(&mut self) {
+            let range = self.some();
+            let marks = &mut self.pages[indexes(range)];
+            if marks[0] == Is::Allocated {
+                self.releases += 1;
+                marks.fill(Is::Free(self.releases));
+                self.memory.release(range);
+            } else {
+                marks.fill(Is::Allocated);
+                self.memory.allocate(range, self.memory.backed_in(range));
+            }
+            let count =
+                |wanted: fn(&Is) -> bool| self.pages.iter().filter(|page| wanted(page)).count();
+            let known = count(|page| matches!(page, Is::Free(1..)));
+            assert_eq!(self.memory.backed_free() as usize, known);
+            let maybe = count(|page| matches!(page, Is::Free(_)));
+            assert_eq!(self.memory.maybe_backed() as usize, maybe);
+            // Of each release that is worth its place, a page is free.
+            assert!(self.memory.queue.len() <= 2 * PAGES as usize + QUEUE_SLACK);
+        }
+
+        /// Lets pages lose their memory until `bound` have some, and looks whether those were the oldest.
+        fn decay(&mut self, bound: u32) {
+            let pages = &mut self.pages;
+            let before = self.memory.maybe_backed();
+            let mut youngest = 0;
+            let punched = self.memory.decay(bound, u32::MAX, |range| {
+                for page in &mut pages[indexes(range)] {
+                    let Is::Free(release) = *page else { panic!("{range:?} has {page:?}") };
+                    assert!(release >= youngest, "{release} goes after {youngest}");
+                    youngest = release;
+                    *page = Is::Bare;
+                }
+                Ok(())
+            });
+            let left = pages.iter().filter(|page| matches!(page, Is::Free(_)));
+            assert_eq!(before - punched, u32::try_from(left.count()).expect("few pages"));
+            assert!(before - punched <= bound, "{} have memory", before - punched);
+            assert!(punched < before.saturating_sub(bound) + PUNCH_PAGES_MIN, "{punched} punched");
+            for page in pages.iter() {
+                assert!(!matches!(page, Is::Free(kept) if *kept < youngest), "kept: {page:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_pages_lose_their_memory_first_after_thousands_of_releases() {
+        for seed in 0..4 {
+            let mut run = Run::new(seed);
+            for step in 1..=STEPS {
+                run.step();
+                if step % (STEPS / 4) == 0 {
+                    let bound = run.random.u32(..=run.memory.maybe_backed());
+                    run.decay(bound);
+                }
+            }
+            assert!(run.releases as usize > 3 * QUEUE_SLACK, "{} releases", run.releases);
+            run.decay(0);
+        }
+    }
+
+    #[test]
+    fn numbers_of_releases_do_not_run_out() {
+        let mut run = Run::new(4);
+        for _ in 0..USED_PAGES {
+            run.step();
+        }
+        run.memory.next = u32::MAX - 3;
+        for _ in 0..USED_PAGES {
+            run.step();
+        }
+        assert!(run.memory.next < u32::MAX / 2, "the next is {}", run.memory.next);
+        for bound in (0..run.memory.maybe_backed()).rev().step_by(20) {
+            run.decay(bound);
+        }
+        run.decay(0);
+    }
+}

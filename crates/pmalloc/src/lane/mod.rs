@@ -182,3 +182,63 @@ fn zero<M: Medium>(m: &M, span: Span) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use pmalloc_persist::Anon;
+
+    use super::*;
+
+    /// Lanes of a heap that has four, the last one for sharing, in memory that holds `garbage` where lanes are made.
+    fn lanes(garbage: u64) -> (Anon, Geometry, Lanes) {
+        let geometry = Geometry { lanes: 4, ..crate::tests::small_geometry() };
+        let memory = Anon::new(geometry.heap_bytes());
+        for index in 0..geometry.lanes {
+            let span = geometry.lane_span(index);
+            memory.back(span).expect("memory");
+            let words = memory.region().array::<Word>(Offset::new(span.start), span.len / 8);
+            words.expect("inside").iter().for_each(|word| memory.store(word, garbage));
+        }
+        let lanes = Lanes::new(geometry, &[]);
+        (memory, geometry, lanes)
+    }
+
+    fn index(claim: &mut Claim) -> u32 {
+        claim.with(|lane| lane.index()).expect("few operations")
+    }
+
+    #[test]
+    fn lanes_are_made_one_by_one_and_the_last_one_is_shared() {
+        let (m, geometry, lanes) = lanes(u64::MAX);
+        let mut claims: Vec<Claim> = (0..5).map(|_| lanes.claim(&m).expect("room")).collect();
+        assert_eq!(claims.iter_mut().map(index).collect::<Vec<_>>(), [0, 1, 2, 3, 3]);
+        let [.., Claim::Shared(one), Claim::Shared(other)] = &claims[..] else {
+            panic!("{claims:?}")
+        };
+        assert!(Arc::ptr_eq(one, other));
+        for index in 0..geometry.lanes {
+            let span = geometry.lane_span(index);
+            let word = m.at(directory_word(&geometry, index)).expect("inside");
+            assert_eq!(m.load(word), seal(span.start / PAGE_BYTES));
+            let header: &LaneHeader = m.at(Offset::new(span.start)).expect("inside");
+            assert_eq!(m.load(&header.index), u64::from(index));
+            assert_eq!(m.load(&header.checksum), header_checksum(&m, header, span.start));
+            let marks = ring::marks_offset(span.start);
+            let words = m.region().array::<Word>(Offset::new(marks), (span.end() - marks) / 8);
+            assert!(words.expect("inside").iter().all(|word| m.load(word) == 0));
+        }
+        lanes.release(claims.swap_remove(1));
+        lanes.release(claims.pop().expect("a shared one"));
+        assert_eq!(index(&mut lanes.claim(&m).expect("room")), 1);
+        assert_eq!(index(&mut lanes.claim(&m).expect("room")), 3, "no lane is left");
+    }
+
+    #[test]
+    fn a_lane_is_used_up_after_its_last_number() {
+        let (_, geometry, _) = lanes(0);
+        let numbered = |newest_mark| Claim::Own(Lane::new(&geometry, 0, newest_mark));
+        assert!(numbered(NUMBER_MAX - 1).with(|lane| lane.number()).is_ok_and(|n| n == NUMBER_MAX));
+        let refused = numbered(NUMBER_MAX).with(|_| panic!("there is no number left"));
+        assert!(matches!(refused, Err::<(), _>(Error::Limit { limit: NUMBER_MAX, .. })));
+    }
+}
