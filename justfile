@@ -45,6 +45,10 @@ schedules *ARGS:
 plants *ARGS:
     cargo run -p pmalloc-schedules --bin plants -- {{ARGS}}
 
+# Faults of logic that tests must notice, planted one at a time: `just mutants -f 'crates/pmalloc/src/lane/**'`.
+mutants *ARGS:
+    cargo xtask mutants {{ARGS}}
+
 # A replay that is killed, half of it publishes and their like: `just kills 2000 --seed 1`.
 kills N="300" *ARGS:
     cargo run --release -- replay --kills {{N}} --publish 50 {{ARGS}}
@@ -85,10 +89,6 @@ instructions *ARGS:
 # How many bitmap stripes are best.
 stripes:
     cargo bench -p pmalloc-bench --bench stripes
-
-# Small programs that once showed a wrong behaviour, in a folder of them: `just cases DIR`, `just cases DIR c/late`.
-cases DIR *NAMES:
-    cargo xtask cases {{DIR}} {{NAMES}}
 
 # Everything that CI runs.
 ci:
