@@ -12,7 +12,7 @@ use core::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use crate::{Durability, LINE_BYTES, Region, Span};
+use crate::{Durability, LINE_BYTES, OnMedia, Region, Span};
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 #[path = "aarch64.rs"]
@@ -128,6 +128,26 @@ impl Flusher {
             // SAFETY:
             // 1. `first_line` returns consecutive lines of the region, whose addresses stay mapped while
             //    it is borrowed;
+            // 2. `with` checked that the processor has the instruction.
+            unsafe { arch::write_back(instruction, first, lines) }
+        }
+    }
+
+    /// Starts writing back the line, or the lines, of `value`.
+    #[inline]
+    pub(crate) fn flush_of<T: OnMedia>(self, value: &T) {
+        if let Some(instruction) = self.instruction {
+            let first = NonNull::from(value).cast::<u8>();
+            // What is aligned to its size crosses no line: nearly all that is flushed are words.
+            let lines = if size_of::<T>() <= align_of::<T>() {
+                1
+            } else {
+                let within_line = first.addr().get() as u64 % LINE_BYTES;
+                (within_line + size_of::<T>() as u64).div_ceil(LINE_BYTES)
+            };
+            // SAFETY:
+            // 1. the lines are those of a reference that lives: the steps are a line each, and the last one is at most at
+            //    the line that holds its last byte;
             // 2. `with` checked that the processor has the instruction.
             unsafe { arch::write_back(instruction, first, lines) }
         }

@@ -46,31 +46,32 @@ fn extended_features() -> u32 {
 /// 2. [`has`] returned true for `instruction`.
 #[inline]
 pub(super) unsafe fn write_back(instruction: FlushInstruction, first: NonNull<u8>, lines: u64) {
-    match instruction {
-        FlushInstruction::Clwb => each_line(first, lines, |line| {
-            // SAFETY: the line is mapped and the instruction exists (contract of `write_back`).
-            unsafe { asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)) }
-        }),
-        FlushInstruction::Clflushopt => each_line(first, lines, |line| {
-            // SAFETY: as above.
-            unsafe { asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags)) }
-        }),
-        FlushInstruction::Clflush => each_line(first, lines, |line| {
-            // SAFETY: as above.
-            unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) }
-        }),
-        FlushInstruction::DcCvap | FlushInstruction::DcCvac => {
-            unreachable!("an instruction of another architecture was never detected")
-        }
+    let mut line = first.as_ptr().cast_const();
+    for _ in 0..lines {
+        // SAFETY: the line is mapped and the instruction exists (contract).
+        unsafe { write_line_back(instruction, line) }
+        line = line.wrapping_add(STEP_BYTES);
     }
 }
 
+/// Executes `instruction` on the line of `place`.
+///
+/// # Safety
+///
+/// As for [`write_back`].
 #[inline(always)]
-fn each_line(first: NonNull<u8>, lines: u64, write_back: impl Fn(*const u8)) {
-    let mut line = first.as_ptr().cast_const();
-    for _ in 0..lines {
-        write_back(line);
-        line = line.wrapping_add(STEP_BYTES);
+unsafe fn write_line_back(instruction: FlushInstruction, place: *const u8) {
+    // Not a jump by a table, which a branch that is always predicted beats.
+    if instruction == FlushInstruction::Clwb {
+        // SAFETY: the line is mapped and the instruction exists (contract).
+        unsafe { asm!("clwb [{}]", in(reg) place, options(nostack, preserves_flags)) }
+    } else if instruction == FlushInstruction::Clflushopt {
+        // SAFETY: as above.
+        unsafe { asm!("clflushopt [{}]", in(reg) place, options(nostack, preserves_flags)) }
+    } else {
+        debug_assert!(instruction == FlushInstruction::Clflush, "one of this architecture");
+        // SAFETY: as above.
+        unsafe { asm!("clflush [{}]", in(reg) place, options(nostack, preserves_flags)) }
     }
 }
 

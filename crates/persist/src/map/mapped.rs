@@ -466,10 +466,7 @@ unsafe impl Medium for Mapped {
     #[inline]
     #[track_caller]
     fn flush_of<T: OnMedia>(&self, value: &T) {
-        // Where nothing is flushed, not even the place is computed: this is on every hot path.
-        if self.flusher.instruction().is_some() {
-            self.flusher.flush(&self.region, self.region.span_of(value));
-        }
+        self.flusher.flush_of(value);
     }
     #[inline]
     fn fence(&self) {
