@@ -1,7 +1,7 @@
 //! The order of modules: a module uses only what stands to its right.
 //!
-//! Of the allocator: `heap -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map -> size_class -> layout`,
-//! then the crate `pmalloc-persist`, where the compiler keeps the order. Other crates, and modules of many files, have an
+//! Of the allocator: `heap -> op -> value -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map ->
+//! size_class -> layout`, then the crate `pmalloc-persist`, where the compiler keeps the order. Other crates, and modules of many files, have an
 //! order of their own; the root of each may use all. Modules of one step do not know each other. Code under
 //! `#[cfg(test)]` may build what it tests from above. Paths inside a macro's arguments are not seen.
 
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use proc_macro2::Span;
 use syn::{
     UseTree,
+    punctuated::Punctuated,
     visit::{self, Visit},
 };
 
@@ -34,6 +35,8 @@ const ORDERS: &[Order] = &[
         module: &[],
         layers: &[
             &["heap"],
+            &["op"],
+            &["value"],
             &["recovery", "tcache"],
             &["arena"],
             &["slab"],
@@ -255,8 +258,22 @@ impl<'ast> Visit<'ast> for Uses<'_> {
 }
 
 fn is_test_only(attribute: &syn::Attribute) -> bool {
-    let is_test = |arguments: syn::Path| arguments.is_ident("test");
-    attribute.path().is_ident("cfg") && attribute.parse_args().is_ok_and(is_test)
+    attribute.path().is_ident("cfg")
+        && attribute.parse_args().is_ok_and(|condition: syn::Meta| needs_test(&condition))
+}
+
+/// Whether a condition holds in tests only: it is `test`, or `all` with one that does.
+fn needs_test(condition: &syn::Meta) -> bool {
+    let all = |list: &syn::MetaList| {
+        list.parse_args_with(Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated)
+    };
+    match condition {
+        syn::Meta::Path(path) => path.is_ident("test"),
+        syn::Meta::List(list) if list.path.is_ident("all") => {
+            all(list).is_ok_and(|conditions| conditions.iter().any(needs_test))
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +344,10 @@ mod tests {
     fn tests_may_look_up() {
         assert_accepted("slab/mod.rs", "#[cfg(test)] mod tests { use crate::heap::Heap; }");
         assert_accepted("slab/tests.rs", "use crate::heap::Heap;");
+        let with = |condition| format!("#[cfg({condition})] mod code {{ use crate::heap::Heap; }}");
+        assert_accepted("slab/mod.rs", &with("all(test, not(shuttle))"));
+        assert_rejected("slab/mod.rs", &with("all(unix, not(test))"));
+        assert_rejected("slab/mod.rs", &with("any(test, unix)"));
         assert_rejected("slab/mod.rs", "#[cfg(unix)] mod code { use crate::heap::Heap; }");
     }
 

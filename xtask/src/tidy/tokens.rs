@@ -17,7 +17,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "crates/pmalloc/src/heap/persistent.rs",
     "crates/pmalloc/src/heap/raw.rs",
     "crates/pmalloc/src/extent/tests/",
-    "crates/pmalloc/src/heap/gate/tests.rs",
+    "crates/pmalloc/src/op/gate/tests.rs",
     "crates/pmalloc/tests/",
     // Those who explore, measure or damage heaps, and for that have handles of their media.
     "crates/bench/src/alloc/bare.rs",
