@@ -57,14 +57,14 @@ kills N="300" *ARGS:
 miri *ARGS:
     MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc-persist --lib {{ARGS}}
     MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc --test miri {{ARGS}}
-    MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- heap::guard
+    MIRIFLAGS="{{miri_rules}}" cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- op::limbo
 
 # The same under many of miri's schedules and weak memory orders: `just miri-seeds 0..64`.
 miri-seeds SEEDS:
     MIRIFLAGS="{{miri_rules}} -Zmiri-many-seeds={{SEEDS}}" \
         cargo +{{miri_toolchain}} miri test -p pmalloc --test miri
     MIRIFLAGS="{{miri_rules}} -Zmiri-many-seeds={{SEEDS}}" \
-        cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- heap::guard
+        cargo +{{miri_toolchain}} miri test -p pmalloc --lib -- op::limbo
 
 # Data races of real threads, over anonymous memory and a file: `just tsan 600`.
 tsan SECONDS="60":

@@ -108,6 +108,7 @@ mod extent;
 mod heap;
 mod lane;
 mod layout;
+mod op;
 mod page_map;
 mod recovery;
 mod size_class;
@@ -115,6 +116,7 @@ mod slab;
 mod tcache;
 #[cfg(test)]
 mod tests;
+mod value;
 
 // The tests of damaged heaps are shared with those that see only the public interface.
 #[cfg(all(test, not(shuttle)))]

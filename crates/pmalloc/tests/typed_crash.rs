@@ -196,7 +196,7 @@ fn a_typed_root_is_there_with_its_whole_value_or_not_at_all() {
     small.notices_faults(3, |sites| {
         let mut vital = sites_of("heap/root_entry.rs", sites);
         // The contents are flushed and fenced at once, in one place; nothing else in that file is.
-        let allocating = sites_of("heap/alloc.rs", sites);
+        let allocating = sites_of("op/alloc.rs", sites);
         let here = |at| allocating.iter().filter(|site| site.location == at).count();
         vital.extend(allocating.iter().filter(|site| here(site.location) == 2));
         vital

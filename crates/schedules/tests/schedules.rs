@@ -103,12 +103,13 @@ mod power {
     fn each_fence_of_the_operations_is_missed() {
         // One operation per thread where it matters: the lane's next one would make up for its last fence.
         for (name, file, fences) in [
-            ("freed-by-one-used-by-the-other", "heap/free.rs", 3),
-            ("free-of-the-other-one-arena", "heap/alloc.rs", 4),
-            ("large-freed-by-one-used-by-the-other", "heap/free.rs", 3),
-            ("large-one-log", "heap/alloc.rs", 3),
-            ("replaced-by-one-used-by-the-other", "heap/group.rs", 3),
-            ("publish", "heap/publish.rs", 1),
+            ("freed-by-one-used-by-the-other", "op/commit.rs", 3),
+            ("free-of-the-other-one-arena", "op/commit.rs", 3),
+            ("free-of-the-other-one-arena", "op/alloc.rs", 1),
+            ("large-freed-by-one-used-by-the-other", "op/commit.rs", 3),
+            ("large-one-log", "op/commit.rs", 3),
+            ("replaced-by-one-used-by-the-other", "op/commit.rs", 3),
+            ("publish", "heap/reserve.rs", 1),
         ] {
             let sites = sites(name, SiteKind::Fence, file);
             assert_eq!(sites.len(), fences, "{sites:?}");

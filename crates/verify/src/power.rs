@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn time_is_up_when_it_is_up() {
         let mut judge = Judge::new(Duration::ZERO, 2);
-        let place = "fence heap/alloc.rs alloc_small 1: m.fence();";
+        let place = "fence op/commit.rs commit 1: m.fence();";
         let (_, sites) = judge.cases[0].run(&Conditions::default());
         let place: Place = place.parse().expect("a place");
         let mutant = judge.judge(&Site { count: sites[0], place });

@@ -76,12 +76,12 @@ fn the_same_states_are_recovered_where_each_word_persists_on_its_own() {
     assert!(tally.skipped * 12 <= tally.moments, "more is skipped than those: {tally:?}");
 }
 
-/// The flushes and fences of `heap/alloc.rs` in an allocation of a small block.
+/// The flushes and fences of `op/commit.rs` in an allocation of a small block.
 fn persists_of_an_allocation(domain: Domain, start: Start) -> Vec<SiteCount> {
     let scene = Scene::Steps(start, vec![Step { op: Op::AllocSmallest, lane: 0 }]);
     let (_, mut sites) = Case { scene, domain, nesting: 0 }.run(&Conditions::default());
     sites.retain(|site| {
-        site.kind != SiteKind::Store && site.location.file().ends_with("heap/alloc.rs")
+        site.kind != SiteKind::Store && site.location.file().ends_with("op/commit.rs")
     });
     sites
 }

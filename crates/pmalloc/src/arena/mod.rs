@@ -13,6 +13,7 @@
 //! shared lane -> limbo -> arena state -> remote queue -> backed descriptors -> log -> chunk pool -> front of extents ->
 //! extents. A lock is taken only while none but locks to its left are held.
 
+mod block;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,14 @@ use pmalloc_persist::{
     sync::{Mutex, lock},
 };
 
-pub(crate) use space::{Space, Target};
+pub(crate) use block::{Block, LargeBlock, SmallBlock};
+pub(crate) use space::Space;
 
 use crate::{
     book::LogId,
     error::{Error, Result},
     layout::geometry::Page,
-    slab::{Inventory, Kind, PerKind},
+    slab::{Descriptor, Inventory, Kind, PerKind},
 };
 
 /// Blocks in a remote queue at which the thread that adds one empties it itself.
@@ -42,8 +44,8 @@ const IDLE_MAX: usize = 1024;
 pub(crate) struct Arena {
     log: LogId,
     state: Mutex<Slabs>,
-    /// Volatile: offsets of blocks that sessions of other arenas freed.
-    remote: Mutex<Vec<u64>>,
+    /// Volatile: blocks that sessions of other arenas freed.
+    remote: Mutex<Vec<SmallBlock>>,
 }
 
 /// The slabs of an arena.
@@ -55,6 +57,8 @@ struct Slabs {
     empty: BTreeMap<Page, Age>,
     /// Volatile: which of them have blocks of what kind.
     kinds: PerKind<OfKind>,
+    /// Volatile: an empty list, to be exchanged for the remote queue.
+    spare: Vec<SmallBlock>,
 }
 
 /// How long a slab has been empty.
@@ -77,7 +81,12 @@ struct OfKind {
 
 impl Slabs {
     fn new() -> Self {
-        Self { all: BTreeMap::new(), empty: BTreeMap::new(), kinds: PerKind::new() }
+        Self {
+            all: BTreeMap::new(),
+            empty: BTreeMap::new(),
+            kinds: PerKind::new(),
+            spare: Vec::new(),
+        }
     }
 
     fn add(&mut self, inventory: Inventory) {
@@ -93,8 +102,8 @@ impl Slabs {
         self.all.insert(page, inventory);
     }
 
-    /// Hands up to `want` free blocks of `kind` to `take` and returns how many.
-    fn take(&mut self, kind: Kind, want: u32, mut take: impl FnMut(u64, u32)) -> u32 {
+    /// Hands up to `want` free blocks of `kind`, which `log` holds, to `take` and returns how many.
+    fn take(&mut self, kind: Kind, log: LogId, want: u32, mut take: impl FnMut(SmallBlock)) -> u32 {
         let partial = &mut self.kinds.get_mut(kind).partial;
         let mut taken = 0;
         while taken < want
@@ -105,7 +114,7 @@ impl Slabs {
             if inventory.is_whole() {
                 self.empty.remove(&page);
             }
-            taken += inventory.take(want - taken, |block| take(slab.block_offset(block), block));
+            taken += inventory.take(want - taken, |index| take(SmallBlock::new(slab, index, log)));
             if inventory.free_count() == 0 {
                 partial.remove(&page);
             }
@@ -136,7 +145,7 @@ impl Arena {
         self.log
     }
 
-    /// Hands up to `want` free blocks of `kind` to `take` as (offset, index in slab); at least one.
+    /// Hands up to `want` free blocks of `kind` to `take`; at least one.
     ///
     /// # Errors
     ///
@@ -146,14 +155,14 @@ impl Arena {
         space: &Space<M>,
         kind: Kind,
         want: u32,
-        mut take: impl FnMut(u64, u32),
+        mut take: impl FnMut(SmallBlock),
     ) -> Result<()> {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        if slabs.take(kind, want, &mut take) == 0 {
+        if slabs.take(kind, self.log, want, &mut take) == 0 {
             let count = slabs.kinds.get_mut(kind).count;
             slabs.add(Inventory::empty(space.create_slab(self.log, kind, count)?));
-            slabs.take(kind, want, &mut take);
+            slabs.take(kind, self.log, want, &mut take);
         }
         Ok(())
     }
@@ -164,27 +173,24 @@ impl Arena {
         space: &Space<M>,
         kind: Kind,
         want: u32,
-        take: impl FnMut(u64, u32),
+        take: impl FnMut(SmallBlock),
     ) {
         let mut slabs = lock(&self.state);
         self.drain_remote(space, &mut slabs);
-        slabs.take(kind, want, take);
+        slabs.take(kind, self.log, want, take);
     }
 
     /// Takes free blocks of this arena back; slabs that run empty go back to the extents.
     pub(crate) fn give_back<M: Medium>(
         &self,
         space: &Space<M>,
-        blocks: impl IntoIterator<Item = u64>,
+        blocks: impl IntoIterator<Item = SmallBlock>,
     ) {
-        let mut slabs = lock(&self.state);
-        for block in blocks {
-            self.put(space, &mut slabs, block);
-        }
+        self.put_all(space, &mut lock(&self.state), blocks);
     }
 
     /// Takes a free block of this arena from a session of another one.
-    pub(crate) fn give_back_remote<M: Medium>(&self, space: &Space<M>, block: u64) {
+    pub(crate) fn give_back_remote<M: Medium>(&self, space: &Space<M>, block: SmallBlock) {
         let queued = {
             let mut remote = lock(&self.remote);
             remote.push(block);
@@ -225,28 +231,46 @@ impl Arena {
     }
 
     fn drain_remote<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs) {
-        let blocks = std::mem::take(&mut *lock(&self.remote));
-        for block in blocks {
-            self.put(space, slabs, block);
+        let mut blocks = std::mem::take(&mut slabs.spare);
+        std::mem::swap(&mut blocks, &mut lock(&self.remote));
+        self.put_all(space, slabs, blocks.drain(..));
+        slabs.spare = blocks;
+    }
+
+    /// Takes free blocks back. Those of one slab that come one after the other are put there together.
+    fn put_all<M: Medium>(
+        &self,
+        space: &Space<M>,
+        slabs: &mut Slabs,
+        blocks: impl IntoIterator<Item = SmallBlock>,
+    ) {
+        let mut blocks = blocks.into_iter().peekable();
+        while let Some(first) = blocks.next() {
+            let page = first.slab().range().start;
+            let inventory =
+                slabs.all.get_mut(&page).expect("a block goes back to the arena of its slab");
+            let had_none = inventory.free_count() == 0;
+            inventory.put(first.index());
+            while let Some(next) = blocks.next_if(|next| next.slab().range().start == page) {
+                inventory.put(next.index());
+            }
+            let is_whole = inventory.is_whole();
+            if had_none {
+                slabs.kinds.get_mut(first.slab().kind()).partial.insert(page);
+            }
+            if is_whole {
+                self.run_empty(space, slabs, first.slab());
+            }
         }
     }
 
-    fn put<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs, block: u64) {
-        let page = space.slab_of(block).range().start;
-        let inventory =
-            slabs.all.get_mut(&page).expect("a block goes back to the arena of its slab");
-        let slab = *inventory.descriptor();
-        inventory.put(slab.block_at(block).expect("a block starts where its slab says"));
-        let whole = inventory.is_whole();
-        let partial = &mut slabs.kinds.get_mut(slab.kind()).partial;
-        partial.insert(page);
-        if whole {
-            let is_last = partial.len() == 1;
-            slabs.empty.insert(page, Age::Young);
-            // One empty slab may stay where it is the only one with room: the next refill would make it again.
-            if !is_last {
-                self.retire_slab(space, slabs, page);
-            }
+    /// Notes that no block of a slab is live or cached, and gives it back unless the next refill would make it again.
+    fn run_empty<M: Medium>(&self, space: &Space<M>, slabs: &mut Slabs, slab: &Descriptor) {
+        let page = slab.range().start;
+        slabs.empty.insert(page, Age::Young);
+        // One empty slab may stay where it is the only one with room.
+        if slabs.kinds.get_mut(slab.kind()).partial.len() > 1 {
+            self.retire_slab(space, slabs, page);
         }
     }
 

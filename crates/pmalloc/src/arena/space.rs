@@ -6,6 +6,7 @@ use pmalloc_persist::{
 };
 use std::collections::HashSet;
 
+use super::{Block, LargeBlock, SmallBlock};
 use crate::{
     book::{Book, Extent, LogId},
     error::{Error, Result},
@@ -15,7 +16,7 @@ use crate::{
         geometry::{DataMap, Geometry, Page, PageRange},
     },
     page_map::{PageMap, SlabUse, Use},
-    slab::{Descriptor, Kind, LiveBit},
+    slab::{Descriptor, Kind},
 };
 
 /// Medium, geometry, page map, extents and book of one heap.
@@ -35,31 +36,6 @@ pub(crate) struct Space<M> {
     data_map: DataMap,
     /// Volatile: descriptor pages that have memory.
     backed_descriptors: Mutex<HashSet<u64>>,
-}
-
-/// What a byte offset refers to, if it is the start of a live block.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Target {
-    /// A block of a slab.
-    Small {
-        /// The slab.
-        slab: Descriptor,
-        /// The arena that owns it.
-        arena: LogId,
-        /// Index of the block.
-        block: u32,
-        /// Its live bit.
-        bit: LiveBit,
-    },
-    /// An extent.
-    Large {
-        /// Its pages.
-        range: PageRange,
-        /// The log that holds it.
-        log: LogId,
-        /// The tag of its block.
-        tag: u8,
-    },
 }
 
 impl<M: Medium> Space<M> {
@@ -88,25 +64,31 @@ impl<M: Medium> Space<M> {
     ///
     /// [`Error::NotLive`] if none does.
     #[inline]
-    pub(crate) fn target(&self, offset: u64) -> Result<Target> {
-        let not_live = || Error::NotLive { offset };
-        let Some(page) = self.data_map.page_at(offset) else { return Err(not_live()) };
+    pub(crate) fn live_block(&self, offset: u64) -> Result<Block> {
+        match self.find_live(offset) {
+            Some(block) => Ok(block),
+            // Not `ok_or`, which makes the error in any case, and drops it.
+            None => Err(Error::NotLive { offset }),
+        }
+    }
+
+    #[inline]
+    fn find_live(&self, offset: u64) -> Option<Block> {
+        let page = self.data_map.page_at(offset)?;
         match self.page_map.get(page) {
             Use::Slab(found) => {
                 let slab = self.descriptor(found);
-                let Some(block) = slab.block_at(offset) else { return Err(not_live()) };
-                let bit = slab.live_bit(block);
-                if !bit.is_set(&self.medium) {
-                    return Err(not_live());
-                }
-                Ok(Target::Small { slab, arena: LogId(u32::from(found.log)), block, bit })
+                let block =
+                    SmallBlock::new(slab, slab.block_at(offset)?, LogId(u32::from(found.log)));
+                block.live_bit().is_set(&self.medium).then_some(Block::Small(block))
             }
-            Use::LargeStart(large) if offset.is_multiple_of(PAGE_BYTES) => Ok(Target::Large {
-                range: PageRange::new(page, large.pages),
-                log: LogId(u32::from(large.log)),
-                tag: large.tag,
-            }),
-            _ => Err(not_live()),
+            Use::LargeStart(large) if offset.is_multiple_of(PAGE_BYTES) => {
+                let range = PageRange::new(page, large.pages);
+                let extent = Extent { range, kind: ExtentKind::Large, tag: large.tag };
+                let log = LogId(u32::from(large.log));
+                Some(Block::Large(LargeBlock { extent, log, offset }))
+            }
+            _ => None,
         }
     }
 
@@ -119,9 +101,9 @@ impl<M: Medium> Space<M> {
             let block = slab.block_at(offset);
             return block.is_some_and(|block| slab.live_bit(block).is_set(&self.medium));
         }
-        let Ok(target) = self.target(offset) else { return false };
-        if let Target::Small { slab, .. } = target {
-            *near = Some(slab);
+        let Some(found) = self.find_live(offset) else { return false };
+        if let Block::Small(block) = found {
+            *near = Some(*block.slab());
         }
         true
     }
@@ -138,20 +120,6 @@ impl<M: Medium> Space<M> {
             }
             Use::LargeStart(_) | Use::LargeInside => true,
             Use::Free => false,
-        }
-    }
-
-    /// The slab that holds the block at byte `offset`.
-    ///
-    /// # Panics
-    ///
-    /// If no slab does: only blocks that came from a slab are asked for.
-    #[inline]
-    pub(crate) fn slab_of(&self, offset: u64) -> Descriptor {
-        let page = self.data_map.page_at(offset).expect("a block lies in the data area");
-        match self.page_map.get(page) {
-            Use::Slab(slab) => self.descriptor(slab),
-            other => unreachable!("a small block lies in a slab, not in {other:?}"),
         }
     }
 

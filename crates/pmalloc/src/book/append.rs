@@ -120,7 +120,7 @@ impl Book {
         Ok((self.take(&mut mirror, EntryOp::Free, extent), extent))
     }
 
-    /// Takes places for all `requests`, in their order, or none.
+    /// Takes places for all `requests`, in their order, or none, and adds them to `appends`, which is empty.
     ///
     /// # Errors
     ///
@@ -128,30 +128,35 @@ impl Book {
     pub(crate) fn reserve_all<M: Medium>(
         &self,
         m: &M,
-        requests: &[Request],
-    ) -> Result<Vec<Append>> {
-        match self.try_reserve_all(m, requests) {
+        requests: impl Iterator<Item = Request> + Clone,
+        appends: &mut Vec<Append>,
+    ) -> Result<()> {
+        match self.try_reserve_all(m, requests.clone(), appends) {
             // The first ones, in flight, may have kept a log from being copied that has no room for the others.
-            Err(Error::OutOfMemory { .. }) if requests.len() > 1 => {
+            Err(Error::OutOfMemory { .. }) if requests.clone().nth(1).is_some() => {
                 self.collect_all(m);
-                self.try_reserve_all(m, requests)
+                self.try_reserve_all(m, requests, appends)
             }
             result => result,
         }
     }
 
-    fn try_reserve_all<M: Medium>(&self, m: &M, requests: &[Request]) -> Result<Vec<Append>> {
-        let mut appends = Vec::with_capacity(requests.len());
-        for &request in requests {
+    fn try_reserve_all<M: Medium>(
+        &self,
+        m: &M,
+        requests: impl Iterator<Item = Request>,
+        appends: &mut Vec<Append>,
+    ) -> Result<()> {
+        for request in requests {
             match self.reserve(m, request) {
                 Ok(append) => appends.push(append),
                 Err(error) => {
-                    appends.into_iter().for_each(|append| self.cancel(append));
+                    appends.drain(..).for_each(|append| self.cancel(append));
                     return Err(error);
                 }
             }
         }
-        Ok(appends)
+        Ok(())
     }
 
     fn reserve<M: Medium>(&self, m: &M, request: Request) -> Result<Append> {

@@ -6,9 +6,9 @@ use pmalloc_persist::{Mapped, Medium, Span};
 
 use super::{Heap, Slot, core::Core, own_root, slot::SlotCell};
 use crate::{
-    arena::Target,
-    error::{Error, Result},
+    error::Result,
     layout::geometry::{Page, PageRange},
+    op,
     page_map::{SlabUse, Use},
     slab::Descriptor,
 };
@@ -26,7 +26,7 @@ pub struct Block {
 
 impl Block {
     /// Its bytes.
-    pub(super) fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         Span::new(self.offset, self.usable_bytes)
     }
 }
@@ -83,8 +83,7 @@ impl<M: Medium> Core<M> {
         let Some(mut block) = owned() else { return Ok(None) };
         loop {
             if self.root_blocks.contains(block) {
-                let place = self.offset_of(slot)?;
-                return Err(Error::corrupted(place, "a slot owns the block of a root"));
+                return Err(op::owns_root(self.offset_of(slot)?));
             }
             match self.block_at(block) {
                 Ok(found) => return Ok(Some(found)),
@@ -101,11 +100,8 @@ impl<M: Medium> Core<M> {
     /// The live block that starts at byte `place`.
     #[inline]
     pub(super) fn block_at(&self, place: u64) -> Result<Block> {
-        let (usable_bytes, tag) = match self.space.target(place)? {
-            Target::Small { slab, .. } => (slab.class().block_bytes(), slab.kind().tag),
-            Target::Large { range, tag, .. } => (self.space.geometry.span_of(range).len, tag),
-        };
-        Ok(Block { offset: place, usable_bytes, tag })
+        let found = self.space.live_block(place)?;
+        Ok(Block { offset: place, usable_bytes: found.usable_bytes(), tag: found.tag() })
     }
 }
 

@@ -5,17 +5,16 @@
 //! | [`options`] | create and open, on a file or on any medium |
 //! | [`format`] | writes an empty heap |
 //! | [`core`] | the heap itself, shared by handles and sessions |
-//! | [`session`] | what a thread holds: a lane and caches |
-//! | [`alloc`], [`free`] | the two durable operations: reserve, record, apply, retire |
-//! | [`block_layout`] | what is asked for: size, alignment, tag |
+//! | [`session`] | what a thread has of a heap |
 //! | [`reserve`] | blocks that are taken and not live yet |
-//! | [`group`], [`publish`] | several changes of slots as one durable operation |
+//! | [`change`] | the operations that have names of their own |
+//! | [`publish`] | several changes of slots as one durable operation |
+//! | [`guard`] | keeps what is read from being reused |
 //! | [`slot`], [`pptr`] | the cell that owns a block, the pointer that owns nothing |
 //! | [`persistent`], [`typed`] | types that a block can hold, and the operations on blocks of them |
 //! | [`pcell`] | a value of eight bytes that changes in place |
 //! | [`versioned_cell`] | a number that changes together with slots |
-//! | [`slot_locks`], [`guard`], [`gate`] | who may change a slot, who may still read freed memory, when a sync may run |
-//! | [`roots`], [`root_entry`], [`root_table`], [`root_blocks`] | blocks with names, the table of them, and who may see them |
+//! | [`roots`], [`root_entry`], [`root_table`] | blocks with names, and the table of them |
 //! | [`owner`] | who uses a heap |
 //! | [`refusal`] | what keeps a heap from being served: one list, for opening and for checking |
 //! | [`own_root`], [`declare`] | what the heap notes for itself: where roots and blocks have slots, as programs say it |
@@ -30,18 +29,14 @@
 //! | [`raw`] | blocks as bytes and as values; with [`persistent`] all unsafe code, but for |
 //! | [`entrusted`] | what is safe only by what the caller guarantees |
 
-mod alloc;
-mod block_layout;
 mod blocks;
+mod change;
 mod check;
 mod copy;
 pub(crate) mod core;
 mod declare;
 mod entrusted;
 mod format;
-mod free;
-mod gate;
-mod group;
 mod guard;
 mod info;
 mod map;
@@ -59,7 +54,6 @@ mod raw;
 mod recover;
 mod refusal;
 mod reserve;
-mod root_blocks;
 mod root_entry;
 mod root_table;
 mod roots;
@@ -67,7 +61,6 @@ mod salvage;
 mod salvage_notes;
 mod session;
 mod slot;
-mod slot_locks;
 mod stats;
 mod typed;
 mod versioned_cell;
@@ -79,12 +72,11 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Mapped, Medium, Span,
+    Mapped, Medium,
     sync::{Arc, thread},
 };
 
 pub use self::{
-    block_layout::BlockLayout,
     blocks::{Block, Blocks},
     check::{CheckReport, Problem, ProblemKind, check_file},
     copy::{CopyReport, copy_file, copy_file_with},
@@ -94,7 +86,7 @@ pub use self::{
     map::{HeapMap, Part, PartKind, map_file},
     options::{HeapOptions, TestGeometry},
     pcell::{CellInteger, CellValue, PCell},
-    persistent::{Content, LayoutHash, Persistent, SlotMap, TypeGraph},
+    persistent::{Content, LayoutHash, Persistent, TypeGraph},
     pptr::PPtr,
     publish::{PUBLISH_MAX, Publish, SlotRef},
     recover::{RecoveryReport, recover_file},
@@ -108,6 +100,7 @@ pub use self::{
 };
 use self::{core::Core, session::Implicit};
 use crate::error::{Error, Result};
+pub use crate::value::{BlockLayout, SlotMap};
 
 /// A persistent heap.
 ///
@@ -148,7 +141,7 @@ struct Handle<M: Medium + 'static>(Option<Arc<Core<M>>>);
 
 impl<M: Medium + 'static> Handle<M> {
     #[inline]
-    fn core(&self) -> &Arc<Core<M>> {
+    pub(crate) fn core(&self) -> &Arc<Core<M>> {
         self.0.as_ref().expect("a handle has its heap until it is dropped")
     }
 }
@@ -212,7 +205,7 @@ impl<M: Medium + 'static> Heap<M> {
     }
 
     #[inline]
-    fn core(&self) -> &Arc<Core<M>> {
+    pub(crate) fn core(&self) -> &Arc<Core<M>> {
         self.0.core()
     }
 
@@ -232,7 +225,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// Cost: 4 line flushes, 3 fences.
     #[inline]
     pub fn alloc_to(&self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
-        alloc::alloc_bare(self.core(), &mut Implicit(self.core()), slot.cell(), layout.into())
+        change::alloc(self.core(), &mut Implicit(self.core()), slot, layout.into())
     }
 
     /// Allocates a block into the empty `slot` with contents that `init` writes.
@@ -255,7 +248,7 @@ impl<M: Medium + 'static> Heap<M> {
         layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        alloc::alloc_init(self.core(), &mut Implicit(self.core()), slot.cell(), layout.into(), init)
+        change::alloc_init(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
     }
 
     /// Frees the block that `slot` owns and leaves the slot empty.
@@ -276,7 +269,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// free. Cost: 4 line flushes, 3 fences.
     #[inline]
     pub fn free_from<T: Content + ?Sized>(&self, slot: &Slot<T>) -> Result<()> {
-        typed::free_from(self.core(), &mut Implicit(self.core()), slot)
+        change::free_from(self.core(), &mut Implicit(self.core()), slot)
     }
 
     /// Reserves a block for `layout`: it can be written, and is published later, together with other changes.
@@ -327,7 +320,7 @@ impl<M: Medium + 'static> Heap<M> {
         layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        publish::replace(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
+        change::replace(self.core(), &mut Implicit(self.core()), slot, layout.into(), init)
     }
 
     /// Moves the block that `from` owns to the empty slot `to`.
@@ -340,7 +333,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// Atomic: after a crash one of the slots owns the block. Cost: at most 5 line flushes, 3 fences.
     pub fn move_to<T: Content + ?Sized>(&self, from: &Slot<T>, to: &Slot<T>) -> Result<()> {
-        publish::move_to(self.core(), &mut Implicit(self.core()), from, to)
+        change::move_to(self.core(), &mut Implicit(self.core()), from, to)
     }
 
     /// Exchanges the blocks that two slots own, if any.
@@ -353,7 +346,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// Atomic. Cost: at most 5 line flushes, 3 fences.
     pub fn swap<T: Content + ?Sized>(&self, a: &Slot<T>, b: &Slot<T>) -> Result<()> {
-        publish::swap(self.core(), &mut Implicit(self.core()), a, b)
+        change::swap(self.core(), &mut Implicit(self.core()), a, b)
     }
 
     /// Sets a versioned cell to `value`, at most [`VersionedCell::VALUE_MAX`].
@@ -368,7 +361,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// After return the value is durable; after a crash before that, the cell holds the old value or the new one. Cost: 3
     /// line flushes, 3 fences.
     pub fn set(&self, cell: &VersionedCell, value: u64) -> Result<()> {
-        publish::set(self.core(), &mut Implicit(self.core()), cell, value)
+        change::set(self.core(), &mut Implicit(self.core()), cell, value)
     }
 
     /// Keeps memory that is freed from now on from being reused until the guard is dropped.
@@ -487,48 +480,6 @@ impl<M: Medium + 'static> Heap<M> {
 /// What a call that has no other answer stops a forked child with.
 const FORKED: &str =
     "a forked child has none of the heap's memory: open the heap in one process only";
-
-impl<M: Medium> Core<M> {
-    /// Byte offset of a slot or cell that may be changed: it lies in a live block.
-    #[inline]
-    fn place_of<T>(&self, word: &T) -> Result<u64> {
-        let offset = self.offset_of(word)?;
-        self.check_live(offset)?;
-        Ok(offset)
-    }
-
-    /// Byte offset of a slot or cell, wherever in the heap it lies.
-    #[inline]
-    fn offset_of<T>(&self, word: &T) -> Result<u64> {
-        let place = std::ptr::from_ref(word).cast::<u8>();
-        self.medium().region().offset_of(place).ok_or(Error::SlotForeign)
-    }
-
-    /// The medium, for who loads a slot or cell; `None` in a forked child, which has none of its memory.
-    ///
-    /// # Panics
-    ///
-    /// If the slot or cell does not lie in this heap: a word of another one would be taken for one of this.
-    #[inline]
-    #[track_caller]
-    fn medium_around<T>(&self, word: &T) -> Option<&M> {
-        assert!(self.offset_of(word).is_ok(), "a slot or cell of another heap");
-        let m = self.medium();
-        (!m.forked()).then_some(m)
-    }
-
-    /// Sees that the word at byte `offset` lies in a live block.
-    #[inline]
-    fn check_live(&self, offset: u64) -> Result<()> {
-        if self.space.is_inside_live_block(offset) { Ok(()) } else { Err(Error::SlotForeign) }
-    }
-
-    /// The usable bytes of the live block at byte `place`, or `None` if no live block starts there.
-    #[inline]
-    fn block_span(&self, place: u64) -> Option<Span> {
-        Some(self.block_at(place).ok()?.span())
-    }
-}
 
 impl<M: Medium + 'static> Clone for Heap<M> {
     fn clone(&self) -> Self {

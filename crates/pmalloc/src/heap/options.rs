@@ -14,7 +14,6 @@ use pmalloc_persist::{
 use super::{
     CheckReport, Heap, SalvageReport, check,
     format::{self, Exposure},
-    gate,
     map::areas,
     owner::{self, owner_of, owner_on},
     refusal, roots, salvage,
@@ -29,6 +28,7 @@ use crate::{
         },
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
+    op,
     recovery::{
         ensure_fixed, identify,
         state::{self, OwnerFound, OwnerImage},
@@ -331,7 +331,7 @@ impl HeapOptions {
         self.open_on_medium(medium)
     }
 
-    pub(super) fn create_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+    pub(crate) fn create_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
         let claim = medium.claim()?;
         let header = self.header()?;
         let (len, needed) = (medium.region().len(), header.geometry.heap_bytes());
@@ -540,7 +540,7 @@ fn serve<M: Medium + 'static>(
 ) -> Result<Heap<M>> {
     let core = refusal::admit(medium, header, serving.power, &mut refusal::refuse)?;
     let mut core = core.claimed(claim);
-    let Space { extents, medium, .. } = &mut core.space;
+    let Space { extents, medium, .. } = &mut core.engine.space;
     extents.keep(medium, serving.decay);
     let m = core.medium();
     if state::read(m, &core.header.geometry)?.owner == OwnerFound::Never {
@@ -552,7 +552,7 @@ fn serve<M: Medium + 'static>(
     // CRASH: what recovery changed means nothing to a heap that was whole, and the flag of one that was not says so. The
     // owner is durable before the flag that makes it matter is cleared, and the flag before the first record.
     state::set_owner(m, serving.owner)?;
-    gate::mark_open(m, was)?;
+    op::mark_open(m, was)?;
     core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Ok(Heap::new(core))
 }

@@ -4,24 +4,23 @@
 //! while no slot changes, by the locks of all of them: what nothing owns then, nothing can own later.
 
 use pmalloc_persist::{
-    Medium, Offset, Span,
+    Medium, Span,
     sync::{Arc, lock},
 };
 
 use super::{
     Block, Content, Heap, Slot, TypeGraph,
     core::Core,
-    declare, free,
-    free::Unlinked,
-    group::{self, Home, Inside, Place, Step},
-    own_root,
+    declare, own_root,
     owners::{Owner, Owners},
-    persistent::SlotMap,
     roots,
-    session::{Access, Implicit, SessionState},
+    session::Implicit,
     slot::SlotCell,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    op::{self, Access, Inside, SessionState, SlotAt, Step, Unlinked},
+};
 
 impl<M: Medium + 'static> Heap<M> {
     /// The live blocks that nothing owns, in the order of their offsets.
@@ -133,20 +132,21 @@ fn free_chosen<M: Medium>(
 ) -> Result<u64> {
     let _entered = core.enter()?;
     core.prepare(state)?;
-    let mut unlinked: Vec<Unlinked> = Vec::new();
+    let slot = SlotAt::live(core.offset_of(slot)?);
+    let mut freed = Vec::new();
     let mut count = 0;
     let done = {
         let _roots = lock(&core.roots);
         let _alone = core.slot_locks.lock_every();
         survey_alone(core).and_then(|owners| choose(core, &owners)).and_then(|chosen| {
             for offset in chosen {
-                unlinked.extend(free_one(core, state, slot, offset)?);
+                free_one(core, state, slot, offset, &mut freed)?;
                 count += 1;
             }
             Ok(())
         })
     };
-    unlinked.into_iter().for_each(|freed| free::recycle(core, state, freed));
+    freed.into_iter().for_each(|freed| op::recycle(core, state, freed));
     done.map(|()| count)
 }
 
@@ -159,12 +159,12 @@ fn free_chosen<M: Medium>(
 fn free_one<M: Medium>(
     core: &Core<M>,
     state: &mut SessionState,
-    slot: &SlotCell,
+    slot: SlotAt,
     offset: u64,
-) -> Result<Vec<Unlinked>> {
-    let place = Place { slot, offset: core.offset_of(slot)?, home: Home::Live };
-    let inside = Inside { slots: SlotMap::None, size_bytes: 0 };
-    group::perform_alone(core, state, &[Step::Adopt(place, offset), Step::Free(place, inside)])
+    freed: &mut Vec<Unlinked>,
+) -> Result<()> {
+    let steps = [Step::Adopt(slot, offset), Step::Free(slot, Inside::NOTHING)];
+    op::perform_alone(core, state, &steps, freed)
 }
 
 fn adopt<M: Medium + 'static, T: Content + ?Sized>(
@@ -190,9 +190,7 @@ fn adopt<M: Medium + 'static, T: Content + ?Sized>(
     if !T::SLOTS.is_empty() {
         check_value::<M, T>(core, (place, offset))?;
     }
-    let place =
-        Place { slot: core.medium().at(Offset::new(place))?, offset: place, home: Home::Live };
-    group::perform_alone(core, state, &[Step::Adopt(place, offset)]).map(drop)
+    op::perform_alone(core, state, &[Step::Adopt(SlotAt::live(place), offset)], &mut Vec::new())
 }
 
 /// Sees that what the slots of a `T` in the block own, and so on, is owned by nothing else.
@@ -231,7 +229,7 @@ fn check_orphan<M: Medium>(core: &Core<M>, owners: &Owners<'_, M>, offset: u64) 
 /// A survey for who is about to change what it says.
 fn survey_alone<M: Medium>(core: &Core<M>) -> Result<Owners<'_, M>> {
     // A reference that was lent before shows slots that nothing leads to any more.
-    if !core.guards.quiescent() {
+    if !core.limbo.quiescent() {
         return Err(Error::Pinned);
     }
     survey(core)

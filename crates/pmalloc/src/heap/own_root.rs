@@ -11,7 +11,6 @@ use super::{
     raw,
     root_entry::{Entry, RootInfo, Shape},
     roots,
-    session::Access,
     slot::{Slot, SlotCell},
 };
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
         declared::{DECLARED_ROOT, DECLARED_ROOT_SLOTS, OWN_PREFIX},
         root::RootKind,
     },
+    op::Access,
 };
 
 /// Whether a root of this name is the heap's, and not the program's.
@@ -30,7 +30,7 @@ pub(super) fn is_own(name: &str) -> bool {
 /// The slots that the heap has for itself, which are made when they are first asked for.
 pub(super) fn slots<'c, M: Medium + 'static>(
     core: &'c Core<M>,
-    access: &mut impl Access<M>,
+    access: &mut impl Access,
 ) -> Result<&'c [Slot]> {
     let shape = Shape { kind: RootKind::Slots, length: DECLARED_ROOT_SLOTS, type_id: 0 };
     let root =

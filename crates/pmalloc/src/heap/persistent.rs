@@ -6,9 +6,9 @@
 //! ([`LayoutHash`], [`TypeGraph`]). Volatile: of all this only the hash of a root's type stands on media.
 #![allow(unsafe_code)]
 
-use std::any::TypeId;
+use std::{alloc::Layout, any::TypeId};
 
-use super::{PCell, PPtr, Slot, VersionedCell, pcell::CellValue};
+use super::{BlockLayout, PCell, PPtr, Slot, SlotMap, VersionedCell, pcell::CellValue};
 
 /// Types of which a block can hold a value: plain, position-independent, valid whatever the bytes are.
 ///
@@ -114,6 +114,14 @@ pub unsafe trait Persistent: Sized + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LayoutHash(u64);
 
+impl BlockLayout {
+    /// What a block for a `T` is asked for with.
+    #[inline]
+    pub(super) const fn of<T: Persistent>() -> Self {
+        Self::new(Layout::new::<T>()).with_tag(T::TAG)
+    }
+}
+
 impl LayoutHash {
     /// The hash of a type without fields.
     #[must_use]
@@ -161,76 +169,6 @@ impl LayoutHash {
             at += 1;
         }
         Self(hash)
-    }
-}
-
-/// Where the slots of a type are.
-///
-/// A tree and not a list of offsets, because the length of an array's list can't be computed at compile time.
-#[derive(Debug, Clone, Copy)]
-pub enum SlotMap {
-    /// There is none.
-    None,
-    /// The type is a slot.
-    Slot,
-    /// In fields, at these bytes.
-    Fields(&'static [(usize, Self)]),
-    /// In each element of an array.
-    Array {
-        /// Elements.
-        count: usize,
-        /// Bytes from one to the next.
-        stride_bytes: usize,
-        /// Where in an element.
-        of: &'static Self,
-    },
-}
-
-impl SlotMap {
-    /// Whether there is no slot.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Slot => false,
-            Self::Array { count, of, .. } => *count == 0 || of.is_empty(),
-            Self::Fields(fields) => {
-                let mut at = 0;
-                while at < fields.len() {
-                    if !fields[at].1.is_empty() {
-                        return false;
-                    }
-                    at += 1;
-                }
-                true
-            }
-        }
-    }
-
-    /// Calls `visit` with the byte of each slot, in ascending order, until it returns true; returns whether it did.
-    pub(super) fn any(&self, at_byte: usize, visit: &mut dyn FnMut(usize) -> bool) -> bool {
-        match self {
-            Self::None => false,
-            Self::Slot => visit(at_byte),
-            Self::Fields(fields) => {
-                fields.iter().any(|(field, slots)| slots.any(at_byte + field, visit))
-            }
-            Self::Array { of, .. } if of.is_empty() => false,
-            Self::Array { count, stride_bytes, of } => {
-                (0..*count).any(|nth| of.any(at_byte + nth * stride_bytes, visit))
-            }
-        }
-    }
-
-    /// The bytes at which the slots are, in ascending order.
-    #[must_use]
-    pub fn offsets(&self) -> Vec<usize> {
-        let mut offsets = Vec::new();
-        self.any(0, &mut |at| {
-            offsets.push(at);
-            false
-        });
-        offsets
     }
 }
 

@@ -2,22 +2,20 @@
 
 use std::{fmt, marker::PhantomData};
 
-use pmalloc_persist::{Mapped, Medium, Offset, sync::Arc};
+use pmalloc_persist::{Mapped, Medium, sync::Arc};
+use smallvec::SmallVec;
 
 use super::{
-    Content,
-    block_layout::BlockLayout,
+    Content, change,
     core::Core,
-    free,
-    group::{self, CellPlace, Home, Inside, Place, Step},
-    reserve::{NewBlock, Pending, Reservation},
-    session::{Access, Implicit, Session},
+    reserve::{NewBlock, Pending, Reservation, persist_contents},
+    session::{Implicit, Session},
     slot::{Slot, SlotCell},
-    versioned_cell::VersionedCell,
+    versioned_cell::{VersionedCell, cell_value},
 };
 use crate::{
     error::{Error, Result},
-    layout::cell::CellValue,
+    op::{self, Access, CellAt, Inside, SlotAt, Step},
 };
 
 /// Most actions of one publish.
@@ -59,8 +57,8 @@ pub const PUBLISH_MAX: usize = 64;
 /// ```
 pub struct Publish<'h, M: Medium + 'static = Mapped> {
     core: &'h Arc<Core<M>>,
-    actions: Vec<Action<'h>>,
-    blocks: Vec<Pending<'h, M>>,
+    actions: SmallVec<[Action<'h>; PUBLISH_MAX]>,
+    blocks: SmallVec<[Pending<'h, M>; PUBLISH_MAX]>,
 }
 
 /// A slot that an action names: one in a live block, or one in a block of the same publish, as
@@ -111,7 +109,7 @@ enum Action<'h> {
 
 impl<'h, M: Medium + 'static> Publish<'h, M> {
     pub(super) fn new(core: &'h Arc<Core<M>>) -> Self {
-        Self { core, actions: Vec::new(), blocks: Vec::new() }
+        Self { core, actions: SmallVec::new(), blocks: SmallVec::new() }
     }
 
     /// Gives `block` to `slot`, which is empty.
@@ -127,8 +125,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
 
     /// Frees the block that `slot` owns. The slots of a typed block must be empty when the publish is done.
     pub fn free<T: Content + ?Sized>(&mut self, slot: impl Into<SlotRef<'h, T>>) -> &mut Self {
-        let inside = Inside { slots: T::SLOTS, size_bytes: T::SIZE_BYTES };
-        self.add(Action::Free(slot.into().0, inside))
+        self.add(Action::Free(slot.into().0, change::inside::<T>()))
     }
 
     /// Moves the block of `from` to `to`, which is empty.
@@ -208,7 +205,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self.blocks.into_iter().map(Reservation::of_pending).collect()
     }
 
-    pub(super) fn commit_with(&mut self, access: &mut impl Access<M>) -> Result<()> {
+    pub(super) fn commit_with(&mut self, access: &mut impl Access) -> Result<()> {
         if self.actions.len() > PUBLISH_MAX {
             let limit = PUBLISH_MAX as u64;
             return Err(Error::Limit { what: "actions in one publish", limit });
@@ -220,11 +217,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         let core: &Core<M> = self.core;
         access.with(|state| {
             let _entered = core.enter()?;
-            self.persist_contents();
-            let steps = self.steps()?;
-            let freed = group::perform(core, state, &steps)?;
-            freed.into_iter().for_each(|freed| free::recycle(core, state, freed));
-            Ok::<(), Error>(())
+            persist_contents(core, &self.blocks);
+            op::perform(core, state, &self.steps()?)
         })?;
         self.actions.clear();
         self.blocks.drain(..).for_each(Pending::published);
@@ -236,23 +230,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         self
     }
 
-    /// # Crash consistency
-    ///
-    /// Contents are durable before the first record that makes their block reachable can be (rule 3).
-    fn persist_contents(&self) {
-        let m = self.core.medium();
-        let mut any = false;
-        for contents in self.blocks.iter().filter_map(Pending::contents) {
-            m.flush(contents);
-            any = true;
-        }
-        if any {
-            // CRASH: see above.
-            m.fence();
-        }
-    }
-
-    fn steps(&self) -> Result<Vec<Step<'h>>> {
+    fn steps(&self) -> Result<SmallVec<[Step; PUBLISH_MAX]>> {
         let step = |action: &Action<'h>| {
             Ok(match *action {
                 Action::Alloc(slot, at) => Step::Alloc(self.place(slot)?, self.blocks[at].block()),
@@ -260,25 +238,22 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
                 Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
                 Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
                 Action::Set(cell, value) => {
-                    let offset = self.core.place_of(cell)?;
-                    Step::Set(CellPlace { cell, offset }, cell_value(value)?)
+                    Step::Set(CellAt { offset: self.core.offset_of(cell)? }, cell_value(value)?)
                 }
             })
         };
         self.actions.iter().map(step).collect()
     }
 
-    fn place(&self, slot: Target<'h>) -> Result<Place<'h>> {
+    fn place(&self, slot: Target<'h>) -> Result<SlotAt> {
         match slot {
-            Target::Live(slot) => {
-                Ok(Place { slot, offset: self.core.offset_of(slot)?, home: Home::Live })
-            }
+            Target::Live(slot) => Ok(SlotAt::live(self.core.offset_of(slot)?)),
             Target::New { block, at_byte } => self.new_place(block, at_byte),
         }
     }
 
     /// A slot in a block of this publish, whose contents have made it durable.
-    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<Place<'h>> {
+    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<SlotAt> {
         let invalid = |why: &str| Error::Invalid { what: "slot in a new block", why: why.into() };
         let block = self.blocks.iter().find(|pending| pending.id() == block);
         let block = block.ok_or_else(|| invalid("the block was not added to this publish"))?;
@@ -289,9 +264,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         if !at.is_multiple_of(8) || at.saturating_add(8) > contents.len {
             return Err(invalid("slots are 8 bytes, aligned to 8, inside the bytes asked for"));
         }
-        let offset = contents.start + at;
-        let slot = self.core.medium().at(Offset::<SlotCell>::new(offset))?;
-        Ok(Place { slot, offset, home: Home::New })
+        Ok(SlotAt { offset: contents.start + at, is_new: true })
     }
 }
 
@@ -299,57 +272,4 @@ impl<M: Medium + 'static> fmt::Debug for Publish<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publish").field("actions", &self.actions).finish_non_exhaustive()
     }
-}
-
-fn cell_value(value: u64) -> Result<CellValue> {
-    CellValue::new(value).ok_or_else(|| Error::Invalid {
-        what: "value of a versioned cell",
-        why: format!("{value}; the largest is {}", VersionedCell::VALUE_MAX),
-    })
-}
-
-/// Replaces the block of `slot` by a new one that `init` writes.
-pub(super) fn replace<M: Medium + 'static>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    slot: &Slot,
-    layout: BlockLayout,
-    init: impl FnOnce(&mut [u8]),
-) -> Result<()> {
-    let mut block = Reservation::new(core, access, layout)?;
-    block.write(init);
-    let mut publish = Publish::new(core);
-    publish.free(slot);
-    publish.alloc(slot, block);
-    publish.commit_with(access)
-}
-
-/// Moves the block of `from` to `to`.
-pub(super) fn move_to<M: Medium + 'static, T: Content + ?Sized>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    from: &Slot<T>,
-    to: &Slot<T>,
-) -> Result<()> {
-    Publish::new(core).move_to(from, to).commit_with(access)
-}
-
-/// Exchanges what two slots own.
-pub(super) fn swap<M: Medium + 'static, T: Content + ?Sized>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    a: &Slot<T>,
-    b: &Slot<T>,
-) -> Result<()> {
-    Publish::new(core).swap(a, b).commit_with(access)
-}
-
-/// Sets `cell` to `value`.
-pub(super) fn set<M: Medium + 'static>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    cell: &VersionedCell,
-    value: u64,
-) -> Result<()> {
-    Publish::new(core).set(cell, value).commit_with(access)
 }

@@ -1,146 +1,18 @@
-//! Reserving: a block is taken out of the heap's free memory, and nothing durable says so yet.
-//!
-//! A reserved block has no live bit and no log entry, and is in no cache: a crash gives it back.
+//! Reservations: blocks that a program holds before they are published.
 
-use std::{alloc::Layout, fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
+use std::{fmt, marker::PhantomData, sync::atomic::AtomicU64 as ProcessCounter};
 
 use pmalloc_persist::{
-    Medium, Offset, PAGE_BYTES, Span, Word,
+    Medium, Offset, Span, Word,
     sync::{Arc, Ordering},
 };
 
-use super::{
-    Persistent, Slot, SlotRef,
-    block_layout::BlockLayout,
-    core::Core,
-    guard::Freed,
-    raw,
-    session::{Access, Implicit, SessionState},
-};
+use super::{BlockLayout, Persistent, Slot, SlotRef, core::Core, raw, session::Implicit};
 use crate::{
-    book::{Extent, LogId},
-    error::{Error, Result},
-    layout::book::ExtentKind,
-    size_class::SizeClass,
-    slab::{Descriptor, Kind},
+    arena::Block,
+    error::Result,
+    op::{self, Access},
 };
-
-/// A block that no slot names yet. It is in no cache and has no bit set: a crash gives it back.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Reserved {
-    /// A block of a slab.
-    Small {
-        /// The slab.
-        slab: Descriptor,
-        /// Index in the slab.
-        block: u32,
-        /// Byte offset.
-        offset: u64,
-        /// The slab's owner.
-        arena: LogId,
-    },
-    /// An extent.
-    Large {
-        /// Its pages, as the log is to name them.
-        extent: Extent,
-        /// Byte offset.
-        offset: u64,
-    },
-}
-
-impl Reserved {
-    /// Byte offset of the block.
-    pub(super) fn offset(&self) -> u64 {
-        match self {
-            Self::Small { offset, .. } | Self::Large { offset, .. } => *offset,
-        }
-    }
-}
-
-/// Takes a block for `layout` out of the heap's free memory. Volatile.
-#[inline]
-pub(super) fn reserve<M: Medium>(
-    core: &Core<M>,
-    state: &mut SessionState,
-    layout: impl Into<BlockLayout>,
-) -> Result<Reserved> {
-    let wanted = layout.into();
-    check(core, wanted.layout())?;
-    core.prepare(state)?;
-    match reserve_once(core, state, wanted) {
-        // Also where the file system has no room: a block that is given back has memory.
-        Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {
-            core.reclaim(state);
-            reserve_once(core, state, wanted)
-        }
-        result => result,
-    }
-}
-
-fn check<M: Medium>(core: &Core<M>, layout: Layout) -> Result<()> {
-    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() });
-    if layout.size() == 0 {
-        return invalid("size", "zero; a block has at least one byte");
-    }
-    if layout.align() as u64 > PAGE_BYTES {
-        return invalid("alignment", "over 4096 bytes; blocks are aligned to a page at most");
-    }
-    let capacity_bytes = core.header.geometry.capacity_bytes;
-    let requested_bytes = layout.size() as u64;
-    if requested_bytes > capacity_bytes {
-        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes });
-    }
-    Ok(())
-}
-
-#[inline]
-fn reserve_once<M: Medium>(
-    core: &Core<M>,
-    state: &mut SessionState,
-    wanted: BlockLayout,
-) -> Result<Reserved> {
-    let (layout, tag) = (wanted.layout(), wanted.tag());
-    let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
-        return reserve_large(core, state, wanted);
-    };
-    let arena = &core.arenas[state.arena];
-    let offset = state.cache.take(&core.space, arena, Kind { class, tag })?;
-    let slab = core.space.slab_of(offset);
-    let block = slab.block_at(offset).expect("a cached block starts where its slab says");
-    Ok(Reserved::Small { slab, block, offset, arena: arena.log() })
-}
-
-fn reserve_large<M: Medium>(
-    core: &Core<M>,
-    state: &SessionState,
-    wanted: BlockLayout,
-) -> Result<Reserved> {
-    let pages = (wanted.layout().size() as u64).div_ceil(PAGE_BYTES);
-    let pages = u32::try_from(pages)
-        .map_err(|_| Error::Limit { what: "pages in one block", limit: u64::from(u32::MAX) })?;
-    let log = core.arenas[state.arena].log();
-    let range = core.space.extents.allocate(core.medium(), log, pages)?;
-    let extent = Extent { range, kind: ExtentKind::Large, tag: wanted.tag() };
-    Ok(Reserved::Large { extent, offset: core.space.page_offset(range.start) })
-}
-
-/// Gives a reserved block back. Volatile.
-pub(super) fn cancel<M: Medium>(core: &Core<M>, state: &mut SessionState, reserved: Reserved) {
-    match reserved {
-        Reserved::Small { slab, block, offset, arena } => {
-            let own = &core.arenas[state.arena];
-            if own.log() == arena {
-                state.cache.put(&core.space, own, slab.kind(), (offset, block));
-            } else {
-                core.recycle(Freed::Small { arena, offset });
-            }
-        }
-        Reserved::Large { extent, .. } => {
-            let log = core.arenas[state.arena].log();
-            core.space.extents.release(core.medium(), log, extent.range);
-        }
-    }
-}
 
 /// A block that is reserved: its bytes can be written, nobody else sees it, and it goes back when it is dropped.
 ///
@@ -155,7 +27,7 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     /// Reserves a block for `layout`.
     pub(super) fn new(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access<M>,
+        access: &mut impl Access,
         layout: BlockLayout,
     ) -> Result<Self> {
         Ok(Self::of_pending(Pending::new(core, access, layout)?))
@@ -196,11 +68,10 @@ impl<'h, M: Medium + 'static, T: Persistent> Reservation<'h, M, T> {
     /// Reserves a block and writes the value that `init` makes.
     pub(super) fn of_value(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access<M>,
+        access: &mut impl Access,
         init: impl FnOnce() -> T,
     ) -> Result<Self> {
-        let mut pending =
-            Pending::new(core, access, BlockLayout::new(Layout::new::<T>()).with_tag(T::TAG))?;
+        let mut pending = Pending::new(core, access, BlockLayout::of::<T>())?;
         let value = init();
         pending.write_with(|core, span| raw::write(core, span, value));
         Ok(Self { pending, holds: PhantomData })
@@ -300,27 +171,28 @@ pub(super) struct Pending<'h, M: Medium + 'static> {
     core: &'h Arc<Core<M>>,
     id: NewBlock,
     /// `None` once it was published.
-    reserved: Option<Reserved>,
+    reserved: Option<Block>,
     size_bytes: u64,
     written: bool,
 }
 
 impl<'h, M: Medium + 'static> Pending<'h, M> {
-    fn new(
+    pub(super) fn new(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access<M>,
+        access: &mut impl Access,
         layout: BlockLayout,
     ) -> Result<Self> {
         let reserved = access.with(|state| {
             let _entered = core.enter()?;
-            reserve(core, state, layout)
+            op::reserve(core, state, layout)
         })?;
         let size_bytes = layout.layout().size() as u64;
         let id = NewBlock::next();
         Ok(Self { core, id, reserved: Some(reserved), size_bytes, written: false })
     }
 
-    fn write_with(&mut self, write: impl FnOnce(&Core<M>, Span)) {
+    /// Lets `write` write the bytes that were asked for; a forked child, which has none of them, writes nothing.
+    pub(super) fn write_with(&mut self, write: impl FnOnce(&Core<M>, Span)) {
         if self.core.medium().forked() {
             return;
         }
@@ -345,7 +217,7 @@ impl<'h, M: Medium + 'static> Pending<'h, M> {
     }
 
     /// The block.
-    pub(super) fn block(&self) -> Reserved {
+    pub(super) fn block(&self) -> Block {
         self.reserved.expect("a reservation has its block until it is published")
     }
 
@@ -366,9 +238,30 @@ impl<M: Medium + 'static> Drop for Pending<'_, M> {
             Implicit(self.core).with(|state| {
                 // In a forked child the block belongs to the parent.
                 if let Ok(_entered) = self.core.enter() {
-                    cancel(self.core, state, reserved);
+                    op::cancel(self.core, state, reserved);
                 }
             });
         }
+    }
+}
+
+/// Makes the contents of `blocks` durable.
+///
+/// # Crash consistency
+///
+/// They are durable before the first record that makes their block reachable can be (rule 3).
+pub(super) fn persist_contents<'b, 'h: 'b, M: Medium + 'static>(
+    core: &Core<M>,
+    blocks: impl IntoIterator<Item = &'b Pending<'h, M>>,
+) {
+    let m = core.medium();
+    let mut any = false;
+    for contents in blocks.into_iter().filter_map(Pending::contents) {
+        m.flush(contents);
+        any = true;
+    }
+    if any {
+        // CRASH: see above.
+        m.fence();
     }
 }

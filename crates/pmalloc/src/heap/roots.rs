@@ -8,12 +8,12 @@ use pmalloc_persist::{
 };
 
 use super::{
-    Heap, Persistent, SlotMap, TypeGraph, alloc,
+    Heap, Persistent, SlotMap, TypeGraph,
     core::Core,
-    declare, free, own_root, raw,
+    declare, own_root, raw,
     root_entry::{self, Entry, RootInfo, Shape},
     root_table,
-    session::{Access, Implicit, Session, SessionState},
+    session::{Implicit, Session},
     slot::{Slot, SlotCell},
     versioned_cell::{CellImage, VersionedCell},
 };
@@ -24,6 +24,7 @@ use crate::{
         root::{ROOT_NAME_MAX_BYTES, RootEntry, RootKind},
         slot::SlotWord,
     },
+    op::{self, Access, SessionState},
     recovery::state,
 };
 
@@ -286,7 +287,7 @@ pub(super) fn zero<M: Medium>(core: &Core<M>, span: Span) {
 /// `prepare` is called if there is no such root, while no lock is held; what it returns writes the contents.
 fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
-    access: &mut impl Access<M>,
+    access: &mut impl Access,
     name: &str,
     shape: (Shape, SlotMap),
     prepare: impl FnOnce() -> W,
@@ -298,7 +299,7 @@ fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
 /// As [`obtain`], also for the heap's own names.
 pub(super) fn obtain_any<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
-    access: &mut impl Access<M>,
+    access: &mut impl Access,
     name: &str,
     shape: (Shape, SlotMap),
     prepare: impl FnOnce() -> W,
@@ -445,7 +446,7 @@ impl Removal {
 /// Removes the root `name`.
 fn remove<M: Medium>(
     core: &Core<M>,
-    access: &mut impl Access<M>,
+    access: &mut impl Access,
     name: &str,
     removal: Removal,
 ) -> Result<()> {
@@ -458,8 +459,7 @@ fn remove<M: Medium>(
         check_unused(core, &root, removal)?;
         check_alone(core, index, &root)?;
         let entry = root_entry::at(core.medium(), &core.header.geometry, index)?;
-        let (slot, place) = slot_of(core, entry)?;
-        free::free_root(core, state, (slot, place), root.offset)
+        op::free_root(core, state, slot_of(core, entry), root.offset)
     })
 }
 
@@ -571,17 +571,16 @@ fn create<M: Medium>(
         m.fence();
         state::set_roots_used(m, index + 1)?;
     }
-    let (slot, place) = slot_of(core, entry)?;
-    alloc::alloc_root(core, state, (slot, place), layout, write)?;
-    let offset = slot.read(m).place().ok_or(Error::SlotEmpty { slot: place })?;
+    let slot = slot_of(core, entry);
+    op::alloc_root(core, state, slot, layout, |span| write(core, span))?;
+    let offset = SlotWord::from_bits(m.load(&entry.slot)).place();
+    let offset = offset.ok_or(Error::SlotEmpty { slot })?;
     core.root_blocks.insert(offset);
     let Shape { kind, length, type_id } = shape;
     Ok((index, RootInfo { name: name.into(), kind, length, type_id, offset }))
 }
 
-/// The slot of an entry, and its byte offset.
-fn slot_of<'h, M: Medium>(core: &'h Core<M>, entry: &RootEntry) -> Result<(&'h SlotCell, u64)> {
-    let m = core.medium();
-    let place = m.region().span_of(entry).start + std::mem::offset_of!(RootEntry, slot) as u64;
-    Ok((m.at(Offset::new(place))?, place))
+/// Byte offset of the slot of an entry.
+fn slot_of<M: Medium>(core: &Core<M>, entry: &RootEntry) -> u64 {
+    core.medium().region().span_of(&entry.slot).start
 }

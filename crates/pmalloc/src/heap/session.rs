@@ -14,44 +14,12 @@ use pmalloc_persist::{
 };
 
 use super::{
-    BlockLayout, Content, Heap, alloc, core::Core, publish, slot::Slot, typed,
-    versioned_cell::VersionedCell,
+    BlockLayout, Content, Heap, change, core::Core, slot::Slot, versioned_cell::VersionedCell,
 };
 use crate::{
     error::{Error, Result},
-    lane::Claim,
-    tcache::Cache,
+    op::{Access, Explicit, SessionState},
 };
-
-/// The volatile state of a session.
-#[derive(Debug)]
-pub(super) struct SessionState {
-    /// Free blocks at hand.
-    pub(super) cache: Cache,
-    /// The lane, once one was needed.
-    pub(super) claim: Option<Claim>,
-    /// Index of the arena that the caches are refilled from.
-    pub(super) arena: usize,
-    /// Operations that may begin before the heap is [looked after](Core::look_after). None without a lane: so an operation has
-    /// but one thing to ask.
-    pub(super) operations_left: u32,
-    /// Operations from one look to the next.
-    pub(super) operations_granted: u32,
-}
-
-impl SessionState {
-    /// A session of `arena` that holds nothing yet.
-    pub(super) fn new(stripes: u32, arena: usize) -> Self {
-        let cache = Cache::new(stripes);
-        Self { cache, claim: None, arena, operations_left: 0, operations_granted: 0 }
-    }
-}
-
-/// Gives an operation its session, for as short as it needs it: never while user code runs.
-pub(super) trait Access<M: Medium> {
-    /// Runs `operation` with the session's state.
-    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T;
-}
 
 /// An explicit session: its own lane and caches, for one thread at a time.
 ///
@@ -95,12 +63,7 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::alloc_to`].
     pub fn alloc_to(&mut self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
-        alloc::alloc_bare(
-            self.heap.core(),
-            &mut Explicit(&mut self.state),
-            slot.cell(),
-            layout.into(),
-        )
+        change::alloc(self.heap.core(), &mut Explicit(&mut self.state), slot, layout.into())
     }
 
     /// As [`Heap::alloc_init`].
@@ -114,10 +77,10 @@ impl<M: Medium + 'static> Session<M> {
         layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        alloc::alloc_init(
+        change::alloc_init(
             self.heap.core(),
             &mut Explicit(&mut self.state),
-            slot.cell(),
+            slot,
             layout.into(),
             init,
         )
@@ -129,7 +92,7 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::free_from`].
     pub fn free_from<T: Content + ?Sized>(&mut self, slot: &Slot<T>) -> Result<()> {
-        typed::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
+        change::free_from(self.heap.core(), &mut Explicit(&mut self.state), slot)
     }
 
     /// As [`Heap::replace`].
@@ -143,13 +106,7 @@ impl<M: Medium + 'static> Session<M> {
         layout: impl Into<BlockLayout>,
         init: impl FnOnce(&mut [u8]),
     ) -> Result<()> {
-        publish::replace(
-            self.heap.core(),
-            &mut Explicit(&mut self.state),
-            slot,
-            layout.into(),
-            init,
-        )
+        change::replace(self.heap.core(), &mut Explicit(&mut self.state), slot, layout.into(), init)
     }
 
     /// As [`Heap::move_to`].
@@ -158,7 +115,7 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::move_to`].
     pub fn move_to<T: Content + ?Sized>(&mut self, from: &Slot<T>, to: &Slot<T>) -> Result<()> {
-        publish::move_to(self.heap.core(), &mut Explicit(&mut self.state), from, to)
+        change::move_to(self.heap.core(), &mut Explicit(&mut self.state), from, to)
     }
 
     /// As [`Heap::swap`].
@@ -167,7 +124,7 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::swap`].
     pub fn swap<T: Content + ?Sized>(&mut self, a: &Slot<T>, b: &Slot<T>) -> Result<()> {
-        publish::swap(self.heap.core(), &mut Explicit(&mut self.state), a, b)
+        change::swap(self.heap.core(), &mut Explicit(&mut self.state), a, b)
     }
 
     /// As [`Heap::set`].
@@ -176,7 +133,7 @@ impl<M: Medium + 'static> Session<M> {
     ///
     /// As [`Heap::set`].
     pub fn set(&mut self, cell: &VersionedCell, value: u64) -> Result<()> {
-        publish::set(self.heap.core(), &mut Explicit(&mut self.state), cell, value)
+        change::set(self.heap.core(), &mut Explicit(&mut self.state), cell, value)
     }
 
     /// Refuses a session of another heap.
@@ -188,7 +145,7 @@ impl<M: Medium + 'static> Session<M> {
     }
 
     /// The session for operations that are made elsewhere.
-    pub(super) fn access(&mut self) -> impl Access<M> {
+    pub(super) fn access(&mut self) -> impl Access + use<'_, M> {
         Explicit(&mut self.state)
     }
 }
@@ -205,18 +162,10 @@ impl<M: Medium + 'static> fmt::Debug for Session<M> {
     }
 }
 
-struct Explicit<'a>(&'a mut SessionState);
-
-impl<M: Medium> Access<M> for Explicit<'_> {
-    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
-        operation(self.0)
-    }
-}
-
 /// The calling thread's implicit session.
 pub(super) struct Implicit<'a, M: Medium + 'static>(pub(super) &'a Arc<Core<M>>);
 
-impl<M: Medium + 'static> Access<M> for Implicit<'_, M> {
+impl<M: Medium + 'static> Access for Implicit<'_, M> {
     #[inline]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut operation = Some(operation);

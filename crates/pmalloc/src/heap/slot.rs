@@ -139,20 +139,4 @@ impl SlotCell {
     pub(super) fn read<M: Medium>(&self, m: &M) -> SlotWord {
         SlotWord::from_bits(m.load(&self.word))
     }
-
-    /// Stores the slot's word and flushes it, without fencing.
-    #[inline]
-    #[track_caller]
-    pub(super) fn write<M: Medium>(&self, m: &M, value: SlotWord) {
-        self.store(m, value);
-        m.flush_of(&self.word);
-    }
-
-    /// Stores the slot's word, without flushing.
-    #[inline]
-    #[track_caller]
-    pub(super) fn store<M: Medium>(&self, m: &M, value: SlotWord) {
-        // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
-        m.store(&self.word, value.bits());
-    }
 }

@@ -5,12 +5,7 @@
 
 use pmalloc_persist::{Medium, sync::Arc};
 
-use super::{
-    Content, Heap, Persistent, Publish, Reservation, Session, Slot,
-    core::Core,
-    free,
-    session::{Access, Implicit},
-};
+use super::{Heap, Persistent, Reservation, Session, Slot, change, session::Implicit};
 use crate::error::Result;
 
 impl<M: Medium + 'static> Heap<M> {
@@ -43,7 +38,7 @@ impl<M: Medium + 'static> Heap<M> {
         slot: &Slot<T>,
         init: impl FnOnce() -> T,
     ) -> Result<()> {
-        alloc(self.core(), &mut Implicit(self.core()), slot, init)
+        change::alloc_value(self.core(), &mut Implicit(self.core()), slot, init)
     }
 
     /// Replaces the value that `slot` owns by a new one.
@@ -59,7 +54,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// Atomic: at every moment, and after a crash at any, the slot owns the old value or the new one, whole.
     pub fn replace_value<T: Persistent>(&self, slot: &Slot<T>, value: T) -> Result<()> {
-        replace(self.core(), &mut Implicit(self.core()), slot, value)
+        change::replace_value(self.core(), &mut Implicit(self.core()), slot, value)
     }
 
     /// Reserves a block that holds `value`, to be published later, together with other changes.
@@ -107,7 +102,7 @@ impl<M: Medium + 'static> Session<M> {
         init: impl FnOnce() -> T,
     ) -> Result<()> {
         let core = Arc::clone(self.heap().core());
-        alloc(&core, &mut self.access(), slot, init)
+        change::alloc_value(&core, &mut self.access(), slot, init)
     }
 
     /// As [`Heap::replace_value`].
@@ -117,44 +112,6 @@ impl<M: Medium + 'static> Session<M> {
     /// As [`Heap::replace_value`].
     pub fn replace_value<T: Persistent>(&mut self, slot: &Slot<T>, value: T) -> Result<()> {
         let core = Arc::clone(self.heap().core());
-        replace(&core, &mut self.access(), slot, value)
+        change::replace_value(&core, &mut self.access(), slot, value)
     }
-}
-
-fn alloc<M: Medium + 'static, T: Persistent>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    slot: &Slot<T>,
-    init: impl FnOnce() -> T,
-) -> Result<()> {
-    let block = Reservation::of_value(core, access, init)?;
-    let mut publish = Publish::new(core);
-    publish.alloc(slot, block);
-    publish.commit_with(access)
-}
-
-fn replace<M: Medium + 'static, T: Persistent>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    slot: &Slot<T>,
-    value: T,
-) -> Result<()> {
-    let block = Reservation::of_value(core, access, || value)?;
-    let mut publish = Publish::new(core);
-    publish.free(slot);
-    publish.alloc(slot, block);
-    publish.commit_with(access)
-}
-
-/// Frees the block that `slot` owns, if all slots in it that its type tells of are empty.
-#[inline]
-pub(super) fn free_from<M: Medium + 'static, T: Content + ?Sized>(
-    core: &Arc<Core<M>>,
-    access: &mut impl Access<M>,
-    slot: &Slot<T>,
-) -> Result<()> {
-    if T::SLOTS.is_empty() {
-        return free::free_from(core, access, slot.cell());
-    }
-    Publish::new(core).free(slot).commit_with(access)
 }

@@ -5,7 +5,10 @@ use std::fmt;
 use pmalloc_persist::{Medium, Word, on_media};
 
 use super::{FORKED, Heap};
-use crate::layout::cell::{CELL_VALUE_MAX, CellWord};
+use crate::{
+    error::{Error, Result},
+    layout::cell::{CELL_VALUE_MAX, CellValue, CellWord},
+};
 
 /// A persistent number of 44 bits that is changed by publishes only, and owns nothing.
 ///
@@ -87,13 +90,14 @@ impl VersionedCell {
     pub(super) fn read<M: Medium>(&self, m: &M) -> CellWord {
         CellWord::from_bits(m.load(&self.image.word))
     }
+}
 
-    /// Stores the cell's word, without flushing.
-    #[track_caller]
-    pub(super) fn store<M: Medium>(&self, m: &M, value: CellWord) {
-        // CRASH: the record that names the cell and this version is durable: recovery stores the same word.
-        m.store(&self.image.word, value.bits());
-    }
+/// `value` as one that a cell can hold.
+pub(super) fn cell_value(value: u64) -> Result<CellValue> {
+    CellValue::new(value).ok_or_else(|| Error::Invalid {
+        what: "value of a versioned cell",
+        why: format!("{value}; the largest is {}", VersionedCell::VALUE_MAX),
+    })
 }
 
 impl fmt::Debug for VersionedCell {

@@ -13,7 +13,7 @@ mod survey;
 
 use pmalloc_persist::{
     Medium, Offset, PAGE_BYTES, Span, Word,
-    sync::{Arc, Mutex, lock},
+    sync::{Arc, Mutex, MutexGuard, lock},
 };
 
 pub(crate) use replay::{LaneImage, Left, replay, write_back, zero_rings};
@@ -109,24 +109,30 @@ impl Lanes {
 }
 
 impl Claim {
-    /// Runs `operation` with the lane, holding its lock if it is shared.
+    /// The lane; its lock, if it is shared, is kept in `held`.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`] if the lane has used up its operation numbers.
     #[inline]
-    pub(crate) fn with<T>(&mut self, operation: impl FnOnce(&mut Lane) -> T) -> Result<T> {
-        let run = |lane: &mut Lane| {
-            if lane.number() > NUMBER_MAX {
-                return Err(Error::Limit { what: "operations of one lane", limit: NUMBER_MAX });
-            }
-            Ok(operation(lane))
+    pub(crate) fn lane<'c, 'h>(
+        &'c mut self,
+        held: &'h mut Option<MutexGuard<'c, Lane>>,
+    ) -> Result<&'h mut Lane>
+    where
+        'c: 'h,
+    {
+        let lane = match self {
+            Self::Own(lane) => lane,
+            Self::Shared(lane) => held.insert(lock(lane)),
         };
-        match self {
-            Self::Own(lane) => run(lane),
-            Self::Shared(lane) => run(&mut lock(lane)),
-        }
+        if lane.number() > NUMBER_MAX { Err(no_numbers()) } else { Ok(lane) }
     }
+}
+
+#[cold]
+fn no_numbers() -> Error {
+    Error::Limit { what: "operations of one lane", limit: NUMBER_MAX }
 }
 
 /// The directory word of lane `index`.

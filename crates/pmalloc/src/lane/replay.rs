@@ -237,7 +237,7 @@ mod tests {
         make(&sim, &geometry, 0).expect("room");
         let draft =
             Draft { op: Op::FreeSmall, block: 64, pages: 0, slot: 8, version: Version::default() };
-        Lane::new(&geometry, 0, 0).record(&sim, draft);
+        Lane::new(&geometry, 0, 0).record(&sim, &[draft]);
         sim.fence();
         let images = replay(&sim, &geometry, Left::Open).expect("intact");
         assert_eq!(images[0].live.len(), 1);

@@ -2,13 +2,16 @@
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset};
 
-use crate::layout::{
-    geometry::Geometry,
-    lane::{
-        GROUP_MAX, LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag,
+use crate::{
+    error::{Error, Result},
+    layout::{
+        geometry::Geometry,
+        lane::{
+            GROUP_MAX, LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag,
+        },
+        sealed::seal,
+        slot::Version,
     },
-    sealed::seal,
-    slot::Version,
 };
 
 /// A record before it has a number and a place in a group.
@@ -24,6 +27,14 @@ pub(crate) struct Draft {
     pub(crate) slot: u64,
     /// The version that the slot gets.
     pub(crate) version: Version,
+}
+
+impl Draft {
+    /// The bits that the slot or cell gets.
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        self.op.word(self.block, self.version)
+    }
 }
 
 /// The volatile cursor of a lane; whoever holds it is the lane's only writer.
@@ -70,39 +81,51 @@ impl Lane {
     }
 
     /// The most records that one operation may have: a quarter of the ring, and at most [`GROUP_MAX`].
-    pub(crate) fn group_max(&self) -> usize {
+    fn group_max(&self) -> usize {
         (self.places / 4).min(GROUP_MAX) as usize
     }
 
-    /// Writes and flushes the record of the next operation, without fencing.
+    /// Sees that the lane takes an operation of `records` records.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`].
+    #[inline]
+    pub(crate) fn check_group(&self, records: usize) -> Result<()> {
+        if records > self.group_max() { Err(self.too_many()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_many(&self) -> Error {
+        let what = "changes in one publish (a move and a swap are two each)";
+        Error::Limit { what, limit: self.group_max() as u64 }
+    }
+
+    /// Writes and flushes the records of the next operation, without fencing: it exists once all of them are durable.
     ///
     /// The caller fences, makes the effects durable and then calls [`Lane::retire`]; nothing in between may
     /// fail.
-    #[track_caller]
-    #[inline]
-    pub(crate) fn record<M: Medium>(&mut self, m: &M, draft: Draft) {
-        self.write(m, draft, 0, 1);
-    }
-
-    /// As [`Lane::record`], for an operation of several records: it exists once all of them are durable.
     ///
     /// # Panics
     ///
-    /// If there are more than [`Lane::group_max`].
+    /// If there are more than [`Lane::check_group`] allows.
     #[track_caller]
-    pub(crate) fn record_group<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
-        assert!(drafts.len() <= self.group_max(), "a group of {} records", drafts.len());
+    #[inline]
+    pub(crate) fn record<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
+        if let [draft] = drafts {
+            return self.write(m, draft, 0, 1);
+        }
         let count = u8::try_from(drafts.len()).expect("a group is at most 128 records");
         for (index, draft) in (0..).zip(drafts) {
             // CRASH: recovery takes a group only if all its records are there.
-            self.write(m, *draft, index, count);
+            self.write(m, draft, index, count);
         }
     }
 
     #[track_caller]
     #[inline]
-    fn write<M: Medium>(&mut self, m: &M, draft: Draft, index: u8, count: u8) {
-        let Draft { op, block, pages, slot, version } = draft;
+    fn write<M: Medium>(&mut self, m: &M, draft: &Draft, index: u8, count: u8) {
+        let Draft { op, block, pages, slot, version } = *draft;
         let number = self.number;
         let record = Record { op, block, slot, version, number, index, count, pages };
         let at = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));

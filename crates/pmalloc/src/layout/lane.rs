@@ -84,6 +84,16 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// The bits that a slot gets with the block at byte `block`, or a cell.
+    #[inline]
+    pub(crate) const fn word(self, block: u64, version: Version) -> u64 {
+        match self {
+            Self::Set(value) => CellWord::holding(value, version).bits(),
+            op if op.fills() => SlotWord::owning(block, version).bits(),
+            _ => SlotWord::empty(version).bits(),
+        }
+    }
+
     const fn code(self) -> u64 {
         match self {
             Self::AllocSmall => 1,
@@ -224,11 +234,7 @@ impl Record {
 
     /// The bits that the slot or cell gets.
     pub(crate) const fn word(&self) -> u64 {
-        match self.op {
-            Op::Set(value) => CellWord::holding(value, self.version).bits(),
-            op if op.fills() => SlotWord::owning(self.block, self.version).bits(),
-            _ => SlotWord::empty(self.version).bits(),
-        }
+        self.op.word(self.block, self.version)
     }
 
     /// The operation number in the number word of a record, valid or not.

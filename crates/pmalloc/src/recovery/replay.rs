@@ -223,7 +223,7 @@ impl<'a, M: Medium> Replay<'a, M> {
 
     /// Writes the entries that are missing.
     fn append_all(&mut self) -> Result<()> {
-        self.appends = self.book.reserve_all(self.m, &self.requests)?;
+        self.book.reserve_all(self.m, self.requests.iter().copied(), &mut self.appends)?;
         self.appends.iter().for_each(|append| self.book.write(self.m, append));
         Ok(())
     }

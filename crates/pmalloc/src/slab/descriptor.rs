@@ -23,14 +23,18 @@ pub(super) const BITMAP_WORDS_MAX: usize =
 /// Where a slab and its descriptor are, and how its blocks map to bits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptor {
-    range: PageRange,
-    kind: Kind,
     /// First byte of the slab.
     base: u64,
     /// First byte of the descriptor.
     lines: u64,
+    start: Page,
+    pages: u8,
+    kind: Kind,
     interleave: Interleave,
 }
+
+// Caches keep one with each of their blocks.
+const _: () = assert!(size_of::<Descriptor>() == 24);
 
 /// The word and the bit in it that say whether a block is live.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +47,13 @@ impl Descriptor {
     /// The descriptor of the slab in `range`; nothing is read.
     #[inline]
     pub(crate) fn new((map, stripes): (&DataMap, u32), range: PageRange, kind: Kind) -> Self {
+        #[allow(clippy::cast_possible_truncation, reason = "a slab has at most 16 pages")]
         Self {
-            range,
-            kind,
             base: map.page_offset(range.start),
             lines: map.descriptor_offset(range.start),
+            start: range.start,
+            pages: range.pages as u8,
+            kind,
             interleave: Interleave::new(stripes, range.pages),
         }
     }
@@ -58,8 +64,7 @@ impl Descriptor {
     ///
     /// The bookkeeping log does not name the slab yet: whatever part of this is durable, no slab is there.
     pub(crate) fn create<M: Medium>(&self, m: &M) -> Result<()> {
-        let words =
-            m.region().array::<Word>(Offset::new(self.lines), u64::from(self.range.pages) * 8)?;
+        let words = m.region().array::<Word>(Offset::new(self.lines), u64::from(self.pages) * 8)?;
         for word in words {
             if m.load(word) != 0 {
                 m.store(word, 0);
@@ -126,8 +131,9 @@ impl Descriptor {
     }
 
     /// The pages of the slab.
+    #[inline]
     pub(crate) fn range(&self) -> PageRange {
-        self.range
+        PageRange::new(self.start, u32::from(self.pages))
     }
 
     /// Class and tag of its blocks.
@@ -147,13 +153,13 @@ impl Descriptor {
 
     /// Blocks of the slab.
     pub(crate) fn blocks(&self) -> u32 {
-        self.class().count(self.range.pages)
+        self.class().count(u32::from(self.pages))
     }
 
     /// Whether byte `offset` lies in one of its pages.
     #[inline]
     pub(crate) fn spans(&self, offset: u64) -> bool {
-        offset.wrapping_sub(self.base) < u64::from(self.range.pages) * PAGE_BYTES
+        offset.wrapping_sub(self.base) < u64::from(self.pages) * PAGE_BYTES
     }
 
     /// Byte offset of `block`.
@@ -225,7 +231,7 @@ impl Descriptor {
     }
 
     fn span(&self) -> Span {
-        Span::new(self.lines, u64::from(self.range.pages) * LINE_BYTES)
+        Span::new(self.lines, u64::from(self.pages) * LINE_BYTES)
     }
 
     fn header<'m, M: Medium>(&self, m: &'m M) -> Result<&'m SlabHeader> {
@@ -233,7 +239,7 @@ impl Descriptor {
     }
 
     fn extent_word(&self) -> u64 {
-        u64::from(self.range.start.0) | u64::from(self.range.pages) << 32
+        u64::from(self.start.0) | u64::from(self.pages) << 32
     }
 
     fn class_word(&self) -> u64 {
@@ -252,8 +258,9 @@ impl LiveBit {
     #[track_caller]
     #[inline]
     pub(crate) fn set<M: Medium>(self, m: &M) -> bool {
-        let was_live = self.store(m, true);
-        m.flush_of(self.word(m));
+        let word = self.word(m);
+        let was_live = self.store_in(m, word, true);
+        m.flush_of(word);
         was_live
     }
 
@@ -261,8 +268,9 @@ impl LiveBit {
     #[track_caller]
     #[inline]
     pub(crate) fn clear<M: Medium>(self, m: &M) -> bool {
-        let was_live = self.store(m, false);
-        m.flush_of(self.word(m));
+        let word = self.word(m);
+        let was_live = self.store_in(m, word, false);
+        m.flush_of(word);
         was_live
     }
 
@@ -270,7 +278,12 @@ impl LiveBit {
     #[track_caller]
     #[inline]
     pub(crate) fn store<M: Medium>(self, m: &M, live: bool) -> bool {
-        let word = self.word(m);
+        self.store_in(m, self.word(m), live)
+    }
+
+    #[track_caller]
+    #[inline]
+    fn store_in<M: Medium>(self, m: &M, word: &Word, live: bool) -> bool {
         // CRASH: the record that names the block is durable: recovery stores the bit if it is not there yet.
         let before = if live { m.fetch_or(word, self.mask) } else { m.fetch_and(word, !self.mask) };
         before & self.mask != 0

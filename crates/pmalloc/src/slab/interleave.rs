@@ -41,7 +41,7 @@ pub(crate) struct BitIndex(pub(crate) u32);
 /// The map between the blocks of one slab and the bits of its bitmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interleave {
-    stripes: u32,
+    stripes: u8,
 }
 
 impl Interleave {
@@ -54,40 +54,42 @@ impl Interleave {
     pub(crate) fn new(stripes: u32, slab_pages: u32) -> Self {
         assert!(slab_pages >= 2, "a slab has a header line and a bitmap line");
         if stripes < slab_pages {
-            return Self { stripes };
+            #[allow(clippy::cast_possible_truncation, reason = "fewer than a slab's pages")]
+            return Self { stripes: stripes as u8 };
         }
-        Self { stripes: u32::from(FITTING[stripes as usize][slab_pages as usize - 1]) }
+        Self { stripes: FITTING[stripes as usize][slab_pages as usize - 1] }
     }
 
     /// Stripes that a slab of this map has.
+    #[inline]
     pub(crate) fn stripes(self) -> u32 {
-        self.stripes
+        u32::from(self.stripes)
     }
 
     /// Lines that the bits of `blocks` blocks occupy.
     pub(crate) fn lines(self, blocks: u32) -> u32 {
-        blocks.div_ceil(self.stripes * LINE_BITS) * self.stripes
+        blocks.div_ceil(self.stripes() * LINE_BITS) * self.stripes()
     }
 
     /// The bit of `block`.
     #[inline]
     pub(crate) fn bit_of(self, block: u32) -> BitIndex {
-        let group_blocks = self.stripes * LINE_BITS;
+        let group_blocks = self.stripes() * LINE_BITS;
         // Nearly every slab has one group: a comparison is cheaper than two divisions.
         let (group, within) = if block < group_blocks {
             (0, block)
         } else {
             (block / group_blocks, block % group_blocks)
         };
-        let line = group * self.stripes + within % self.stripes;
-        BitIndex(line * LINE_BITS + within / self.stripes)
+        let line = group * self.stripes() + within % self.stripes();
+        BitIndex(line * LINE_BITS + within / self.stripes())
     }
 
     /// The block of `bit`.
     pub(crate) fn block_of(self, bit: BitIndex) -> u32 {
         let (line, within) = (bit.0 / LINE_BITS, bit.0 % LINE_BITS);
-        let (group, stripe) = (line / self.stripes, line % self.stripes);
-        (group * LINE_BITS + within) * self.stripes + stripe
+        let (group, stripe) = (line / self.stripes(), line % self.stripes());
+        (group * LINE_BITS + within) * self.stripes() + stripe
     }
 }
 

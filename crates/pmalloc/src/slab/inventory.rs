@@ -126,7 +126,8 @@ impl Inventory {
 
     fn pop_from_line(&mut self, line: usize) -> Option<BitIndex> {
         let first = line * LINE_WORDS;
-        let words = &mut self.free[first..first + LINE_WORDS];
+        let words: &mut [u64; LINE_WORDS] =
+            self.free[first..].first_chunk_mut().expect("a line is whole");
         let at = words.iter().position(|word| *word != 0)?;
         let bit = words[at].trailing_zeros();
         words[at] &= words[at] - 1;

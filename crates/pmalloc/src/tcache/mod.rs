@@ -9,7 +9,7 @@
 use pmalloc_persist::Medium;
 
 use crate::{
-    arena::{Arena, Space},
+    arena::{Arena, SmallBlock, Space},
     error::Result,
     size_class::SLAB_PAGES_MIN,
     slab::{Interleave, Kind, PerKind},
@@ -48,8 +48,8 @@ struct Bank {
     /// The stripe in the smallest slabs, which have the fewest: banks that differ here differ in the line of every
     /// slab.
     line: u32,
-    /// Offsets of free blocks.
-    blocks: Vec<u64>,
+    /// Free blocks.
+    blocks: Vec<SmallBlock>,
 }
 
 /// No line.
@@ -68,7 +68,7 @@ impl Cache {
         space: &Space<M>,
         arena: &Arena,
         kind: Kind,
-    ) -> Result<u64> {
+    ) -> Result<SmallBlock> {
         let bin = self.bin(kind);
         match bin.pop_from_other_line() {
             Some(block) => Ok(block),
@@ -76,17 +76,11 @@ impl Cache {
         }
     }
 
-    /// Puts a free block of `arena` with index `block` in its slab here.
+    /// Puts a free block of `arena` here.
     #[inline]
-    pub(crate) fn put<M: Medium>(
-        &mut self,
-        space: &Space<M>,
-        arena: &Arena,
-        kind: Kind,
-        (offset, block): (u64, u32),
-    ) {
-        let bin = self.bin(kind);
-        bin.push(offset, block);
+    pub(crate) fn put<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, block: SmallBlock) {
+        let bin = self.bin(block.slab().kind());
+        bin.push(block);
         if bin.count > bin.limit {
             bin.drain(space, arena, bin.limit / 2);
         }
@@ -122,14 +116,14 @@ impl Bin {
 
     /// Takes a block whose bit is in another line than the one changed last.
     #[inline]
-    fn pop_from_other_line(&mut self) -> Option<u64> {
+    fn pop_from_other_line(&mut self) -> Option<SmallBlock> {
         let last = self.last_line;
         self.pop_where(|bank| bank.line != last)
     }
 
     /// Takes a block from the next bank that has some and is `suitable`.
     #[inline]
-    fn pop_where(&mut self, suitable: impl Fn(&Bank) -> bool) -> Option<u64> {
+    fn pop_where(&mut self, suitable: impl Fn(&Bank) -> bool) -> Option<SmallBlock> {
         if self.count == 0 {
             return None;
         }
@@ -150,16 +144,16 @@ impl Bin {
 
     /// Puts a block here whose bit the session has just changed.
     #[inline]
-    fn push(&mut self, offset: u64, block: u32) {
-        self.last_line = self.store(offset, block);
+    fn push(&mut self, block: SmallBlock) {
+        self.last_line = self.store(block);
         self.narrow = false;
     }
 
     /// Puts a block here, and returns its line.
     #[inline]
-    fn store(&mut self, offset: u64, block: u32) -> u32 {
-        let bank = &mut self.banks[(block % self.stripes) as usize];
-        bank.blocks.push(offset);
+    fn store(&mut self, block: SmallBlock) -> u32 {
+        let bank = &mut self.banks[(block.index() % self.stripes) as usize];
+        bank.blocks.push(block);
         self.count += 1;
         bank.line
     }
@@ -171,7 +165,7 @@ impl Bin {
         space: &Space<M>,
         arena: &Arena,
         kind: Kind,
-    ) -> Result<u64> {
+    ) -> Result<SmallBlock> {
         if self.count == 0 {
             self.refill(space, arena, kind)?;
         } else if !self.narrow {
@@ -188,8 +182,8 @@ impl Bin {
     fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) {
         let half = (self.limit / 2).max(1);
         self.drain(space, arena, half);
-        arena.top_up(space, kind, half, |offset, block| {
-            self.store(offset, block);
+        arena.top_up(space, kind, half, |block| {
+            self.store(block);
         });
     }
 
@@ -198,17 +192,16 @@ impl Bin {
         self.narrow = false;
         let want = (self.limit / 2).max(1);
         self.limit = (self.limit * 2).min(kind.class.cache_max());
-        arena.refill(space, kind, want, |offset, block| {
-            self.store(offset, block);
+        arena.refill(space, kind, want, |block| {
+            self.store(block);
         })
     }
 
     /// Gives blocks back, from each bank in turn, until `keep` are left.
     #[cold]
     fn drain<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, keep: u32) {
-        let excess: Vec<u64> =
-            std::iter::from_fn(|| if self.count > keep { self.pop_where(|_| true) } else { None })
-                .collect();
+        let excess =
+            std::iter::from_fn(|| if self.count > keep { self.pop_where(|_| true) } else { None });
         arena.give_back(space, excess);
     }
 }

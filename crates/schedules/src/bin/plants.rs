@@ -89,39 +89,48 @@ impl Plant {
 const PLANTS: &[Plant] = &[
     Plant {
         name: "an allocation does not keep its slot",
-        file: "heap/alloc.rs",
+        file: "op/alloc.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
-            "drop(core.slot_locks.lock(place));\n    // Under the lock",
+            "let _owned = engine.slot_locks.lock(slot);\n    // Under the lock",
+            "drop(engine.slot_locks.lock(slot));\n    // Under the lock",
         )],
         by: By::Schedules,
     },
     Plant {
         name: "a free does not keep its slot",
-        file: "heap/free.rs",
+        file: "op/free.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock(place);\n    // Under the lock",
-            "drop(core.slot_locks.lock(place));\n    // Under the lock",
+            "let _owned = engine.slot_locks.lock(slot);\n    // Under the lock",
+            "drop(engine.slot_locks.lock(slot));\n    // Under the lock",
         )],
         by: By::Schedules,
     },
     Plant {
         name: "a publish does not keep its slots",
-        file: "heap/group.rs",
+        file: "op/group.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock_all(places.chain(children.iter().copied()));",
-            "drop(core.slot_locks.lock_all(places.chain(children.iter().copied())));",
+            "engine.slot_locks.lock_all(&owned, &mut locks);\n",
+            "engine.slot_locks.lock_all(&owned, &mut locks);\n        locks.clear();\n",
         )],
         by: By::Schedules,
     },
     Plant {
         name: "a publish locks its slots in its own order",
-        file: "heap/slot_locks.rs",
-        changes: &[(
-            "let stripes: BTreeSet<usize> = places.map(stripe).collect();",
-            "let mut seen = BTreeSet::new();\n        \
-             let stripes: Vec<usize> = places.map(stripe).filter(|at| seen.insert(*at)).collect();",
-        )],
+        file: "op/slot_locks.rs",
+        changes: &[
+            ("    filled: u16,\n}", "    filled: u16,\n    first: usize,\n}"),
+            (
+                "        self.filled |= 1 << word;\n",
+                "        if self.filled == 0 {\n            self.first = stripe;\n        }\n        \
+                 self.filled |= 1 << word;\n",
+            ),
+            (
+                "owned.extend(stripes.iter()",
+                "let mut order: Vec<usize> = stripes.iter().collect();\n        \
+                 order.sort_by_key(|stripe| *stripe != stripes.first);\n        \
+                 owned.extend(order.into_iter()",
+            ),
+        ],
         by: By::Schedules,
     },
     Plant {
@@ -135,15 +144,16 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a publish clears bits before it stores slots",
-        file: "heap/group.rs",
-        changes: &[
-            ("        clear_bits(m, plan, &mut lines, &mut unlinked);\n", ""),
-            (
-                "        set_bits(m, plan, &mut lines);\n",
-                "        set_bits(m, plan, &mut lines);\n        \
-                 clear_bits(m, plan, &mut lines, &mut unlinked);\n",
-            ),
-        ],
+        file: "op/changes.rs",
+        changes: &[(
+            "        for in_new in [true, false] {\n",
+            "        for freed in &*self.freed {\n            \
+                 if let Block::Small(block) = &freed.block {\n                \
+                     block.live_bit().store(m, false);\n            \
+                 }\n        \
+             }\n        \
+             for in_new in [true, false] {\n",
+        )],
         by: By::Schedules,
     },
     Plant {
@@ -165,48 +175,32 @@ const PLANTS: &[Plant] = &[
         by: By::Schedules,
     },
     Plant {
-        name: "a block is reused before its free is retired",
-        file: "heap/free.rs",
-        changes: &[
-            (
-                "let was_live = unlink_small(core, state, source, bit)?;",
-                "let was_live = unlink_small(core, state, source, bit, arena)?;",
-            ),
-            (
-                "bit: LiveBit,\n) -> Result<bool> {",
-                "bit: LiveBit,\n    arena: LogId,\n) -> Result<bool> {",
-            ),
-            (
-                "        lane.retire(m);\n        // CRASH: the mark is durable before the block",
-                "        let early = core.guards.quiescent();\n        \
-                 if early { core.recycle(Freed::Small { arena, offset: block }); }\n        \
-                 lane.retire(m);\n        // CRASH: the mark is durable before the block",
-            ),
-            ("        was_live\n    })", "        was_live && !early\n    })"),
-        ],
+        name: "a block is reused before its free is durable",
+        file: "op/free.rs",
+        changes: &[(
+            "            commit(engine, &mut state.claim, &mut free)?;\n            \
+             Ok(Unlinked { block, was_live: free.was_live })",
+            "            let early = engine.limbo.quiescent();\n            \
+             if early { engine.recycle(block); }\n            \
+             commit(engine, &mut state.claim, &mut free)?;\n            \
+             Ok(Unlinked { block, was_live: free.was_live && !early })",
+        )],
         by: By::Schedules,
     },
     Plant {
-        name: "an extent is reused before its free is retired",
-        file: "heap/free.rs",
-        changes: &[
-            (
-                "space.page_map.clear(extent.range);\n        // CRASH",
-                "space.page_map.clear(extent.range);\n        \
-                 let range = extent.range;\n        \
-                 let early = core.guards.quiescent();\n        \
-                 if early { core.recycle(Freed::Large { range, log }); }\n        // CRASH",
-            ),
-            (
-                "Ok(Unlinked::Large { range: extent.range, log })",
-                "Ok(if early { Unlinked::Lost } else { Unlinked::Large { range, log } })",
-            ),
-        ],
+        name: "an extent is reused before its free is durable",
+        file: "op/free.rs",
+        changes: &[(
+            "        commit(engine, claim, &mut changes)\n    })?;\n    Ok(Unlinked { block, was_live: true })",
+            "        if engine.limbo.quiescent() { engine.recycle(block); }\n        \
+             commit(engine, claim, &mut changes)\n    })?;\n    \
+             Ok(Unlinked { block, was_live: false })",
+        )],
         by: By::Schedules,
     },
     Plant {
         name: "a free does not look for guards",
-        file: "heap/guard.rs",
+        file: "op/limbo.rs",
         changes: &[(
             "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
             "!self.live.is_empty()",
@@ -215,13 +209,13 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "freed memory waits for one epoch only",
-        file: "heap/guard.rs",
+        file: "op/limbo.rs",
         changes: &[("freed_in + 2 <= epoch", "freed_in < &epoch")],
         by: By::Schedules,
     },
     Plant {
         name: "the epoch moves on over live guards",
-        file: "heap/guard.rs",
+        file: "op/limbo.rs",
         changes: &[(
             "if self.counter(epoch + 1).load(Ordering::SeqCst) != 0 {",
             "if epoch > 1 << 40 {",
@@ -238,19 +232,19 @@ const PLANTS: &[Plant] = &[
         by: By::Schedules,
     },
     Plant {
-        name: "children are compared by their number",
-        file: "heap/group.rs",
-        changes: &[("plan.children != children", "plan.children.len() != children.len()")],
+        name: "the children of a freed block are not owned",
+        file: "op/group.rs",
+        changes: &[("if !owned.contains(&wanted) {", "if !owned.contains(&named) {")],
         by: By::Scenario("typed-parent-replaced"),
     },
     Plant {
         name: "an allocation looks for its slot's block before it has the slot",
-        file: "heap/alloc.rs",
+        file: "op/alloc.rs",
         changes: &[(
-            "let _owned = core.slot_locks.lock(place);\n    \
+            "let _owned = engine.slot_locks.lock(slot);\n    \
              // Under the lock: who frees a typed block holds those of its slots.\n    \
-             core.check_live(place)?;",
-            "core.check_live(place)?;\n    let _owned = core.slot_locks.lock(place);",
+             engine.check_live(slot)?;",
+            "engine.check_live(slot)?;\n    let _owned = engine.slot_locks.lock(slot);",
         )],
         by: By::Scenario("typed-parent-freed"),
     },
@@ -305,45 +299,45 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "the flag of a sync goes before the sync",
-        file: "heap/gate.rs",
+        file: "op/gate.rs",
         changes: &[(
             "        if let Err(error) = m.sync() {\n",
             "        state::set_clean(m, clean)?;\n        if let Err(error) = m.sync() {\n",
         )],
-        by: By::Unit("heap::gate"),
+        by: By::Unit("op::gate"),
     },
     Plant {
         name: "the filter of roots clears a bit that others share",
-        file: "heap/root_blocks.rs",
+        file: "op/root_blocks.rs",
         changes: &[("!blocks.keys().any(|other| place(*other) == (word, bit))", "bit != 0")],
-        by: By::Unit("heap::root_blocks"),
+        by: By::Unit("op::root_blocks"),
     },
     Plant {
         name: "a guard of the epoch before does not count",
-        file: "heap/guard.rs",
+        file: "op/limbo.rs",
         changes: &[(
             "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
             "self.counter(self.epoch.load(Ordering::SeqCst)).load(Ordering::SeqCst) == 0",
         )],
-        by: By::Unit("heap::guard"),
+        by: By::Unit("op::limbo"),
     },
     Plant {
         name: "large blocks wait for one epoch only",
-        file: "heap/guard.rs",
+        file: "op/limbo.rs",
         changes: &[(
             "|(freed_in, _)| freed_in + 2 <= epoch",
-            "|(at, freed)| at + 2 <= epoch || matches!(freed, Freed::Large { .. }) && *at < epoch",
+            "|(at, block)| at + 2 <= epoch || matches!(block, Block::Large(_)) && *at < epoch",
         )],
-        by: By::Unit("heap::guard"),
+        by: By::Unit("op::limbo"),
     },
     Plant {
         name: "who finds no room does not look at what waits for guards",
-        file: "heap/core.rs",
+        file: "op/engine.rs",
         changes: &[(
             "        self.collect();\n        state.cache.drain",
             "        state.cache.drain",
         )],
-        by: By::Unit("heap::guard"),
+        by: By::Unit("op::limbo"),
     },
     Plant {
         name: "the place behind a slab's last block is a block",

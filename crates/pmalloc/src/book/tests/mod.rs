@@ -570,7 +570,8 @@ fn several_appends_find_room_that_a_copy_makes() {
 
     let mut fixture = almost_full();
     let requests = [more(2), more(4), Request::Free(LOG, Page(0)), more(6)];
-    let appends = fixture.book.reserve_all(&fixture.m, &requests).unwrap();
+    let mut appends = Vec::new();
+    fixture.book.reserve_all(&fixture.m, requests.into_iter(), &mut appends).unwrap();
     appends.into_iter().for_each(|append| fixture.finish(append));
     fixture.replays();
 }
@@ -581,10 +582,10 @@ fn appends_of_which_one_can_not_be_are_none() {
     let (book, m) = (&fixture.book, &fixture.m);
     let too_many: Vec<Request> =
         (1..30).map(|page| Request::Alloc(LOG, extent(2 * page, 1))).collect();
-    let error = book.reserve_all(m, &too_many).unwrap_err();
+    let error = book.reserve_all(m, too_many.into_iter(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
     let twice = [Request::Free(LOG, Page(0)); 2];
-    let error = book.reserve_all(m, &twice).unwrap_err();
+    let error = book.reserve_all(m, twice.into_iter(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, Error::NotLive { .. }), "{error}");
     assert_eq!(lock(book.log(LOG)).in_flight, 0);
     fixture.free(0);

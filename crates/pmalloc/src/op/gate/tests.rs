@@ -8,7 +8,7 @@ use pmalloc_persist::{Anon, Offset, Region, Span, Word, sync::Arc};
 
 use super::*;
 use crate::{
-    heap::{Heap, session::SessionState},
+    heap::Heap,
     layout::{geometry::Geometry, sealed::unseal},
 };
 
@@ -187,7 +187,7 @@ fn bytes_outside_the_heap_are_not_flushed() {
 fn a_session_that_ends_after_the_close_changes_nothing() {
     let heap = heap();
     let core = heap.core();
-    let mut session: SessionState = core.begin_session();
+    let mut session = core.begin_session();
     core.prepare(&mut session).unwrap();
     heap.sync().unwrap();
     // What closing the heap does first; then it would wait for the session.

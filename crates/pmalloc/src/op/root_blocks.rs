@@ -16,7 +16,7 @@ const FILTER_WORDS: usize = 256;
 
 /// The set. Nearly every question is answered by one load from the filter.
 #[derive(Debug)]
-pub(super) struct RootBlocks {
+pub(crate) struct RootBlocks {
     /// A bit per hash value that a block in the set has; changed under the lock of `blocks`.
     filter: Box<[AtomicU64]>,
     blocks: Mutex<HashMap<u64, Exposure>>,
@@ -33,13 +33,13 @@ enum Exposure {
 
 impl RootBlocks {
     /// The empty set.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let filter = (0..FILTER_WORDS).map(|_| AtomicU64::new(0)).collect();
         Self { filter, blocks: Mutex::new(HashMap::new()) }
     }
 
     /// Adds the block at byte `block`.
-    pub(super) fn insert(&self, block: u64) {
+    pub(crate) fn insert(&self, block: u64) {
         let mut blocks = lock(&self.blocks);
         blocks.entry(block).or_insert(Exposure::Hidden);
         let (word, bit) = place(block);
@@ -50,7 +50,7 @@ impl RootBlocks {
     /// Notes that references to the block at byte `block`, which is in the set, are handed out for the root at `index`.
     ///
     /// Returns whether that is allowed: it is not if they were for another root.
-    pub(super) fn hand_out(&self, block: u64, index: u32) -> bool {
+    pub(crate) fn hand_out(&self, block: u64, index: u32) -> bool {
         let mut blocks = lock(&self.blocks);
         let exposure = blocks.entry(block).or_insert(Exposure::Hidden);
         match *exposure {
@@ -63,12 +63,12 @@ impl RootBlocks {
     }
 
     /// Whether references to the block at byte `block` were handed out.
-    pub(super) fn is_handed_out(&self, block: u64) -> bool {
+    pub(crate) fn is_handed_out(&self, block: u64) -> bool {
         matches!(lock(&self.blocks).get(&block), Some(Exposure::HandedOut(_)))
     }
 
     /// Takes the block at byte `block`, which holds no root any more, out of the set.
-    pub(super) fn remove(&self, block: u64) {
+    pub(crate) fn remove(&self, block: u64) {
         let mut blocks = lock(&self.blocks);
         blocks.remove(&block);
         let (word, bit) = place(block);
@@ -80,7 +80,7 @@ impl RootBlocks {
 
     /// Whether the block at byte `block` holds a root.
     #[inline]
-    pub(super) fn contains(&self, block: u64) -> bool {
+    pub(crate) fn contains(&self, block: u64) -> bool {
         let (word, bit) = place(block);
         // Acquire: pairs with the release in `insert`.
         self.filter[word].load(Ordering::Acquire) & bit != 0 && self.contains_exactly(block)

@@ -7,7 +7,7 @@ use std::alloc::Layout;
 /// Every allocation takes a [`Layout`], which is a block without a tag, or one of these.
 ///
 /// A tag is a number of the program's, zero if it gave none, that a block carries as long as it lives:
-/// [`Heap::iter`](super::Heap::iter) shows it, and [`Stats::tags`](super::Stats::tags) counts blocks by it. Blocks of
+/// [`Heap::iter`](crate::Heap::iter) shows it, and [`Stats::tags`](crate::Stats::tags) counts blocks by it. Blocks of
 /// different tags lie in different slabs, so a tag costs nothing per block; a program that uses many tags for few blocks
 /// pays with slabs that are hardly filled.
 ///

@@ -25,11 +25,11 @@ use crate::{
 const SYNCHRONIZING: &str = "synchronizing the heap";
 
 /// The right to change the medium.
-pub(super) type Entered<'a> = RwLockReadGuard<'a, ()>;
+pub(crate) type Entered<'a> = RwLockReadGuard<'a, ()>;
 
 /// The gate of a heap.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// Volatile: held shared by operations; `None` where a sync makes no promise that they could break.
     changing: Option<RwLock<()>>,
     /// Volatile: the state page says `Synced`, and the next operation must take that back.
@@ -42,7 +42,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// The gate of a heap on a medium that needs a sync or not.
-    pub(super) fn new(needs_sync: bool) -> Self {
+    pub(crate) fn new(needs_sync: bool) -> Self {
         Self {
             changing: needs_sync.then(|| RwLock::new(())),
             synced: AtomicBool::new(false),
@@ -53,7 +53,7 @@ impl Gate {
 
     /// Begins to change the medium.
     #[inline]
-    pub(super) fn enter<M: Medium>(&self, m: &M) -> Result<Option<Entered<'_>>> {
+    pub(crate) fn enter<M: Medium>(&self, m: &M) -> Result<Option<Entered<'_>>> {
         let Some(changing) = &self.changing else { return Ok(None) };
         let entered = changing.read().expect("a thread panicked while it synchronized the heap");
         // Relaxed: a sync stores the flag while it holds the gate alone.
@@ -79,7 +79,7 @@ impl Gate {
 
     /// Writes everything to stable storage; where a power loss would leave a mixture otherwise, says so on the state
     /// page until the next operation.
-    pub(super) fn sync<M: Medium>(&self, m: &M) -> Result<()> {
+    pub(crate) fn sync<M: Medium>(&self, m: &M) -> Result<()> {
         match &self.changing {
             None => m.sync().map_err(Error::io(SYNCHRONIZING)),
             Some(changing) => self.write_back(m, changing, Clean::Synced),
@@ -91,7 +91,7 @@ impl Gate {
     /// # Crash consistency
     ///
     /// The contents reach stable storage before the flag that vouches for them.
-    pub(super) fn close<M: Medium>(&self, m: &M) -> Result<()> {
+    pub(crate) fn close<M: Medium>(&self, m: &M) -> Result<()> {
         let Some(changing) = &self.changing else {
             m.sync().map_err(Error::io(SYNCHRONIZING))?;
             state::set_clean(m, Clean::Closed)?;
@@ -138,7 +138,7 @@ impl Gate {
 ///
 /// Where the kernel writes pages when it likes, the flag is on stable storage on return: no page that changes from here on
 /// can be found beside a flag that vouches for the heap. Before, nothing has changed, and either flag is true.
-pub(super) fn mark_open<M: Medium>(m: &M, was: Clean) -> Result<()> {
+pub(crate) fn mark_open<M: Medium>(m: &M, was: Clean) -> Result<()> {
     state::set_clean(m, Clean::No)?;
     if !m.needs_sync() {
         return Ok(());

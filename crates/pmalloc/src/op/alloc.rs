@@ -1,0 +1,185 @@
+//! `alloc_to`: reserve, initialise, and make the block live in its slot.
+
+use std::alloc::Layout;
+
+use pmalloc_persist::{Medium, Span};
+
+use super::{
+    changes::{Changes, SmallAlloc, Store},
+    commit::commit,
+    engine::Engine,
+    plan::read,
+    reserve::{cancel, reserve},
+    session::{Access, SessionState},
+};
+use crate::{
+    arena::Block,
+    error::{Error, Result},
+    lane::Draft,
+    layout::lane::Op,
+    value::BlockLayout,
+};
+
+/// Allocates an uninitialised block into the slot at byte `slot`.
+#[inline]
+pub(crate) fn alloc_bare<M: Medium>(
+    engine: &Engine<M>,
+    access: &mut impl Access,
+    slot: u64,
+    layout: BlockLayout,
+) -> Result<()> {
+    access.with(|state| {
+        let _entered = engine.enter()?;
+        let block = reserve(engine, state, layout)?;
+        publish(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
+    })
+}
+
+/// Allocates a block into the slot at byte `slot` whose first `layout.size()` bytes `init` has written.
+///
+/// `init` may use the heap, or panic.
+pub(crate) fn alloc_init<M: Medium>(
+    engine: &Engine<M>,
+    access: &mut impl Access,
+    slot: u64,
+    layout: BlockLayout,
+    init: impl FnOnce(Span),
+) -> Result<()> {
+    let block = access.with(|state| {
+        let _entered = engine.enter()?;
+        reserve(engine, state, layout)
+    })?;
+    let mut unpublished = Unpublished { engine, access, block: Some(block) };
+    let span = Span::new(block.offset(), layout.layout().size() as u64);
+    // The session is not borrowed here.
+    init(span);
+    persist_contents(engine, span);
+    unpublished.publish(slot)
+}
+
+/// # Crash consistency
+///
+/// The contents are durable before the record that makes them reachable can be (rule 3).
+fn persist_contents<M: Medium>(engine: &Engine<M>, span: Span) {
+    let m = engine.medium();
+    m.stored(span);
+    // CRASH: as above.
+    m.persist(span);
+}
+
+/// A reserved block that goes back if it is dropped unpublished.
+struct Unpublished<'a, M: Medium, A: Access> {
+    engine: &'a Engine<M>,
+    access: &'a mut A,
+    block: Option<Block>,
+}
+
+impl<M: Medium, A: Access> Unpublished<'_, M, A> {
+    fn publish(&mut self, slot: u64) -> Result<()> {
+        let block = self.block.expect("published once");
+        self.access.with(|state| {
+            let _entered = self.engine.enter()?;
+            // The initialiser may have ended the session that reserved the block. Else it is the same operation still.
+            if state.claim.is_none() {
+                self.engine.prepare(state)?;
+            }
+            publish(self.engine, state, slot, &block)
+        })?;
+        self.block = None;
+        Ok(())
+    }
+}
+
+impl<M: Medium, A: Access> Drop for Unpublished<'_, M, A> {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.access.with(|state| {
+                // In a forked child the block belongs to the parent.
+                if let Ok(_entered) = self.engine.enter() {
+                    cancel(self.engine, state, block);
+                }
+            });
+        }
+    }
+}
+
+/// Makes a reserved block live and gives it to the slot at byte `slot`, atomically and durably.
+///
+/// # Crash consistency
+///
+/// As [`commit`].
+#[inline]
+fn publish<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: u64,
+    block: &Block,
+) -> Result<()> {
+    let _owned = engine.slot_locks.lock(slot);
+    // Under the lock: who frees a typed block holds those of its slots.
+    engine.check_live(slot)?;
+    publish_owned(engine, state, slot, block)
+}
+
+/// As [`publish`], for a slot that the caller owns and knows to be live.
+#[inline]
+fn publish_owned<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: u64,
+    block: &Block,
+) -> Result<()> {
+    let found = read(engine, slot);
+    if found.place().is_some() {
+        return Err(Error::SlotFull { slot });
+    }
+    let version = found.version().next();
+    let draft = |op, pages| Draft { op, block: block.offset(), pages, slot, version };
+    match block {
+        Block::Small(small) => {
+            let draft = [draft(Op::AllocSmall, 0)];
+            commit(engine, &mut state.claim, &mut SmallAlloc { draft, bit: small.live_bit() })
+        }
+        Block::Large(large) => {
+            let draft = draft(Op::AllocLarge(large.extent.tag), large.range().pages);
+            commit_large(engine, state, &draft, block)
+        }
+    }
+}
+
+#[inline(never)]
+fn commit_large<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    draft: &Draft,
+    block: &Block,
+) -> Result<()> {
+    state.with_scratch(|claim, scratch| {
+        let mut changes = Changes {
+            drafts: std::slice::from_ref(draft),
+            stores: &[Store::of(draft)],
+            allocated: std::slice::from_ref(block),
+            freed: &mut [],
+            scratch,
+        };
+        commit(engine, claim, &mut changes)
+    })
+}
+
+/// Allocates a block with contents that `write` writes, to all of its span, into the root slot at byte `slot`.
+///
+/// The caller has [entered](Engine::enter), and has flushed the root's entry.
+pub(crate) fn alloc_root<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: u64,
+    layout: Layout,
+    write: impl FnOnce(Span),
+) -> Result<()> {
+    let block = reserve(engine, state, layout.into())?;
+    let span = Span::new(block.offset(), layout.size() as u64);
+    write(span);
+    persist_contents(engine, span);
+    let _owned = engine.slot_locks.lock(slot);
+    publish_owned(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
+}

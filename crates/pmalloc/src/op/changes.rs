@@ -1,0 +1,202 @@
+//! What an operation changes: its effects, from the first that may fail to the last that is volatile.
+//!
+//! Small blocks by themselves, which speed matters for, have effects of their own; everything else is [`Changes`].
+
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
+
+use super::{commit::Effects, plan::Freed};
+use crate::{
+    arena::{Block, SmallBlock, Space},
+    book::{Append, Request},
+    error::Result,
+    lane::Draft,
+    slab::LiveBit,
+};
+
+/// A small block becomes live in a slot.
+pub(super) struct SmallAlloc {
+    /// The record.
+    pub(super) draft: [Draft; 1],
+    /// The block's live bit.
+    pub(super) bit: LiveBit,
+}
+
+/// A small block becomes free, and its slot empty.
+pub(super) struct SmallFree {
+    /// The record.
+    pub(super) draft: [Draft; 1],
+    /// The block's live bit.
+    pub(super) bit: LiveBit,
+    /// Whether it was set until then.
+    pub(super) was_live: bool,
+}
+
+impl<M: Medium> Effects<M> for SmallAlloc {
+    #[inline]
+    fn drafts(&self) -> &[Draft] {
+        &self.draft
+    }
+
+    #[inline]
+    fn apply(&mut self, space: &Space<M>) {
+        self.bit.set(&space.medium);
+        write_word(&space.medium, &self.draft[0]);
+    }
+}
+
+impl<M: Medium> Effects<M> for SmallFree {
+    #[inline]
+    fn drafts(&self) -> &[Draft] {
+        &self.draft
+    }
+
+    /// The slot first: see [`Changes`].
+    #[inline]
+    fn apply(&mut self, space: &Space<M>) {
+        write_word(&space.medium, &self.draft[0]);
+        self.was_live = self.bit.clear(&space.medium);
+    }
+}
+
+/// Stores the slot of a record and flushes it.
+#[inline]
+fn write_word<M: Medium>(m: &M, draft: &Draft) {
+    let word = word_at(m, draft.slot);
+    // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
+    m.store(word, draft.word());
+    m.flush_of(word);
+}
+
+/// Blocks of any size, and as many slots and cells as a lane takes records.
+pub(super) struct Changes<'p> {
+    /// The records.
+    pub(super) drafts: &'p [Draft],
+    /// What slots and cells are to hold, each once.
+    pub(super) stores: &'p [Store],
+    /// The blocks that become live.
+    pub(super) allocated: &'p [Block],
+    /// The blocks that become free.
+    pub(super) freed: &'p mut [Freed],
+    /// Where it notes what it needs itself.
+    pub(super) scratch: &'p mut Scratch,
+}
+
+/// A word of a slot or cell that is to be stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Store {
+    /// Byte offset of the slot or cell.
+    pub(super) offset: u64,
+    /// The word.
+    pub(super) word: u64,
+    /// Whether it lies in a block that the operation allocates.
+    pub(super) is_new: bool,
+    /// Whether it is a cell.
+    pub(super) is_cell: bool,
+}
+
+impl Store {
+    /// A slot in a live block that gets the word of `draft`.
+    pub(super) fn of(draft: &Draft) -> Self {
+        Self { offset: draft.slot, word: draft.word(), is_new: false, is_cell: false }
+    }
+}
+
+/// What an operation notes until it is done; empty between operations, so that none allocates.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Entries of the bookkeeping logs.
+    appends: Vec<Append>,
+    /// Lines to flush.
+    lines: Vec<u64>,
+}
+
+impl<M: Medium> Effects<M> for Changes<'_> {
+    fn drafts(&self) -> &[Draft] {
+        self.drafts
+    }
+
+    fn reserve(&mut self, space: &Space<M>) -> Result<()> {
+        let allocated = self.allocated.iter().filter_map(|block| match block {
+            Block::Large(block) => Some(Request::Alloc(block.log, block.extent)),
+            Block::Small(_) => None,
+        });
+        let freed = self.freed.iter().filter_map(|freed| match &freed.block {
+            Block::Large(block) => Some(Request::Free(block.log, block.range().start)),
+            Block::Small(_) => None,
+        });
+        let requests = allocated.chain(freed);
+        space.book.reserve_all(&space.medium, requests, &mut self.scratch.appends)
+    }
+
+    /// Enters large blocks in the page map: nobody can look them up before a slot names them.
+    fn enter(&mut self, space: &Space<M>) {
+        for block in self.allocated {
+            if let Block::Large(block) = block {
+                space.page_map.set_large(block.range(), block.log.code(), block.extent.tag);
+            }
+        }
+    }
+
+    /// The slots in blocks that the operation allocates come first, in whatever order they were named. Nobody reaches those
+    /// blocks yet: what leads there from outside is a slot in a live block. Once that is stored, a reader may look at the
+    /// new block's bytes, which must not change under it. The store is a release, and pairs with the acquire of who reads a
+    /// slot.
+    ///
+    /// Bits are cleared after the slots were stored: who reads a slot and finds its block not live any more reads it again,
+    /// and must not find the same block.
+    fn apply(&mut self, space: &Space<M>) {
+        let m = &space.medium;
+        let lines = &mut self.scratch.lines;
+        self.scratch.appends.iter().for_each(|append| space.book.write(m, append));
+        for block in self.allocated.iter().filter_map(as_small) {
+            block.live_bit().store(m, true);
+            lines.push(block.live_bit().place() / LINE_BYTES);
+        }
+        for in_new in [true, false] {
+            for store in self.stores.iter().filter(|store| store.is_new == in_new) {
+                // CRASH: the record that names the word and this version is durable: recovery stores the same.
+                m.store(word_at(m, store.offset), store.word);
+                lines.push(store.offset / LINE_BYTES);
+            }
+        }
+        for freed in &mut *self.freed {
+            if let Block::Small(block) = &freed.block {
+                freed.was_live = block.live_bit().store(m, false);
+                lines.push(block.live_bit().place() / LINE_BYTES);
+            }
+        }
+        flush_lines(m, lines);
+    }
+
+    /// Lets the log entries count, and takes freed large blocks out of the page map.
+    fn finish(&mut self, space: &Space<M>) {
+        self.scratch.appends.drain(..).for_each(|append| space.book.commit(append));
+        for freed in &*self.freed {
+            if let Block::Large(block) = &freed.block {
+                space.page_map.clear(block.range());
+            }
+        }
+    }
+}
+
+fn as_small(block: &Block) -> Option<&SmallBlock> {
+    match block {
+        Block::Small(block) => Some(block),
+        Block::Large(_) => None,
+    }
+}
+
+/// Flushes each line once.
+fn flush_lines<M: Medium>(m: &M, lines: &mut Vec<u64>) {
+    lines.sort_unstable();
+    lines.dedup();
+    for line in lines.drain(..) {
+        m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
+    }
+}
+
+/// The word of the slot or cell at byte `offset`.
+#[inline]
+pub(super) fn word_at<M: Medium>(m: &M, offset: u64) -> &Word {
+    m.at(Offset::<Word>::new(offset)).expect("a slot or cell lies inside its heap")
+}

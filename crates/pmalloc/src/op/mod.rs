@@ -1,0 +1,42 @@
+//! Operations: how slots and blocks change, durably and all at once.
+//!
+//! An operation is planned, recorded, applied and retired. Planning makes all checks and takes all locks; from the first
+//! record on nothing can fail, and only [`commit`] fences (but for contents, which are durable before). See the rules in
+//! `docs/crash-consistency.md`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`engine`] | what the operations of a heap share |
+//! | [`session`] | what one thread holds: a lane, caches, memory to plan in |
+//! | [`alloc`], [`free`] | the two operations of one record |
+//! | [`plan`], [`group`] | what several steps come to, and operations of several records |
+//! | [`changes`] | what an operation changes: bits, log entries, slots and cells |
+//! | [`commit`] | record, apply, retire: the one sequence of all operations |
+//! | [`reserve`] | blocks that are taken and not live yet |
+//! | [`slot_locks`], [`limbo`], [`gate`] | who may change a slot, what readers may still see, when a sync may run |
+//! | [`root_blocks`] | blocks that slots may neither free nor read |
+//!
+//! Called by [`heap`](crate::heap). Persistent: what [`changes`] stores. Everything else is volatile.
+
+mod alloc;
+mod changes;
+mod commit;
+mod engine;
+mod free;
+mod gate;
+mod group;
+mod limbo;
+mod plan;
+mod reserve;
+mod root_blocks;
+mod session;
+mod slot_locks;
+
+pub(crate) use alloc::{alloc_bare, alloc_init, alloc_root};
+pub(crate) use engine::{Engine, owns_root};
+pub(crate) use free::{Unlinked, free_from, free_root, recycle};
+pub(crate) use gate::mark_open;
+pub(crate) use group::{perform, perform_alone};
+pub(crate) use plan::{CellAt, Inside, SlotAt, Step};
+pub(crate) use reserve::{cancel, reserve};
+pub(crate) use session::{Access, Explicit, SessionState};
