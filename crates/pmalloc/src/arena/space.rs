@@ -16,7 +16,8 @@ use crate::{
         geometry::{DataMap, Geometry, Page, PageRange},
     },
     page_map::{PageMap, SlabUse, Use},
-    slab::{Descriptor, Kind},
+    size_class::SLAB_PAGES_MAX,
+    slab::{Descriptor, Interleave, Kind},
 };
 
 /// Medium, geometry, page map, extents and book of one heap.
@@ -34,6 +35,8 @@ pub(crate) struct Space<M> {
     pub(crate) book: Book,
     /// Where pages and descriptors are, computed once.
     data_map: DataMap,
+    /// Likewise how the blocks of slabs map to bits.
+    interleaves: [Interleave; SLAB_PAGES_MAX as usize + 1],
     /// Volatile: descriptor pages that have memory.
     backed_descriptors: Mutex<HashSet<u64>>,
 }
@@ -49,7 +52,17 @@ impl<M: Medium> Space<M> {
     ) -> Self {
         let backed_descriptors = Mutex::new(HashSet::new());
         let data_map = geometry.data_map();
-        Self { medium, geometry, page_map, extents, book, data_map, backed_descriptors }
+        let interleaves = Interleave::all(geometry.stripes);
+        Self {
+            medium,
+            geometry,
+            page_map,
+            extents,
+            book,
+            data_map,
+            interleaves,
+            backed_descriptors,
+        }
     }
 
     /// Byte offset of `page`.
@@ -126,8 +139,9 @@ impl<M: Medium> Space<M> {
     /// The descriptor of a slab that the page map knows.
     #[inline]
     pub(crate) fn descriptor(&self, slab: SlabUse) -> Descriptor {
-        let place = (&self.data_map, self.geometry.stripes);
-        Descriptor::new(place, slab.range, Kind { class: slab.class, tag: slab.tag })
+        let interleave = self.interleaves[slab.range.pages as usize];
+        let kind = Kind { class: slab.class, tag: slab.tag };
+        Descriptor::with(&self.data_map, interleave, slab.range, kind)
     }
 
     /// Makes a slab of `kind`, the arena's `count`-th of that kind, and logs it.

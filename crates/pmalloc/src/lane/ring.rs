@@ -110,11 +110,17 @@ impl Lane {
     ///
     /// If there are more than [`Lane::check_group`] allows.
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
-        if let [draft] = drafts {
-            return self.write(m, draft, 0, 1);
+        match drafts {
+            [draft] => self.write(m, draft, 0, 1),
+            drafts => self.record_group(m, drafts),
         }
+    }
+
+    #[track_caller]
+    #[inline(never)]
+    fn record_group<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
         let count = u8::try_from(drafts.len()).expect("a group is at most 128 records");
         for (index, draft) in (0..).zip(drafts) {
             // CRASH: recovery takes a group only if all its records are there.
@@ -123,7 +129,7 @@ impl Lane {
     }
 
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     fn write<M: Medium>(&mut self, m: &M, draft: &Draft, index: u8, count: u8) {
         let Draft { op, block, pages, slot, version } = *draft;
         let number = self.number;

@@ -108,7 +108,7 @@ impl<M: Medium> Engine<M> {
     /// # Errors
     ///
     /// [`Error::Forked`] in a child process, [`Error::Io`] if a sync's promise can't be taken back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&self) -> Result<Option<Entered<'_>>> {
         self.check_process()?;
         self.gate.enter(self.medium())

@@ -52,9 +52,20 @@ impl Gate {
     }
 
     /// Begins to change the medium.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter<M: Medium>(&self, m: &M) -> Result<Option<Entered<'_>>> {
-        let Some(changing) = &self.changing else { return Ok(None) };
+        match &self.changing {
+            None => Ok(None),
+            Some(changing) => self.enter_slowly(m, changing),
+        }
+    }
+
+    #[inline(never)]
+    fn enter_slowly<'g, M: Medium>(
+        &self,
+        m: &M,
+        changing: &'g RwLock<()>,
+    ) -> Result<Option<Entered<'g>>> {
         let entered = changing.read().expect("a thread panicked while it synchronized the heap");
         // Relaxed: a sync stores the flag while it holds the gate alone.
         if self.synced.load(Ordering::Relaxed) {

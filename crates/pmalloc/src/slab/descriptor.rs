@@ -45,8 +45,18 @@ pub(crate) struct LiveBit {
 
 impl Descriptor {
     /// The descriptor of the slab in `range`; nothing is read.
-    #[inline]
     pub(crate) fn new((map, stripes): (&DataMap, u32), range: PageRange, kind: Kind) -> Self {
+        Self::with(map, Interleave::new(stripes, range.pages), range, kind)
+    }
+
+    /// As [`new`](Self::new), for a caller that knows how the blocks of a slab of this size map to bits.
+    #[inline]
+    pub(crate) fn with(
+        map: &DataMap,
+        interleave: Interleave,
+        range: PageRange,
+        kind: Kind,
+    ) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "a slab has at most 16 pages")]
         Self {
             base: map.page_offset(range.start),
@@ -54,7 +64,7 @@ impl Descriptor {
             start: range.start,
             pages: range.pages as u8,
             kind,
-            interleave: Interleave::new(stripes, range.pages),
+            interleave,
         }
     }
 

@@ -60,6 +60,12 @@ impl Interleave {
         Self { stripes: FITTING[stripes as usize][slab_pages as usize - 1] }
     }
 
+    /// The maps of slabs of every size, by their pages.
+    pub(crate) fn all(stripes: u32) -> [Self; SLAB_PAGES_MAX as usize + 1] {
+        // No slab is smaller than two pages.
+        std::array::from_fn(|pages| Self::new(stripes, u32::try_from(pages.max(2)).expect("few")))
+    }
+
     /// Stripes that a slab of this map has.
     #[inline]
     pub(crate) fn stripes(self) -> u32 {

@@ -119,11 +119,12 @@ impl Inventory {
                 take(self.descriptor.interleave().block_of(bit));
                 taken += 1;
             }
-            line = (line + 1) % lines;
+            line = if line + 1 == lines { 0 } else { line + 1 };
         }
         taken
     }
 
+    #[inline(always)]
     fn pop_from_line(&mut self, line: usize) -> Option<BitIndex> {
         let first = line * LINE_WORDS;
         let words: &mut [u64; LINE_WORDS] =
@@ -132,7 +133,8 @@ impl Inventory {
         let bit = words[at].trailing_zeros();
         words[at] &= words[at] - 1;
         self.free_count -= 1;
-        let word = u32::try_from(first + at).expect("a bitmap has few words");
+        #[allow(clippy::cast_possible_truncation, reason = "a bitmap has few words")]
+        let word = (first + at) as u32;
         Some(BitIndex(word * 64 + bit))
     }
 
