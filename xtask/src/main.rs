@@ -15,7 +15,7 @@ const USAGE: &str = "usage: cargo xtask NAME
   tidy                  check the house rules that neither rustc nor clippy knows
   format                write the tables of docs/format.md from the declarations of the layout
   model                 explore the models of the protocol: every crash, every broken rule; --full for
-                        hours, --scenario NAME for some, --list for their names
+                        hours, --scenario NAME for some, --random SECONDS for others, --list for names
   install               build the C library and the command for release and install both, with manual,
                         completions and pkg-config file; see --help after it
   instructions          count the instructions of each operation under callgrind and compare with

@@ -42,6 +42,12 @@ impl Case {
         self.scenario.name
     }
 
+    /// Its threads, and what the heap consists of.
+    #[must_use]
+    pub fn details(&self) -> String {
+        format!("{:#?}", self.scenario)
+    }
+
     /// What happens in it.
     #[must_use]
     pub fn about(&self) -> &'static str {
@@ -74,6 +80,15 @@ pub fn cases(campaign: Campaign) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A case drawn by a seed: other operations, other shapes, the same questions.
+#[must_use]
+pub fn random(seed: u64) -> Case {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let scenario = scenarios::random(&mut random);
+    let domain = if random.u8(..4) == 0 { Domain::Line64 } else { Domain::Word8 };
+    Case { scenario, domain }
 }
 
 /// A break, and the cases of which one has to notice it.

@@ -37,7 +37,7 @@ mod synchronizer;
 mod thread;
 mod world;
 
-pub use campaign::{Campaign, Case, Trial, cases, trials};
+pub use campaign::{Campaign, Case, Trial, cases, random, trials};
 pub use explore::{Limits, Outcome, Violation};
 pub use layout::Domain;
 pub use rule::Break;

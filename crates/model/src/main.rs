@@ -1,9 +1,14 @@
 //! `pmalloc-model`: explores the scenarios and prints a table; `cargo xtask model` runs it.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
-use pmalloc_model::{Break, Campaign, Case, Outcome, Trial, Violation, cases, trials};
+use pmalloc_model::{
+    Break, Campaign, Case, Limits, Outcome, Trial, Violation, cases, random, trials,
+};
 
 /// Explores models of the protocol: all interleavings, all crashes, all broken rules.
 #[derive(Debug, Parser)]
@@ -15,9 +20,15 @@ struct Arguments {
     /// Only scenarios, or breaks, whose name contains this.
     #[arg(long, value_name = "NAME", default_value = "")]
     scenario: String,
-    /// Breaks a rule in those scenarios, and shows what comes of it.
+    /// Breaks a rule in those scenarios, and shows what comes of it; exit code 3 if nothing does.
     #[arg(long = "break", value_name = "BREAK")]
     broken: Option<String>,
+    /// Explores random scenarios instead, for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    random: Option<u64>,
+    /// The first random scenario; the next one has the next seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Lists scenarios and breaks.
     #[arg(long)]
     list: bool,
@@ -28,6 +39,7 @@ struct Arguments {
 
 /// What the exit code says.
 const VIOLATED: u8 = 3;
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -37,9 +49,17 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let started = Instant::now();
-    let is_fine = match &arguments.broken {
-        Some(name) => show_break(name, campaign, &arguments.scenario),
-        None => {
+    let broken = match arguments.broken.as_deref().map(find_break).transpose() {
+        Ok(broken) => broken,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let is_fine = match (broken, arguments.random) {
+        (_, Some(seconds)) => run_random(arguments.seed, Duration::from_secs(seconds), broken),
+        (Some(broken), _) => show_break(broken, campaign, &arguments.scenario),
+        _ => {
             let holds = run_cases(campaign, &arguments.scenario);
             let noticed = run_trials(campaign, &arguments.scenario, arguments.traces);
             holds && noticed
@@ -47,6 +67,12 @@ fn main() -> ExitCode {
     };
     println!("{:.1} s", started.elapsed().as_secs_f64());
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) }
+}
+
+fn find_break(name: &str) -> Result<Break, String> {
+    let mut all = Break::ALL.iter().copied();
+    all.find(|broken| broken.to_string() == name)
+        .ok_or_else(|| format!("no break is called {name}: see --list"))
 }
 
 fn list() {
@@ -144,12 +170,8 @@ fn run_trial(trial: &Trial, campaign: Campaign, has_traces: bool) -> bool {
     false
 }
 
-/// Shows what a break comes to in all scenarios whose names contain `filter`.
-fn show_break(name: &str, campaign: Campaign, filter: &str) -> bool {
-    let Some(&broken) = Break::ALL.iter().find(|broken| broken.to_string() == name) else {
-        println!("no break is called {name}: see --list");
-        return false;
-    };
+/// Shows what a break comes to in all scenarios whose names contain `filter`: whether one violates it, as it should.
+fn show_break(broken: Break, campaign: Campaign, filter: &str) -> bool {
     let mut is_noticed = false;
     for case in cases(campaign).iter().filter(|case| case.name().contains(filter)) {
         let started = Instant::now();
@@ -161,4 +183,35 @@ fn show_break(name: &str, campaign: Campaign, filter: &str) -> bool {
         }
     }
     is_noticed
+}
+
+/// How far a random scenario is explored: those that are larger, or run out of chunks, are cut off and counted.
+const RANDOM: Limits = Limits { states: 150_000, nesting: 1 };
+
+/// Explores random scenarios from `seed` on, until one is violated or time is up.
+fn run_random(seed: u64, time: Duration, broken: Option<Break>) -> bool {
+    let started = Instant::now();
+    let mut total = Outcome::default();
+    let (mut count, mut cut) = (0_u64, 0_u64);
+    let mut is_fine = true;
+    while is_fine && started.elapsed() < time {
+        let case = random(seed + count);
+        let outcome = case.run(broken, RANDOM);
+        let violation = outcome.violation.as_ref().filter(|violation| !violation.is_too_small());
+        cut += u64::from(!outcome.is_complete && violation.is_none());
+        if let Some(violation) = violation {
+            println!("seed {}: {} {}", seed + count, case.domain(), case.details());
+            print_violation(violation);
+            is_fine = false;
+        }
+        count += 1;
+        total.states += outcome.states;
+        total.images += outcome.images;
+        total.recoveries += outcome.recoveries;
+    }
+    let Outcome { states, images, recoveries, .. } = total;
+    let last = seed + count - 1;
+    println!("seeds {seed} to {last}: {count} scenarios, {cut} of them cut off");
+    println!("{states} states, {images} images, {recoveries} recoveries");
+    is_fine
 }

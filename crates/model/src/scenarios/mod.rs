@@ -4,9 +4,11 @@ mod batched;
 mod book;
 mod breaks;
 mod eager;
+mod random;
 mod slabs;
 
 pub(crate) use breaks::scenarios_for;
+pub(crate) use random::random;
 
 use crate::{
     layout::{Block, Blocks, Slot},

@@ -25,6 +25,8 @@ impl Model<'_> {
         let word = self.layout.mark(thread, usize::from(number) % self.layout.shape().marks);
         world.memory.store(&self.layout, word, number.into());
         world.memory.flush(&self.layout, thread, word);
+        // Behind the fence of its entries, before that of the mark: as the heap does.
+        self.land_places(world, thread);
         world.threads[thread].at = At::RetireFence;
         "stores its number as a mark, flush"
     }
@@ -33,7 +35,6 @@ impl Model<'_> {
         if !self.breaks(Break::NoRetireFence) {
             world.memory.fence(thread);
         }
-        self.land_places(world, thread);
         if !self.breaks(Break::FreeEarly) {
             self.set_freed(world, thread, Use::Free);
         }

@@ -79,7 +79,7 @@ impl Model<'_> {
                 world.owned & op.slots() == 0 || self.breaks(Break::NoSlotLock)
             }
             At::Place => self.may_take_place(world, thread),
-            At::Land | At::SlabLand | At::RetireFence => {
+            At::Land | At::SlabLand | At::Retire => {
                 at.places.iter().all(|place| !world.logs[usize::from(place.log)].locked)
             }
             _ => true,
