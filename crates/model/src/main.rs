@@ -17,6 +17,9 @@ struct Arguments {
     /// All scenarios, with crashes in the recoveries from crashes in recovery: long.
     #[arg(long)]
     full: bool,
+    /// How deep recoveries are cut off: 1, and 2 with --full.
+    #[arg(long, value_name = "DEPTH")]
+    nesting: Option<u32>,
     /// Only scenarios, or breaks, whose name contains this.
     #[arg(long, value_name = "NAME", default_value = "")]
     scenario: String,
@@ -44,6 +47,8 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let campaign = if arguments.full { Campaign::Full } else { Campaign::Quick };
+    let mut limits = campaign.limits();
+    limits.nesting = arguments.nesting.unwrap_or(limits.nesting);
     if arguments.list {
         list();
         return ExitCode::SUCCESS;
@@ -58,10 +63,10 @@ fn main() -> ExitCode {
     };
     let is_fine = match (broken, arguments.random) {
         (_, Some(seconds)) => run_random(arguments.seed, Duration::from_secs(seconds), broken),
-        (Some(broken), _) => show_break(broken, campaign, &arguments.scenario),
+        (Some(broken), _) => show_break(broken, campaign, limits, &arguments.scenario),
         _ => {
-            let holds = run_cases(campaign, &arguments.scenario);
-            let noticed = run_trials(campaign, &arguments.scenario, arguments.traces);
+            let holds = run_cases(campaign, limits, &arguments.scenario);
+            let noticed = run_trials(&arguments.scenario, arguments.traces);
             holds && noticed
         }
     };
@@ -86,7 +91,7 @@ fn list() {
 }
 
 /// Whether every scenario whose name contains `filter` holds.
-fn run_cases(campaign: Campaign, filter: &str) -> bool {
+fn run_cases(campaign: Campaign, limits: Limits, filter: &str) -> bool {
     let mut total = Outcome::default();
     let mut is_fine = true;
     println!(
@@ -95,7 +100,7 @@ fn run_cases(campaign: Campaign, filter: &str) -> bool {
     );
     for case in cases(campaign).iter().filter(|case| case.name().contains(filter)) {
         let started = Instant::now();
-        let outcome = case.run(None, campaign.limits());
+        let outcome = case.run(None, limits);
         print_row(case, &outcome, started);
         is_fine &= outcome.is_complete && outcome.violation.is_none();
         if let Some(violation) = &outcome.violation {
@@ -133,7 +138,7 @@ fn print_violation(violation: &Violation) {
 }
 
 /// Whether every break is noticed by a scenario whose name contains `filter`.
-fn run_trials(campaign: Campaign, filter: &str, has_traces: bool) -> bool {
+fn run_trials(filter: &str, has_traces: bool) -> bool {
     let mut is_fine = true;
     println!(
         "{:20} {:>4}  {:28} {:>5}  what a crash leaves",
@@ -143,18 +148,18 @@ fn run_trials(campaign: Campaign, filter: &str, has_traces: bool) -> bool {
         let is_meant = trial.cases.iter().any(|case| case.name().contains(filter))
             || trial.broken.to_string().contains(filter);
         if is_meant {
-            is_fine &= run_trial(&trial, campaign, has_traces);
+            is_fine &= run_trial(&trial, has_traces);
         }
     }
     println!();
     is_fine
 }
 
-fn run_trial(trial: &Trial, campaign: Campaign, has_traces: bool) -> bool {
+fn run_trial(trial: &Trial, has_traces: bool) -> bool {
     let name = trial.broken.to_string();
     let rule = trial.broken.rule();
     for case in &trial.cases {
-        let outcome = case.run(Some(trial.broken), campaign.limits());
+        let outcome = case.run(Some(trial.broken), Campaign::Quick.limits());
         let Some(violation) = outcome.violation.filter(|violation| !violation.is_too_small())
         else {
             continue;
@@ -171,11 +176,11 @@ fn run_trial(trial: &Trial, campaign: Campaign, has_traces: bool) -> bool {
 }
 
 /// Shows what a break comes to in all scenarios whose names contain `filter`: whether one violates it, as it should.
-fn show_break(broken: Break, campaign: Campaign, filter: &str) -> bool {
+fn show_break(broken: Break, campaign: Campaign, limits: Limits, filter: &str) -> bool {
     let mut is_noticed = false;
     for case in cases(campaign).iter().filter(|case| case.name().contains(filter)) {
         let started = Instant::now();
-        let outcome = case.run(Some(broken), campaign.limits());
+        let outcome = case.run(Some(broken), limits);
         print_row(case, &outcome, started);
         if let Some(violation) = &outcome.violation {
             print_violation(violation);

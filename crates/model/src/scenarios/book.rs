@@ -106,6 +106,14 @@ fn copies() -> Vec<Scenario> {
         .rounds(2, 1)
         .book(AB, 1, 3, 4),
         batched(
+            "copy, killed",
+            "the process is killed while a log is copied, and power is lost in the recovery",
+            vec![vec![alloc(S0, A), free(S0)], vec![copy]],
+        )
+        .rounds(1, 0)
+        .book(AB, 1, 3, 6)
+        .killed(),
+        batched(
             "copy, two logs",
             "a free goes to the log that holds the extent, which is being copied",
             vec![vec![alloc(S0, A), alloc(S1, B)], vec![free(S0), copy]],
