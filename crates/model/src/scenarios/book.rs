@@ -190,14 +190,6 @@ fn unlinking() -> Vec<Scenario> {
             vec![vec![alloc(S0, A), free(S0), unlink], vec![alloc(S1, B), free(S1)]],
         )
         .book(AB, 2, 8, 1),
-        batched(
-            "unlink, two logs",
-            "an unlinked chunk becomes the end of another log, with entries that are not flushed",
-            vec![vec![alloc(S0, A), free(S0), unlink], vec![alloc(S1, B), free(S1)]],
-        )
-        .rounds(1, 0)
-        .book(AB, 2, 8, 1)
-        .long(),
         Scenario::eager(
             "Eager: unlink",
             "chunks are unlinked while another thread allocates and frees",
