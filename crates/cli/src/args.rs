@@ -1,14 +1,16 @@
 //! The command line. Volatile.
 
 mod bench;
+pub(crate) mod flags;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pmalloc::{Heap, HeapOptions, persist::DurabilityChoice};
 
-pub(crate) use self::bench::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs};
-use crate::replay::Calls;
+pub(crate) use self::{
+    bench::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs},
+    flags::{HeapFlags, OutputFlags, name_of},
+};
 
 /// Creates, inspects, checks and exercises persistent heaps.
 #[derive(Debug, Parser)]
@@ -134,31 +136,6 @@ pub(crate) struct DocumentsArgs {
     pub(crate) share: PathBuf,
 }
 
-/// How a heap is made and made durable.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct HeapFlags {
-    /// Consistency model
-    #[arg(long, value_enum, default_value_t = ModelArg::Log)]
-    pub(crate) model: ModelArg,
-    /// When the effects of an operation are flushed
-    #[arg(long, value_enum, default_value_t = PolicyArg::Eager)]
-    pub(crate) policy: PolicyArg,
-    /// What the heap's memory survives; `powerfail` is taken at its word, also on a page-cache file
-    #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
-    pub(crate) durability: DurabilityArg,
-    /// Stripes of the interleaved bitmaps, 1 for none [default: chosen by the library]
-    #[arg(long, value_name = "N")]
-    pub(crate) stripes: Option<u32>,
-}
-
-/// How results are written.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct OutputFlags {
-    /// Print one JSON object on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// Trace to replay, `.mtr` or `.mtr.zst` [default: the bundled one]
@@ -235,6 +212,15 @@ pub(crate) struct WorkerArgs {
     pub(crate) heap_flags: HeapFlags,
 }
 
+/// Which persist calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Calls {
+    /// Flushes and fences.
+    All,
+    /// Fences: most flushes are of contents, and between fences lies what recovery can find.
+    Fences,
+}
+
 /// In which order the events of a trace are replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
@@ -251,77 +237,6 @@ pub(crate) enum Verification {
     Full,
     /// Not at all.
     Off,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ModelArg {
-    /// Every operation is recorded before it takes effect
-    Log,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PolicyArg {
-    /// By the operation itself
-    Eager,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    /// What the memory offers
-    Auto,
-    /// Power loss: every persist is a flush and a fence
-    Powerfail,
-    /// Power loss, with caches that survive it: a fence
-    Eadr,
-    /// The death of the process
-    Process,
-    /// What was synchronized explicitly
-    Msync,
-}
-
-impl From<DurabilityArg> for DurabilityChoice {
-    fn from(arg: DurabilityArg) -> Self {
-        match arg {
-            DurabilityArg::Auto => Self::Auto,
-            DurabilityArg::Powerfail => Self::PowerFail,
-            DurabilityArg::Eadr => Self::Eadr,
-            DurabilityArg::Process => Self::ProcessCrash,
-            DurabilityArg::Msync => Self::Msync,
-        }
-    }
-}
-
-impl HeapFlags {
-    /// The library's options. A durability that is named on the command line is taken at its word: that
-    /// is how ordinary memory stands in for persistent memory.
-    pub(crate) fn options(self) -> HeapOptions {
-        let options = Heap::options().durability(self.durability.into()).unsafe_force_durability();
-        match self.stripes {
-            Some(stripes) => options.stripes(stripes),
-            None => options,
-        }
-    }
-
-    /// The flags as the command line has them.
-    pub(crate) fn to_args(self) -> Vec<String> {
-        let mut args = Vec::new();
-        for (flag, value) in [
-            ("--model", name_of(&self.model)),
-            ("--policy", name_of(&self.policy)),
-            ("--durability", name_of(&self.durability)),
-        ] {
-            args.extend([flag.to_owned(), value]);
-        }
-        if let Some(stripes) = self.stripes {
-            args.extend(["--stripes".to_owned(), stripes.to_string()]);
-        }
-        args
-    }
-}
-
-/// The name that the command line has for `value`.
-pub(crate) fn name_of(value: &impl ValueEnum) -> String {
-    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
 }
 
 /// Reads a number of bytes. All units are powers of 1024, with and without `i`: what the command prints, it reads.

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
-use crate::replay::TraceError;
+use crate::trace::TraceError;
 
 /// Why the command stops.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod interrupt;
 mod map;
 mod output;
 mod replay;
+mod trace;
 
 use std::process::ExitCode;
 

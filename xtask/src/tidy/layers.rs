@@ -92,6 +92,56 @@ const ORDERS: &[Order] = &[
             &["benchmark"],
         ],
     },
+    Order {
+        folder: "crates/cli/src/",
+        root: "crates/cli/src/main.rs",
+        module: &[],
+        layers: &[
+            &["cmd"],
+            &["replay", "map"],
+            &["interrupt", "output"],
+            &["args", "exit"],
+            &["trace"],
+        ],
+    },
+    Order {
+        folder: "crates/cli/src/args/",
+        root: "crates/cli/src/args.rs",
+        module: &["args"],
+        layers: &[&["bench"], &["flags"]],
+    },
+    Order {
+        folder: "crates/cli/src/cmd/",
+        root: "crates/cli/src/cmd/mod.rs",
+        module: &["cmd"],
+        layers: &[
+            &["bench", "copy", "create", "documents", "map", "recover", "replay", "stats", "trim"],
+            &["check", "destroy", "exposition", "info"],
+            &["figures", "notes"],
+        ],
+    },
+    Order {
+        folder: "crates/cli/src/map/",
+        root: "crates/cli/src/map/mod.rs",
+        module: &["map"],
+        layers: &[&["svg", "text"], &["grid"], &["summary"]],
+    },
+    Order {
+        folder: "crates/cli/src/replay/",
+        root: "crates/cli/src/replay/mod.rs",
+        module: &["replay"],
+        layers: &[
+            &["supervisor"],
+            &["audit", "progress", "report", "setup", "worker"],
+            &["resolve", "run"],
+            &["actor"],
+            &["caller", "compose"],
+            &["engine"],
+            &["cells", "heap", "journal"],
+            &["medium", "mix", "plan", "request"],
+            &["content", "probe", "scratch", "slots", "usage"],
+        ],
+    },
 ];
 
 /// Finds uses of a module by one that stands beside it or to its right.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, value_parser};
 use pmalloc_bench::{Peer, Peers, Scale};
 
-use super::{HeapFlags, OutputFlags};
+use super::flags::{HeapFlags, OutputFlags};
 
 /// Most threads of a row: as many as a heap has lanes.
 const THREADS_MAX: i64 = 1024;
@@ -113,7 +113,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command, DurabilityArg};
+    use crate::args::{Cli, Command, flags::DurabilityArg};
 
     fn parsed(args: &[&str]) -> BenchArgs {
         let cli = Cli::try_parse_from([&["pmalloc", "bench"], args].concat()).expect("valid");

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use serde::Serialize;
 
-use super::note_if_not_closed;
+use super::notes::note_if_not_closed;
 use crate::{
     args::CheckArgs,
     exit::Failure,

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::stats::{Class, Shown, Tag};
+use super::figures::{Class, Shown, Tag};
 use crate::output::as_f64;
 
 /// Which size class and tag a figure is of.

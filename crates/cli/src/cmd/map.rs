@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use super::note_if_not_closed;
+use super::notes::note_if_not_closed;
 use crate::{
     args::MapArgs,
     exit::Failure,

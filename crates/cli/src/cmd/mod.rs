@@ -7,27 +7,16 @@ mod create;
 mod destroy;
 mod documents;
 mod exposition;
+mod figures;
 mod info;
 mod map;
+mod notes;
 mod recover;
 mod replay;
 mod stats;
 mod trim;
 
-use std::path::Path;
-
 use crate::{args::Command, exit::Failure, replay::run_worker};
-
-/// Says that what is shown of the heap at `path` is not what its file holds, if that is so.
-fn note_if_not_closed(path: &Path) {
-    // Whoever looks at the heap says what is wrong with it.
-    if pmalloc::info(path).is_ok_and(|info| info.clean == Some(false)) {
-        eprintln!(
-            "pmalloc: note: the heap was not closed; this is what its next open, or `pmalloc recover`, makes of it. \
-             The file is as it was"
-        );
-    }
-}
 
 /// Runs `command`.
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {

@@ -5,16 +5,18 @@ use std::mem;
 use pmalloc_persist::{Medium, sync::thread};
 
 use super::{
+    caller::Caller,
     compose::{Composer, Part},
-    deed::{Act, Deed, Kind},
     engine::Engine,
-    hand::Hand,
-    journal::Entry,
     medium::Watched,
+    request::{Act, Entry, Kind, Request},
     slots::{Purse, SlotId},
+};
+use crate::{
+    args::Verification,
+    exit::Failure,
     trace::{BlockId, Operation},
 };
-use crate::{args::Verification, exit::Failure};
 
 /// Looks at an entry before a thread goes to sleep: there are mostly more threads than processors, so that
 /// spinning only delays the one that is waited for.
@@ -32,9 +34,9 @@ pub(super) struct Actor<'e, 'h, M: Watched, J> {
     engine: &'e Engine<'h, M, J>,
     thread: u16,
     position: u64,
-    hand: Hand<'e, 'h, M, J>,
+    caller: Caller<'e, 'h, M, J>,
     purse: Purse,
-    /// What the operation in hand does; empty between operations, like the next.
+    /// What the present operation does; empty between operations, like the next.
     acts: Vec<Act>,
     /// Slots that it empties and does not fill.
     vacated: Vec<SlotId>,
@@ -47,7 +49,7 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
             engine,
             thread,
             position: engine.journal.position(thread),
-            hand: Hand::new(engine, thread),
+            caller: Caller::new(engine, thread),
             purse: Purse::default(),
             acts: Vec::new(),
             vacated: Vec::new(),
@@ -88,7 +90,7 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
             acts.push(act);
         }
         let position = self.position + steps as u64;
-        self.carry_out(&Deed { kind, acts: &acts, position })?;
+        self.carry_out(&Request { kind, acts: &acts, position })?;
         acts.clear();
         self.acts = acts;
         Ok(!self.engine.is_stopped())
@@ -117,35 +119,35 @@ impl<'e, 'h, M: Watched, J: Medium> Actor<'e, 'h, M, J> {
         }))
     }
 
-    /// Does `deed`, and notes before and after in the journal how far it is.
-    fn carry_out(&mut self, deed: &Deed<'_>) -> Result<(), Failure> {
+    /// Does `request`, and notes before and after in the journal how far it is.
+    fn carry_out(&mut self, request: &Request<'_>) -> Result<(), Failure> {
         let engine = self.engine;
         if engine.manner.verification == Verification::Full {
-            self.hand.verify_freed(deed.acts);
+            self.caller.verify_freed(request.acts);
         }
-        engine.journal.begin(self.thread, deed);
-        self.hand.perform(deed)?;
-        self.weigh(deed.acts);
+        engine.journal.begin(self.thread, request);
+        self.caller.perform(request)?;
+        self.count_usage(request.acts);
         engine.journal.complete(self.thread, |waiter| {
             debug_assert!(waiter != self.thread, "it waits for itself");
             engine.wake(waiter);
         });
         self.put_back_slots();
-        engine.count_steps(deed.position - self.position);
-        if deed.position / SAMPLE_STEPS != self.position / SAMPLE_STEPS {
+        engine.count_steps(request.position - self.position);
+        if request.position / SAMPLE_STEPS != self.position / SAMPLE_STEPS {
             Watched::probe(engine.heap).sample(engine.heap.occupied_bytes().ok());
         }
-        self.position = deed.position;
+        self.position = request.position;
         Ok(())
     }
 
-    /// Brings the gauge up to date, before another thread can learn of the blocks and free them.
-    fn weigh(&self, acts: &[Act]) {
-        let (gauge, plan) = (&self.engine.gauge, self.engine.plan);
+    /// Counts what is live, before another thread can learn of the blocks and free them.
+    fn count_usage(&self, acts: &[Act]) {
+        let (usage, plan) = (&self.engine.usage, self.engine.plan);
         for act in acts {
             match *act {
-                Act::Alloc { block, .. } => gauge.add(plan.size_of(block)),
-                Act::Free { block, .. } => gauge.remove(plan.size_of(block)),
+                Act::Alloc { block, .. } => usage.add(plan.size_of(block)),
+                Act::Free { block, .. } => usage.remove(plan.size_of(block)),
                 Act::Move { .. } | Act::Swap { .. } | Act::Set { .. } => {}
             }
         }

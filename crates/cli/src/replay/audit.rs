@@ -1,7 +1,7 @@
 //! Compares a heap with the journal of what was done to it.
 //!
 //! Each operation that had returned must be there whole, each one in flight whole or not at all; no block
-//! may exist that no slot owns, and no two blocks may overlap. What was in flight is settled in the journal first,
+//! may exist that no slot owns, and no two blocks may overlap. What was in flight is resolved in the journal first,
 //! so that the next worker goes on from what the heap really holds. Volatile.
 
 use pmalloc::{Guard, Heap, Slot};
@@ -10,16 +10,15 @@ use pmalloc_persist::Medium;
 use super::{
     cells::Cells,
     content::Pattern,
-    deed::Kind,
     engine::Manner,
-    journal::{Entry, Journal, Tally},
+    journal::{Journal, Tally},
     medium::Watched,
     plan::Plan,
-    settle::{Settled, View, settle},
+    request::{Entry, Kind},
+    resolve::{Resolved, View, resolve},
     slots::{SlotId, array_first, array_len, array_name},
-    trace::BlockId,
 };
-use crate::{args::Verification, exit::Failure};
+use crate::{args::Verification, exit::Failure, trace::BlockId};
 
 /// Violations of one audit that are described; the others are only counted.
 const DESCRIBED: u64 = 20;
@@ -46,7 +45,7 @@ pub(super) struct Findings {
     pub(super) violations: u64,
 }
 
-/// Settles what `journal` has in flight, and compares `heap` with it.
+/// Resolves what `journal` has in flight, and compares `heap` with it.
 pub(super) fn audit<M: Watched, J: Medium>(
     heap: &Heap<M>,
     journal: &Journal<J>,
@@ -66,7 +65,7 @@ pub(super) fn audit<M: Watched, J: Medium>(
     };
     auditor.find_arrays()?;
     let guard = heap.pin();
-    auditor.settle(plan, &guard);
+    auditor.resolve(plan, &guard);
     for (block, size_bytes) in plan.blocks() {
         auditor.look_at(block, size_bytes, &guard);
     }
@@ -117,10 +116,10 @@ impl<'h, M: Watched, J: Medium> Auditor<'h, M, J> {
     }
 
     /// Finds out what became of the operations in flight, and looks at the cells.
-    fn settle(&mut self, plan: &Plan, guard: &Guard<'_, M>) {
+    fn resolve(&mut self, plan: &Plan, guard: &Guard<'_, M>) {
         let (heap, arrays, cells) = (self.heap, &self.arrays, &self.cells);
         let view = View { heap, plan, arrays, cells, guard };
-        let Settled { in_flight, mut violations } = settle(self.journal, &view);
+        let Resolved { in_flight, mut violations } = resolve(self.journal, &view);
         let expected = self.journal.threads().map(|thread| (thread, self.journal.cell(thread)));
         let found = expected.map(|(thread, value)| view.holds(thread, Some(value)));
         violations.extend(found.filter_map(Result::err));

@@ -1,4 +1,4 @@
-//! What a thread does to the heap with: makes the call, or the publish, that an operation is. Volatile.
+//! Makes the call that an operation is, or the publish. Volatile.
 
 use std::alloc::Layout;
 
@@ -7,28 +7,27 @@ use pmalloc_persist::{Medium, sync::Ordering};
 
 use super::{
     content::Pattern,
-    deed::{Act, Deed, Kind},
     engine::Engine,
     medium::Watched,
+    request::{Act, Kind, Request},
     slots::SlotId,
-    trace::BlockId,
 };
-use crate::exit::Failure;
+use crate::{exit::Failure, trace::BlockId};
 
 /// Alignment of every block: that of `malloc`.
 const ALIGN_BYTES: usize = 16;
 
 /// A session of the heap, and where its slots are.
 #[derive(Debug)]
-pub(super) struct Hand<'e, 'h, M: Watched, J> {
+pub(super) struct Caller<'e, 'h, M: Watched, J> {
     engine: &'e Engine<'h, M, J>,
     session: Session<M>,
     arrays: Vec<&'h [Slot]>,
     cell: Option<&'h VersionedCell>,
 }
 
-impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
-    /// The hand of `thread`.
+impl<'e, 'h, M: Watched, J: Medium> Caller<'e, 'h, M, J> {
+    /// The caller for `thread`.
     pub(super) fn new(engine: &'e Engine<'h, M, J>, thread: u16) -> Self {
         Self {
             engine,
@@ -38,9 +37,9 @@ impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
         }
     }
 
-    /// Does `deed`.
-    pub(super) fn perform(&mut self, deed: &Deed<'_>) -> Result<(), Failure> {
-        self.call(deed).map_err(|error| self.failed(deed, error))
+    /// Does `request`.
+    pub(super) fn perform(&mut self, request: &Request<'_>) -> Result<(), Failure> {
+        self.call(request).map_err(|error| self.failed(request, error))
     }
 
     /// Compares the contents of the blocks that `acts` free.
@@ -57,8 +56,8 @@ impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
         }
     }
 
-    fn call(&mut self, deed: &Deed<'_>) -> Result<(), Error> {
-        match (deed.kind, deed.acts) {
+    fn call(&mut self, request: &Request<'_>) -> Result<(), Error> {
+        match (request.kind, request.acts) {
             (Kind::Alloc, &[Act::Alloc { block, to }]) => {
                 let (slot, layout) = (self.slot(to), self.layout_of(block)?);
                 self.session.alloc_init(slot, layout, fill(block))
@@ -81,7 +80,7 @@ impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
             }
             (Kind::Set, &[Act::Set { value }]) => self.session.set(self.cell(), value),
             (Kind::Publish, acts) => self.publish(acts),
-            (_, acts) => unreachable!("{deed}: no such call has the acts {acts:?}"),
+            (_, acts) => unreachable!("{request}: no such call has the acts {acts:?}"),
         }
     }
 
@@ -129,11 +128,11 @@ impl<'e, 'h, M: Watched, J: Medium> Hand<'e, 'h, M, J> {
         self.cell.expect("a replay that sets cells has them")
     }
 
-    /// The failure of `deed`. That a slot isn't as it was left is the heap's fault.
-    fn failed(&self, deed: &Deed<'_>, error: Error) -> Failure {
+    /// The failure of `request`. That a slot isn't as it was left is the heap's fault.
+    fn failed(&self, request: &Request<'_>, error: Error) -> Failure {
         match error {
             Error::SlotFull { .. } | Error::SlotEmpty { .. } | Error::NotLive { .. } => {
-                let what = format!("{deed}: {error}");
+                let what = format!("{request}: {error}");
                 self.engine.violation(&what);
                 Failure::Inconsistent(what)
             }

@@ -9,10 +9,10 @@ use fastrand::Rng;
 use pmalloc::{PUBLISH_MAX, VersionedCell};
 
 use super::{
-    deed::Kind,
     plan::{Plan, Step},
-    trace::{BlockId, Operation},
+    request::Kind,
 };
+use crate::trace::{BlockId, Operation};
 
 /// Most steps of a usual group.
 const USUAL_MAX: usize = 8;
@@ -176,7 +176,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::replay::{BUNDLED, mix::Mix, trace::Trace};
+    use crate::{
+        replay::{BUNDLED, mix::Mix},
+        trace::Trace,
+    };
 
     const ALWAYS: Mix = Mix { percent: 100, seed: 1 };
 

@@ -3,7 +3,7 @@
 //! Any mixture (bytes of another block, of a shifted one, zeroes, a torn write) differs from it with
 //! near certainty in the first wrong word. Volatile.
 
-use super::trace::BlockId;
+use crate::trace::BlockId;
 
 /// Added from word to word: odd, so that the words of a block never repeat.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -6,26 +6,24 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`trace`], [`plan`] | read a trace, arrange it by threads |
+//! | [`crate::trace`], [`plan`] | read a trace, arrange it by threads |
 //! | [`content`] | what each block contains |
-//! | [`deed`] | one operation |
+//! | [`request`] | one operation |
 //! | [`mix`], [`compose`] | which operations are of the publish family, and what they do |
 //! | [`journal`], [`slots`], [`cells`] | what was done so far, which slot owns what, each thread's cell |
-//! | [`engine`], [`actor`], [`hand`], [`gauge`] | do it, one actor per thread of the trace |
+//! | [`mod@run`], [`engine`], [`actor`], [`caller`], [`usage`] | do it, one actor per thread of the trace |
 //! | [`probe`], [`medium`], [`mod@heap`] | the watched heaps that it is done on |
-//! | [`mod@audit`], [`settle`] | compare heap and journal, tell what became of operations in flight |
+//! | [`mod@audit`], [`resolve`] | compare heap and journal, tell what became of operations in flight |
 //! | [`supervisor`], [`worker`] | kills, and the process that is killed |
-//! | [`scratch`], [`progress`], [`report`] | temporary files, bar, figures |
+//! | [`setup`], [`scratch`], [`progress`], [`report`] | what passes share, temporary files, bar, figures |
 
 mod actor;
 mod audit;
+mod caller;
 mod cells;
 mod compose;
 mod content;
-mod deed;
 mod engine;
-mod gauge;
-mod hand;
 mod heap;
 mod journal;
 mod medium;
@@ -34,71 +32,45 @@ mod plan;
 mod probe;
 mod progress;
 mod report;
+mod request;
+mod resolve;
+mod run;
 mod scratch;
-mod settle;
+mod setup;
 mod slots;
 mod supervisor;
-mod trace;
+mod usage;
 mod worker;
 
-use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::PathBuf,
-};
+use std::fs;
 
 use pmalloc_persist::{Anon, Counts};
 
 use self::{
     audit::{Stage, audit},
     engine::{Engine, Manner},
-    journal::{Journal, Shape, Tally},
-    mix::Mix,
-    plan::Plan,
+    journal::{Journal, Tally},
     progress::Progress,
-    scratch::{Need, Scratch},
+    setup::Setup,
     supervisor::Supervisor,
-    trace::Trace,
 };
-pub(crate) use self::{probe::Calls, report::Report, trace::TraceError, worker::run as run_worker};
+pub(crate) use self::{report::Report, worker::run as run_worker};
 use crate::{
-    args::{HeapFlags, Order, ReplayArgs, Verification},
+    args::{ReplayArgs, Verification},
     exit::Failure,
     interrupt::Interrupt,
     output::warn_if_forced,
+    trace::Trace,
 };
 
 /// The trace that is replayed if none is named.
 const BUNDLED: &[u8] = include_bytes!("../../traces/node-threads.mtr.zst");
 
-/// What the passes of a replay have in common.
-struct Setup {
-    plan: Plan,
-    order: Order,
-    manner: Manner,
-    flags: HeapFlags,
-    scratch: Scratch,
-}
-
-impl Setup {
-    fn shape(&self) -> Shape {
-        Shape::of(&self.plan)
-    }
-
-    fn journal_path(&self) -> PathBuf {
-        self.scratch.file("journal")
-    }
-
-    fn trace_path(&self) -> PathBuf {
-        self.scratch.file("trace.mtr")
-    }
-}
-
 /// Replays what `args` ask for.
 pub(crate) fn run(args: &ReplayArgs) -> Result<Report, Failure> {
     let interrupt = Interrupt::listen()?;
     let (name, trace) = read_trace(args)?;
-    let setup = prepare(args, trace)?;
+    let setup = Setup::prepare(args, trace)?;
     let counts = count(&setup, &interrupt)?;
     let mut report = match args.kills {
         0 => replay(&setup, &counts, &interrupt)?,
@@ -119,41 +91,6 @@ fn read_trace(args: &ReplayArgs) -> Result<(String, Trace), Failure> {
         Ok(trace) => Ok((name, trace)),
         Err(error) => Err(Failure::Trace { name, error }),
     }
-}
-
-/// Makes the scratch directory, and in it the trace, uncompressed, if workers will read it again and again.
-fn prepare(args: &ReplayArgs, trace: Trace) -> Result<Setup, Failure> {
-    let mut uncompressed = Vec::new();
-    if args.kills > 0 {
-        trace.write(&mut uncompressed).map_err(Failure::io("write to memory"))?;
-    }
-    let plan = Plan::of(trace);
-    let scratch_bytes = Shape::of(&plan).len_bytes() + uncompressed.len() as u64;
-    let need = Need {
-        least_bytes: plan.peak_bytes().saturating_add(scratch_bytes),
-        most_bytes: plan.total_bytes().saturating_add(scratch_bytes),
-    };
-    let setup = Setup {
-        scratch: Scratch::new(args.heap.as_deref(), need)?,
-        plan,
-        order: args.order,
-        manner: Manner {
-            verification: if args.no_verify { Verification::Off } else { Verification::Full },
-            mix: Mix {
-                percent: args.publish_percent(),
-                seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-            },
-        },
-        flags: args.heap_flags,
-    };
-    if args.kills > 0 {
-        let write = || {
-            let mut file = BufWriter::new(File::create(setup.trace_path())?);
-            file.write_all(&uncompressed).and_then(|()| file.flush())
-        };
-        write().map_err(Failure::io("write the trace for the workers"))?;
-    }
-    Ok(setup)
 }
 
 /// Replays once to count flushes and fences: counting takes locks, which would spoil any timing.

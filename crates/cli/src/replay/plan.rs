@@ -1,6 +1,6 @@
 //! Turns a trace into what each thread does, and says what must be live at the end. Volatile.
 
-use super::trace::{BlockId, Operation, Trace};
+use crate::trace::{BlockId, Operation, Trace};
 
 /// No thread's number.
 const NOBODY: u16 = u16::MAX;
@@ -131,7 +131,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::trace::Event;
+    use crate::trace::Event;
 
     #[test]
     fn each_thread_gets_its_events_in_order() {

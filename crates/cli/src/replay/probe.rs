@@ -2,21 +2,13 @@
 
 use std::io;
 
-use clap::ValueEnum;
 use pmalloc_persist::{
     Observer, Span,
     sync::{AtomicBool, AtomicU64, Ordering},
 };
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Which persist calls are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Calls {
-    /// Flushes and fences.
-    All,
-    /// Fences: most flushes are of contents, and between fences lies what recovery can find.
-    Fences,
-}
+use crate::args::Calls;
 
 /// An observer that knows the peak size of a file and may kill its own process at a persist call.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::engine::{Spectator, Verdict};
+use super::run::{Spectator, Verdict};
 use crate::interrupt::Interrupt;
 
 /// A bar that counts steps.

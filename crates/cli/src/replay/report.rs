@@ -6,11 +6,11 @@ use pmalloc_persist::{Counts, Medium};
 use serde::{Serialize, Serializer};
 
 use super::{
-    deed::Kind,
     heap::Survival,
     journal::{Journal, Tally},
     mix::Mix,
     plan::Plan,
+    request::Kind,
 };
 use crate::{
     args::{Order, name_of},

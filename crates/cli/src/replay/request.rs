@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{journal::Entry, slots::SlotId, trace::BlockId};
+use super::slots::SlotId;
+use crate::trace::BlockId;
 
 /// What an operation is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,27 @@ pub(crate) enum Act {
     Set { value: u64 },
 }
 
+/// How far the life of a block has come, by the operations that have returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Not begun.
+    Untouched,
+    /// Owned by a slot.
+    Live(SlotId),
+    /// Over.
+    Freed,
+}
+
+impl Entry {
+    /// The slot, while there is one.
+    pub(crate) const fn slot(self) -> Option<SlotId> {
+        match self {
+            Self::Live(slot) => Some(slot),
+            Self::Untouched | Self::Freed => None,
+        }
+    }
+}
+
 /// What becomes of a block by an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -91,7 +113,7 @@ impl Act {
 
 /// An operation of a thread. No block is in two of its acts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deed<'a> {
+pub(crate) struct Request<'a> {
     /// What it is called.
     pub(crate) kind: Kind,
     /// What it does, in this order.
@@ -100,7 +122,7 @@ pub(crate) struct Deed<'a> {
     pub(crate) position: u64,
 }
 
-impl Deed<'_> {
+impl Request<'_> {
     /// What becomes of the blocks.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change> {
         self.acts.iter().copied().flat_map(Act::changes)
@@ -115,7 +137,7 @@ impl Deed<'_> {
     }
 }
 
-impl fmt::Display for Deed<'_> {
+impl fmt::Display for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of", self.kind.name())?;
         self.changes().try_for_each(|change| write!(f, " {}", change.block))

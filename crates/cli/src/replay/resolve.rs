@@ -12,12 +12,12 @@ use pmalloc_persist::Medium;
 use super::{
     cells::Cells,
     content::Pattern,
-    deed::Kind,
-    journal::{Entry, Journal, Pending, Stage},
+    journal::{Journal, Pending, Stage},
     plan::Plan,
+    request::{Entry, Kind},
     slots::SlotId,
-    trace::BlockId,
 };
+use crate::trace::BlockId;
 
 /// A recovered heap, as far as operations in flight can have changed it.
 pub(super) struct View<'v, M: Medium + 'static> {
@@ -30,7 +30,7 @@ pub(super) struct View<'v, M: Medium + 'static> {
 
 /// What was found of the operations in flight.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct Resolved {
     /// Those that had begun and not returned, by kind.
     pub(super) in_flight: [u32; Kind::COUNT],
     /// What contradicts itself.
@@ -45,7 +45,7 @@ struct Owners {
 }
 
 /// Notes in `journal` what became of each operation in flight.
-pub(super) fn settle<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_, M>) -> Settled {
+pub(super) fn resolve<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_, M>) -> Resolved {
     let in_flight = |thread| Some((thread, journal.pending(thread)?));
     let (returned, begun): (Vec<_>, Vec<_>) = journal
         .threads()
@@ -53,9 +53,9 @@ pub(super) fn settle<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_,
         .partition(|(_, pending)| pending.stage == Stage::Returned);
     // First, as what others had begun may rest on it.
     returned.into_iter().for_each(|(thread, _)| complete(journal, thread));
-    let mut settled = Settled::default();
+    let mut resolved = Resolved::default();
     for (thread, pending) in begun {
-        settled.in_flight[pending.kind.index()] += 1;
+        resolved.in_flight[pending.kind.index()] += 1;
         let owners = owners(journal, &pending);
         let cells = pending.cell.map(|after| (journal.cell(thread), after)).unzip();
         let before = view
@@ -69,7 +69,7 @@ pub(super) fn settle<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_,
             (Ok(()), _) => journal.withdraw(thread),
             (Err(before), Err(after)) => {
                 journal.withdraw(thread);
-                settled.violations.push(format!(
+                resolved.violations.push(format!(
                     "an operation of thread {thread} ({}) is there in part: {before}, against its not having \
                      happened, and {after}, against its having happened",
                     pending.kind.name(),
@@ -77,7 +77,7 @@ pub(super) fn settle<M: Medium, J: Medium>(journal: &Journal<J>, view: &View<'_,
             }
         }
     }
-    settled
+    resolved
 }
 
 /// Nobody waits in a process that is dead.

@@ -20,18 +20,18 @@ use std::{
 use pmalloc_persist::{MapOptions, Mapped, MediaFile, Medium, Span};
 
 use super::{
-    Setup, Shape,
     audit::{Stage, audit},
-    engine::{Spectator, Trigger, Verdict},
+    engine::Trigger,
     heap::{self, Survival},
-    journal::{Journal, Tally},
-    probe::Calls,
+    journal::{Journal, Shape, Tally},
     progress::Progress,
     report::{Campaign, Recovery},
+    run::{Spectator, Verdict},
+    setup::Setup,
     worker::open_journal,
 };
 use crate::{
-    args::name_of,
+    args::{Calls, name_of},
     exit::{Code, Failure},
 };
 

@@ -4,14 +4,14 @@ use pmalloc_persist::sync::{AtomicU64, Ordering};
 
 /// Running sums and their peaks, over all threads.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
+pub(crate) struct Usage {
     bytes: AtomicU64,
     blocks: AtomicU64,
     peak_bytes: AtomicU64,
     peak_blocks: AtomicU64,
 }
 
-impl Gauge {
+impl Usage {
     /// A block of `size_bytes` has come to life.
     pub(crate) fn add(&self, size_bytes: u64) {
         raise(&self.peak_bytes, self.bytes.fetch_add(size_bytes, Ordering::Relaxed) + size_bytes);
@@ -49,11 +49,11 @@ mod tests {
 
     #[test]
     fn the_peak_outlasts_the_blocks() {
-        let gauge = Gauge::default();
-        gauge.add(100);
-        gauge.add(50);
-        gauge.remove(100);
-        gauge.add(60);
-        assert_eq!((gauge.peak_bytes(), gauge.peak_blocks()), (150, 2));
+        let usage = Usage::default();
+        usage.add(100);
+        usage.add(50);
+        usage.remove(100);
+        usage.add(60);
+        assert_eq!((usage.peak_bytes(), usage.peak_blocks()), (150, 2));
     }
 }

@@ -7,15 +7,14 @@ use pmalloc_persist::{Access, MapOptions, Mapped, MediaFile};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{
-    Shape,
-    engine::{Engine, Manner, Spectator, Trigger, Verdict},
+    engine::{Engine, Manner, Trigger},
     heap,
-    journal::{Journal, Tally},
+    journal::{Journal, Shape, Tally},
     mix::Mix,
     plan::Plan,
-    trace::Trace,
+    run::{Spectator, Verdict},
 };
-use crate::{args::WorkerArgs, exit::Failure};
+use crate::{args::WorkerArgs, exit::Failure, trace::Trace};
 
 /// A worker is not watched: whoever wants it to stop kills it.
 struct Nobody;

@@ -10,18 +10,18 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    args::{DurabilityArg, HeapFlags, ModelArg, PolicyArg},
+    args::flags::{DurabilityArg, HeapFlags, ModelArg, PolicyArg},
     replay::{
-        deed::{Act, Deed},
+        caller::Caller,
         engine::Engine,
-        hand::Hand,
         heap,
         journal::Shape,
         medium::Plain,
         mix::Mix,
+        request::{Act, Request},
         slots::Purse,
-        trace::{Event, Operation, Trace},
     },
+    trace::{Event, Operation, Trace},
 };
 
 const MANNER: Manner =
@@ -91,14 +91,14 @@ impl Stand {
     /// Lays down an operation of one step.
     fn begin(&self, kind: Kind, acts: &[Act]) {
         let position = self.journal.position(0) + 1;
-        self.journal.begin(0, &Deed { kind, acts, position });
+        self.journal.begin(0, &Request { kind, acts, position });
     }
 
     /// Does something to the heap, without a word to the journal.
     fn perform(&self, kind: Kind, acts: &[Act]) {
         let engine = self.engine();
-        let deed = Deed { kind, acts, position: 0 };
-        Hand::new(&engine, 0).perform(&deed).expect("the heap agrees");
+        let request = Request { kind, acts, position: 0 };
+        Caller::new(&engine, 0).perform(&request).expect("the heap agrees");
     }
 
     fn audit(&self) -> Findings {
@@ -152,7 +152,7 @@ fn a_group_that_did_not_happen_is_undone() {
     assert_eq!((findings.violations, findings.in_flight[Kind::Publish.index()]), (0, 1));
     assert_eq!((stand.entries(), stand.journal.position(0), stand.journal.cell(0)), before);
     assert_eq!((stand.journal.pending(0), stand.journal.count(Kind::Publish)), (None, 1));
-    assert_eq!(stand.audit().in_flight, [0; Kind::COUNT], "it is settled");
+    assert_eq!(stand.audit().in_flight, [0; Kind::COUNT], "it is resolved");
 }
 
 #[test]

@@ -2,33 +2,12 @@
 
 use std::num::NonZeroU16;
 
-use super::super::slots::SlotId;
+use super::super::{request::Entry, slots::SlotId};
 
 const STATE_MASK: u64 = 0x7;
 const WAITER_SHIFT: u32 = 8;
 const WAITER_MASK: u64 = 0xffff << WAITER_SHIFT;
 const SLOT_SHIFT: u32 = 32;
-
-/// How far the life of a block has come, by the operations that have returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// Not begun.
-    Untouched,
-    /// Owned by a slot.
-    Live(SlotId),
-    /// Over.
-    Freed,
-}
-
-impl Entry {
-    /// The slot, while there is one.
-    pub(crate) const fn slot(self) -> Option<SlotId> {
-        match self {
-            Self::Live(slot) => Some(slot),
-            Self::Untouched | Self::Freed => None,
-        }
-    }
-}
 
 /// An entry, and the thread that waits for the next one, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

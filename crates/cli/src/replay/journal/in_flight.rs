@@ -1,19 +1,16 @@
 //! What one thread has done and is doing: how far its program has come, and the operation in flight.
 //!
-//! An operation is laid down on the thread's desk before it begins. It is *begun* from then on, *returned* as soon as the
+//! An operation is written down on the thread's page before it begins. It is *begun* from then on, *returned* as soon as the
 //! heap has, and gone when all that it changes is noted. All that is noted is the same if it is noted twice, so that
 //! an operation which had returned is finished by whoever comes after a kill.
 
 use pmalloc_persist::{Medium, Word, on_media};
 
-use super::{
-    super::{
-        deed::{Change, Deed, Kind},
-        slots::SlotId,
-        trace::BlockId,
-    },
-    entry::Entry,
+use super::super::{
+    request::{Change, Entry, Kind, Request},
+    slots::SlotId,
 };
+use crate::trace::BlockId;
 
 /// Most changes of blocks that an operation can make.
 const CHANGES_MAX: usize = 488;
@@ -46,8 +43,8 @@ on_media! {
 }
 
 on_media! {
-    /// What a thread does.
-    pub(super) struct Desk: 4096 {
+    /// The page of a thread: what it does.
+    pub(super) struct InFlight: 4096 {
         /// Persistent: stage, kind and number of changes of the operation in flight; 0 if there is none.
         state: Word,
         /// Persistent: the position behind it.
@@ -88,19 +85,19 @@ pub(crate) struct Pending {
     pub(crate) cell: Option<u64>,
 }
 
-impl Desk {
-    /// Lays down `deed`, which is begun from then on.
-    pub(super) fn begin<M: Medium>(&self, m: &M, deed: &Deed<'_>) {
+impl InFlight {
+    /// Writes down `request`, which is begun from then on.
+    pub(super) fn begin<M: Medium>(&self, m: &M, request: &Request<'_>) {
         let mut len = 0;
-        for change in deed.changes() {
+        for change in request.changes() {
             m.store(&self.changes[len], encode(change));
             len += 1;
         }
-        m.store(&self.position, deed.position);
-        m.store(&self.cell, deed.cell().unwrap_or(NO_VALUE));
-        let count = m.load(&self.counts[deed.kind.index()]) + 1;
+        m.store(&self.position, request.position);
+        m.store(&self.cell, request.cell().unwrap_or(NO_VALUE));
+        let count = m.load(&self.counts[request.kind.index()]) + 1;
         m.store(&self.count, count);
-        let state = state(Stage::Begun, deed.kind, len);
+        let state = state(Stage::Begun, request.kind, len);
         // Read, changed and written at once, so that no store of the operation can come before it.
         let before = m.fetch_or(&self.state, state);
         assert_eq!(before, 0, "a thread does one operation after the other");
@@ -112,7 +109,7 @@ impl Desk {
         m.store(&self.state, state | Stage::Returned as u64);
     }
 
-    /// Clears the desk; the operation did not happen, or all that it changes is noted.
+    /// Clears the page; the operation did not happen, or all that it changes is noted.
     pub(super) fn clear<M: Medium>(&self, m: &M) {
         m.store(&self.state, 0);
     }

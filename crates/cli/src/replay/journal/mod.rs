@@ -1,31 +1,28 @@
 //! What a replay has done so far, kept outside the heap so that it outlives the killed worker.
 //!
 //! One word per block ([`entry`]) says how far its life has come and which slot owns it; each thread has a line that
-//! says how far its program has come and what its cell holds, and a page for the operation that it is doing ([`desk`]);
+//! says how far its program has come and what its cell holds, and a page for the operation that it is doing ([`in_flight`]);
 //! a page of tallies holds the figures. A worker lays down an operation before it begins and notes when it has
 //! returned, so after a kill the journal tells which operations had returned and which were in flight. The words of the
 //! blocks also let a free wait for its allocation.
 //!
 //! A plain replay keeps its journal in anonymous memory, one with kills in a mapped file.
 
-mod desk;
 mod entry;
+mod in_flight;
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset, OnMedia, PAGE_BYTES, Word};
 
+pub(crate) use self::in_flight::{Pending, Stage};
 use self::{
-    desk::{Bookmark, Desk},
     entry::EntryWord,
-};
-pub(crate) use self::{
-    desk::{Pending, Stage},
-    entry::Entry,
+    in_flight::{Bookmark, InFlight},
 };
 use super::{
-    deed::{Deed, Kind},
     plan::Plan,
-    trace::BlockId,
+    request::{Entry, Kind, Request},
 };
+use crate::trace::BlockId;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"PMAJRNL2");
 
@@ -89,12 +86,12 @@ impl Shape {
 
     const THREADS_AT: u64 = PAGE_BYTES;
 
-    fn desks_at(self) -> u64 {
+    fn in_flight_at(self) -> u64 {
         (Self::THREADS_AT + u64::from(self.threads) * LINE_BYTES).next_multiple_of(PAGE_BYTES)
     }
 
     fn blocks_at(self) -> u64 {
-        self.desks_at() + u64::from(self.threads) * size_of::<Desk>() as u64
+        self.in_flight_at() + u64::from(self.threads) * size_of::<InFlight>() as u64
     }
 
     /// Bytes that a journal of this shape needs.
@@ -162,8 +159,8 @@ impl<M: Medium> Journal<M> {
     }
 
     /// Lays down what `thread` is about to do.
-    pub(crate) fn begin(&self, thread: u16, deed: &Deed<'_>) {
-        self.desk(thread).begin(&self.medium, deed);
+    pub(crate) fn begin(&self, thread: u16, request: &Request<'_>) {
+        self.in_flight(thread).begin(&self.medium, request);
     }
 
     /// Notes that the operation of `thread` has returned, and all that it changes; tells `wake` which threads wait for
@@ -171,9 +168,9 @@ impl<M: Medium> Journal<M> {
     ///
     /// After a kill this is done again for an operation that had returned, whatever was noted of it.
     pub(crate) fn complete(&self, thread: u16, mut wake: impl FnMut(u16)) {
-        let (m, desk) = (&self.medium, self.desk(thread));
-        desk.returned(m);
-        for change in desk.changes(m) {
+        let (m, in_flight) = (&self.medium, self.in_flight(thread));
+        in_flight.returned(m);
+        for change in in_flight.changes(m) {
             // Another thread may have freed the block as soon as it was noted to be live.
             if self.entry(change.block) != Entry::Freed {
                 let waiter = self.set_entry(change.block, change.after);
@@ -182,28 +179,28 @@ impl<M: Medium> Journal<M> {
                 waiter.into_iter().for_each(&mut wake);
             }
         }
-        desk.count_it(m);
+        in_flight.count_it(m);
         let bookmark = self.bookmark(thread);
-        if let Some(value) = desk.cell(m) {
+        if let Some(value) = in_flight.cell(m) {
             m.store(&bookmark.cell, value);
         }
-        m.store(&bookmark.position, desk.position(m));
-        desk.clear(m);
+        m.store(&bookmark.position, in_flight.position(m));
+        in_flight.clear(m);
     }
 
     /// Notes that the operation of `thread` did not happen: after a kill.
     pub(crate) fn withdraw(&self, thread: u16) {
-        self.desk(thread).clear(&self.medium);
+        self.in_flight(thread).clear(&self.medium);
     }
 
     /// The operation that `thread` has in flight.
     pub(crate) fn pending(&self, thread: u16) -> Option<Pending> {
-        self.desk(thread).pending(&self.medium)
+        self.in_flight(thread).pending(&self.medium)
     }
 
     /// Operations of `kind` that all threads have done.
     pub(crate) fn count(&self, kind: Kind) -> u64 {
-        self.threads().map(|thread| self.desk(thread).count(&self.medium, kind)).sum()
+        self.threads().map(|thread| self.in_flight(thread).count(&self.medium, kind)).sum()
     }
 
     /// The threads.
@@ -266,9 +263,9 @@ impl<M: Medium> Journal<M> {
         self.at(Shape::THREADS_AT + u64::from(thread) * LINE_BYTES)
     }
 
-    fn desk(&self, thread: u16) -> &Desk {
+    fn in_flight(&self, thread: u16) -> &InFlight {
         assert!(thread < self.shape.threads, "a thread that the journal has no room for");
-        self.at(self.shape.desks_at() + u64::from(thread) * size_of::<Desk>() as u64)
+        self.at(self.shape.in_flight_at() + u64::from(thread) * size_of::<InFlight>() as u64)
     }
 
     fn word_of(&self, block: BlockId) -> &Word {
@@ -294,7 +291,7 @@ mod tests {
     use pmalloc_persist::Anon;
 
     use super::*;
-    use crate::replay::{deed::Act, slots::SlotId};
+    use crate::replay::{request::Act, slots::SlotId};
 
     const SHAPE: Shape = Shape { threads: 3, blocks: 1000 };
 
@@ -312,7 +309,7 @@ mod tests {
             Act::Swap { .. } => Kind::Swap,
         };
         let position = journal.position(thread) + 1;
-        journal.begin(thread, &Deed { kind, acts: &[act], position });
+        journal.begin(thread, &Request { kind, acts: &[act], position });
     }
 
     #[test]
@@ -352,12 +349,12 @@ mod tests {
         let (block, slot) = (BlockId::new(0), SlotId::new(5));
         begin(&journal, 0, Act::Alloc { block, to: slot });
         // A kill behind the note that the block is live: another thread has freed it meanwhile.
-        let desk = journal.desk(0);
-        desk.returned(&journal.medium);
+        let in_flight = journal.in_flight(0);
+        in_flight.returned(&journal.medium);
         journal.set_entry(block, Entry::Live(slot));
         begin(&journal, 1, Act::Free { block, from: slot });
         journal.complete(1, |_| {});
-        desk.count_it(&journal.medium);
+        in_flight.count_it(&journal.medium);
         assert_eq!(journal.pending(0).map(|pending| pending.stage), Some(Stage::Returned));
         journal.complete(0, |_| {});
         assert_eq!((journal.entry(block), journal.position(0)), (Entry::Freed, 1));
