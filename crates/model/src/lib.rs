@@ -7,18 +7,18 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`memory`] | stores, flushes, fences, and the images of a crash |
-//! | [`layout`], [`packed`] | what lies on media |
-//! | [`scenario`], [`scenarios`] | threads and their operations; the list of what is explored |
-//! | [`world`] | a state |
-//! | [`thread`] | the steps of a thread: operations, slabs, collection of logs |
-//! | [`synchronizer`] | the steps of the synchronizer |
-//! | [`book`] | the mirrors of the bookkeeping logs |
-//! | [`replay`], [`recovery`] | from an image back to a heap |
-//! | [`oracle`] | what must be found |
-//! | [`explore`] | all of it, exhaustively |
-//! | [`rule`] | the ways in which a rule can be broken; each has to be noticed |
-//! | [`campaign`] | runs scenarios and breaks |
+//! | `memory` | stores, flushes, fences, and the images of a crash |
+//! | `layout`, `packed` | what lies on media |
+//! | `scenario`, `scenarios` | threads and their operations; the list of what is explored |
+//! | `world` | a state |
+//! | `thread` | the steps of a thread: operations, slabs, collection of logs |
+//! | `synchronizer` | the steps of the synchronizer |
+//! | `book` | the mirrors of the bookkeeping logs |
+//! | `replay`, `recovery` | from an image back to a heap |
+//! | `oracle` | what must be found |
+//! | `explore` | all of it, exhaustively |
+//! | `rule` | the ways in which a rule can be broken; each has to be noticed |
+//! | `campaign` | runs scenarios and breaks |
 
 mod book;
 mod campaign;
