@@ -5,7 +5,7 @@ use std::alloc::Layout;
 use pmalloc_persist::{Medium, Span};
 
 use super::{
-    changes::{Changes, SmallAlloc, Store},
+    changes::{LargeAlloc, SmallAlloc},
     commit::commit,
     engine::Engine,
     plan::read,
@@ -13,7 +13,7 @@ use super::{
     session::{Access, SessionState},
 };
 use crate::{
-    arena::Block,
+    arena::{Block, LargeBlock},
     error::{Error, Result},
     lane::Draft,
     layout::lane::Op,
@@ -142,28 +142,21 @@ fn publish_owned<M: Medium>(
         }
         Block::Large(large) => {
             let draft = draft(Op::AllocLarge(large.extent.tag), large.range().pages);
-            commit_large(engine, state, &draft, block)
+            commit_large(engine, state, draft, *large)
         }
     }
 }
 
+/// Not inlined: it would make room for itself in every operation on small blocks.
 #[inline(never)]
 fn commit_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    draft: &Draft,
-    block: &Block,
+    draft: Draft,
+    block: LargeBlock,
 ) -> Result<()> {
-    state.with_scratch(|claim, scratch| {
-        let mut changes = Changes {
-            drafts: std::slice::from_ref(draft),
-            stores: &[Store::of(draft)],
-            allocated: std::slice::from_ref(block),
-            freed: &mut [],
-            scratch,
-        };
-        commit(engine, claim, &mut changes)
-    })
+    let mut alloc = LargeAlloc { draft: [draft], block, append: None };
+    commit(engine, &mut state.claim, &mut alloc)
 }
 
 /// Allocates a block with contents that `write` writes, to all of its span, into the root slot at byte `slot`.

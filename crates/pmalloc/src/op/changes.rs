@@ -1,12 +1,12 @@
 //! What an operation changes: its effects, from the first that may fail to the last that is volatile.
 //!
-//! Small blocks by themselves, which speed matters for, have effects of their own; everything else is [`Changes`].
+//! Operations of one record have effects of their own, as speed matters for them; everything else is [`Changes`].
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
 
 use super::{commit::Effects, plan::Freed};
 use crate::{
-    arena::{Block, SmallBlock, Space},
+    arena::{Block, LargeBlock, SmallBlock, Space},
     book::{Append, Request},
     error::Result,
     lane::Draft,
@@ -39,8 +39,9 @@ impl<M: Medium> Effects<M> for SmallAlloc {
 
     #[inline]
     fn apply(&mut self, space: &Space<M>) {
-        self.bit.set(&space.medium);
-        write_word(&space.medium, &self.draft[0]);
+        let m = &space.medium;
+        self.bit.set(m);
+        m.flush_of(store_word(m, &self.draft[0]));
     }
 }
 
@@ -50,24 +51,115 @@ impl<M: Medium> Effects<M> for SmallFree {
         &self.draft
     }
 
-    /// The slot first: see [`Changes`].
+    /// The slot first: see [`Changes`]. And both before the flushes: a locked instruction waits for all of them.
     #[inline]
     fn apply(&mut self, space: &Space<M>) {
-        write_word(&space.medium, &self.draft[0]);
-        self.was_live = self.bit.clear(&space.medium);
+        let m = &space.medium;
+        let slot = store_word(m, &self.draft[0]);
+        self.was_live = self.bit.clear(m);
+        m.flush_of(slot);
     }
 }
 
-/// Stores the slot of a record and flushes it.
+/// A large block becomes live in a slot.
+pub(super) struct LargeAlloc {
+    /// The record.
+    pub(super) draft: [Draft; 1],
+    /// The block.
+    pub(super) block: LargeBlock,
+    /// Its entry in the log, once there is a place for it.
+    pub(super) append: Option<Append>,
+}
+
+/// A large block becomes free, and its slot empty.
+pub(super) struct LargeFree {
+    /// The record.
+    pub(super) draft: [Draft; 1],
+    /// The block.
+    pub(super) block: LargeBlock,
+    /// The entry in its log, once there is a place for it.
+    pub(super) append: Option<Append>,
+}
+
+impl<M: Medium> Effects<M> for LargeAlloc {
+    #[inline]
+    fn drafts(&self) -> &[Draft] {
+        &self.draft
+    }
+
+    #[inline]
+    fn reserve(&mut self, space: &Space<M>) -> Result<()> {
+        let LargeBlock { log, extent, .. } = self.block;
+        self.append = Some(space.book.reserve_alloc(&space.medium, log, extent)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn enter(&mut self, space: &Space<M>) {
+        enter_pages(space, &self.block);
+    }
+
+    #[inline]
+    fn apply(&mut self, space: &Space<M>) {
+        write_entry(space, self.append.as_ref(), &self.draft[0]);
+    }
+
+    #[inline]
+    fn finish(&mut self, space: &Space<M>) {
+        self.append.take().into_iter().for_each(|append| space.book.commit(append));
+    }
+}
+
+impl<M: Medium> Effects<M> for LargeFree {
+    #[inline]
+    fn drafts(&self) -> &[Draft] {
+        &self.draft
+    }
+
+    #[inline]
+    fn reserve(&mut self, space: &Space<M>) -> Result<()> {
+        let LargeBlock { log, extent, .. } = self.block;
+        let (append, _) = space.book.reserve_free(&space.medium, log, extent.range.start)?;
+        self.append = Some(append);
+        Ok(())
+    }
+
+    #[inline]
+    fn apply(&mut self, space: &Space<M>) {
+        write_entry(space, self.append.as_ref(), &self.draft[0]);
+    }
+
+    #[inline]
+    fn finish(&mut self, space: &Space<M>) {
+        self.append.take().into_iter().for_each(|append| space.book.commit(append));
+        space.page_map.clear(self.block.range());
+    }
+}
+
+/// Stores a log entry and the slot of a record, and flushes both.
 #[inline]
-fn write_word<M: Medium>(m: &M, draft: &Draft) {
+fn write_entry<M: Medium>(space: &Space<M>, append: Option<&Append>, draft: &Draft) {
+    let m = &space.medium;
+    space.book.write(m, append.expect("reserved before it is applied"));
+    m.flush_of(store_word(m, draft));
+}
+
+/// Enters a large block in the page map: nobody can look it up before a slot names it.
+#[inline]
+fn enter_pages<M: Medium>(space: &Space<M>, block: &LargeBlock) {
+    space.page_map.set_large(block.range(), block.log.code(), block.extent.tag);
+}
+
+/// Stores the slot of a record.
+#[inline]
+fn store_word<'m, M: Medium>(m: &'m M, draft: &Draft) -> &'m Word {
     let word = word_at(m, draft.slot);
     // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
     m.store(word, draft.word());
-    m.flush_of(word);
+    word
 }
 
-/// Blocks of any size, and as many slots and cells as a lane takes records.
+/// As many blocks, slots and cells as a lane takes records.
 pub(super) struct Changes<'p> {
     /// The records.
     pub(super) drafts: &'p [Draft],
@@ -92,13 +184,6 @@ pub(super) struct Store {
     pub(super) is_new: bool,
     /// Whether it is a cell.
     pub(super) is_cell: bool,
-}
-
-impl Store {
-    /// A slot in a live block that gets the word of `draft`.
-    pub(super) fn of(draft: &Draft) -> Self {
-        Self { offset: draft.slot, word: draft.word(), is_new: false, is_cell: false }
-    }
 }
 
 /// What an operation notes until it is done; empty between operations, so that none allocates.
@@ -128,11 +213,10 @@ impl<M: Medium> Effects<M> for Changes<'_> {
         space.book.reserve_all(&space.medium, requests, &mut self.scratch.appends)
     }
 
-    /// Enters large blocks in the page map: nobody can look them up before a slot names them.
     fn enter(&mut self, space: &Space<M>) {
         for block in self.allocated {
             if let Block::Large(block) = block {
-                space.page_map.set_large(block.range(), block.log.code(), block.extent.tag);
+                enter_pages(space, block);
             }
         }
     }

@@ -3,14 +3,14 @@
 use pmalloc_persist::Medium;
 
 use super::{
-    changes::{Changes, SmallFree, Store},
+    changes::{LargeFree, SmallFree},
     commit::commit,
     engine::Engine,
-    plan::{Freed, Inside, read},
+    plan::read,
     session::{Access, SessionState},
 };
 use crate::{
-    arena::Block,
+    arena::{Block, LargeBlock},
     error::{Error, Result},
     lane::Draft,
     layout::{lane::Op, slot::Version},
@@ -98,29 +98,22 @@ fn unlink_owned<M: Medium>(
             Ok(Unlinked { block, was_live: free.was_live })
         }
         Block::Large(large) => {
-            commit_large(engine, state, &draft(Op::FreeLarge, large.range().pages), block)
+            commit_large(engine, state, draft(Op::FreeLarge, large.range().pages), *large)
         }
     }
 }
 
+/// Not inlined: it would make room for itself in every operation on small blocks.
 #[inline(never)]
 fn commit_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    draft: &Draft,
-    block: Block,
+    draft: Draft,
+    block: LargeBlock,
 ) -> Result<Unlinked> {
-    state.with_scratch(|claim, scratch| {
-        let mut changes = Changes {
-            drafts: std::slice::from_ref(draft),
-            stores: &[Store::of(draft)],
-            allocated: &[],
-            freed: &mut [Freed::new(block, Inside::NOTHING)],
-            scratch,
-        };
-        commit(engine, claim, &mut changes)
-    })?;
-    Ok(Unlinked { block, was_live: true })
+    let mut free = LargeFree { draft: [draft], block, append: None };
+    commit(engine, &mut state.claim, &mut free)?;
+    Ok(Unlinked { block: Block::Large(block), was_live: true })
 }
 
 /// Makes freed memory usable again: at once if no guard lives, else once those that live now are gone.

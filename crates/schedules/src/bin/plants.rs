@@ -191,10 +191,11 @@ const PLANTS: &[Plant] = &[
         name: "an extent is reused before its free is durable",
         file: "op/free.rs",
         changes: &[(
-            "        commit(engine, claim, &mut changes)\n    })?;\n    Ok(Unlinked { block, was_live: true })",
-            "        if engine.limbo.quiescent() { engine.recycle(block); }\n        \
-             commit(engine, claim, &mut changes)\n    })?;\n    \
-             Ok(Unlinked { block, was_live: false })",
+            "    commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Large(block), was_live: true })",
+            "    if engine.limbo.quiescent() { engine.recycle(Block::Large(block)); }\n    \
+             commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Large(block), was_live: false })",
         )],
         by: By::Schedules,
     },
