@@ -19,7 +19,7 @@ use common::{
     shared::Shared,
 };
 use pmalloc::{
-    Error, Heap, Persistent, Problem, Slot,
+    Error, Heap, Persistent, Problem, ProblemKind, Slot,
     persist::{Anon, Medium, Span},
 };
 
@@ -170,9 +170,25 @@ fn head() -> Head {
     Head { first: Slot::new(), other: std::array::from_fn(|_| Slot::new()) }
 }
 
-/// Which slots a typed root has is known when it is asked for.
+/// The heap on `m` as a crash leaves it.
+fn crashed(m: &Anon) -> Image {
+    let words = image::words(m).iter().map(|word| m.load(word)).collect();
+    Image { name: "typed", words, arrays: Vec::new(), contents: 0 }
+}
+
+/// The image with each word of its bitmaps cleared in turn that has a bit.
+fn cleared(image: &Image) -> impl Iterator<Item = Arc<Anon>> {
+    let words = live_words(image).into_iter().filter(|(_, word)| *word != 0);
+    words.map(|(at, _)| {
+        let m = medium(image);
+        (at..at + 8).for_each(|byte| image::set_byte(&*m, byte, 0));
+        m
+    })
+}
+
+/// Where a typed root has slots is declared when it is made.
 #[test]
-fn a_typed_root_of_a_crashed_heap_is_not_handed_out_with_a_slot_that_dangles() {
+fn a_crashed_heap_with_a_typed_root_whose_slot_dangles_is_refused() {
     for nth in 0..4 {
         let m = Arc::new(Anon::new(image::heap_bytes()));
         let heap = options().create_shared(Arc::clone(&m)).expect("room");
@@ -180,24 +196,54 @@ fn a_typed_root_of_a_crashed_heap_is_not_handed_out_with_a_slot_that_dangles() {
         let slots: Vec<&Slot> = std::iter::once(&root.first).chain(&root.other).collect();
         // Of a class that the root has not, so that the bits of the two are in different slabs.
         heap.alloc_init(slots[nth], layout(900), fill(1)).expect("room");
-        let block = slots[nth].offset(&heap.pin()).expect("full");
-        let crashed: Vec<u64> = image::words(&*m).iter().map(|word| m.load(word)).collect();
-        let mut is_missed = true;
-        let image = Image { name: "typed", words: crashed, arrays: Vec::new(), contents: 0 };
-        for (at, word) in live_words(&image).into_iter().filter(|(_, word)| *word != 0) {
-            let m = medium(&image);
-            assert_eq!(word.count_ones(), 1, "a root, or a block");
-            (at..at + 8).for_each(|byte| image::set_byte(&*m, byte, 0));
-            let Ok(heap) = options().open_shared(m) else { continue };
-            assert!(heap.block_at(block).is_err(), "the bit of the root was cleared");
-            match heap.root("head", head) {
-                Err(Error::Corrupted { what, .. }) => assert!(what.contains("\"head\""), "{what}"),
-                other => panic!("{:?}", other.map(drop)),
-            }
-            is_missed = false;
+        let slot = heap.offset_of(std::ptr::from_ref(slots[nth]).cast()).expect("in the heap");
+        let image = crashed(&m);
+        let mut is_told = false;
+        for m in cleared(&image) {
+            let problems = problems_of(&m);
+            is_told |= problems
+                .iter()
+                .any(|found| found.kind == ProblemKind::Dangling && found.offset == slot);
+            // Whoever else has a bit is a root, or the block of the declarations.
+            let opened = options().open_shared(m).map(drop);
+            assert!(matches!(opened, Err(Error::Corrupted { .. })), "{opened:?}");
+            assert!(!problems.is_empty(), "the check tells as well");
         }
-        assert!(!is_missed, "one of the bits is that of the block");
+        assert!(is_told, "one of the bits is that of the block");
         let heap = options().open_shared(medium(&image)).expect("whole");
         heap.root("head", head).expect("whole");
     }
+}
+
+/// Slots at unequal distances, too many to be declared.
+#[derive(Persistent)]
+#[repr(C)]
+struct Wide {
+    rows: [Row; 4200],
+}
+
+#[derive(Persistent)]
+#[repr(C)]
+struct Row {
+    slots: [Slot; 2],
+    number: u64,
+}
+
+/// Where nothing is declared, what the slots of a typed root are is known when it is asked for.
+#[test]
+fn a_typed_root_of_a_crashed_heap_is_not_handed_out_with_a_slot_that_dangles() {
+    let m = Arc::new(Anon::new(image::heap_bytes()));
+    let heap = options().create_shared(Arc::clone(&m)).expect("room");
+    let root = heap.root("wide", Wide::zeroed).expect("room");
+    heap.alloc_init(&root.rows[4100].slots[1], layout(900), fill(1)).expect("room");
+    let mut count = 0;
+    for m in cleared(&crashed(&m)) {
+        let heap = options().open_shared(m).expect("nothing tells of the slot");
+        match heap.root("wide", Wide::zeroed) {
+            Err(Error::Corrupted { what, .. }) => assert!(what.contains("\"wide\""), "{what}"),
+            other => panic!("{:?}", other.map(drop)),
+        }
+        count += 1;
+    }
+    assert_eq!(count, 1, "the root is no block of a slab");
 }

@@ -36,7 +36,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotLive`] if none does, [`Error::Forked`].
+    /// [`Error::NotLive`](crate::Error::NotLive) if none does, [`Error::Forked`](crate::Error::Forked).
     ///
     /// # Examples
     ///
@@ -65,8 +65,9 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::SlotForeign`]; [`Error::NotLive`] or [`Error::Corrupted`] if the slot's word is damaged;
-    /// [`Error::Forked`].
+    /// [`Error::SlotForeign`](crate::Error::SlotForeign); [`Error::NotLive`](crate::Error::NotLive) or
+    /// [`Error::Corrupted`](crate::Error::Corrupted) if the slot's word is damaged;
+    /// [`Error::Forked`](crate::Error::Forked).
     pub fn block_of<T: ?Sized>(&self, slot: &Slot<T>) -> Result<Option<Block>> {
         let core = self.core();
         core.check_process()?;

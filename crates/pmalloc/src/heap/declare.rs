@@ -147,6 +147,12 @@ impl Run {
         self.stride.checked_mul(count - 1)?.checked_add(self.offset)?.checked_add(SLOT_BYTES)
     }
 
+    /// Every word is a slot.
+    pub(super) const fn every_word() -> Self {
+        let (stride, count, certainty) = (SLOT_BYTES, TO_THE_END, Certainty::Slots);
+        Self { offset: 0, stride, count, owns: None, certainty }
+    }
+
     /// How many slots of the run lie in `len` bytes.
     pub(super) fn count_in(&self, len: u64) -> u64 {
         let room = len.checked_sub(self.offset + SLOT_BYTES);

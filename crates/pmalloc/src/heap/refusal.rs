@@ -86,7 +86,7 @@ pub(super) fn admit<M: Medium>(
     let core = Core::new(header, recovered);
     match state.clean {
         Clean::Closed => root_table::examine_check(&core, tell)?,
-        Clean::No | Clean::Synced | Clean::Unwritten => root_table::examine_arrays(&core, tell)?,
+        Clean::No | Clean::Synced | Clean::Unwritten => root_table::examine_slots(&core, tell)?,
     }
     root_table::examine(&core, tell)?;
     Ok(core)

@@ -16,13 +16,15 @@ use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
 use super::{
     check::{Problem, ProblemKind},
     core::Core,
+    declare,
     refusal::Tell,
-    root_entry::{self, Entry},
+    root_entry::{self, Entry, RootInfo},
     slot::SlotCell,
 };
 use crate::{
     error::{Error, Findings, Result},
     layout::{
+        declared::{Run, Scope},
         geometry::Geometry,
         root::{RootEntry, RootKind},
         sealed::Flip,
@@ -93,27 +95,51 @@ pub(super) fn seal<M: Medium>(core: &Core<M>) -> Result<()> {
     state::set_roots_check(m, &slot_words(m, geometry)?)
 }
 
-/// Sees that every slot of every root array owns a live block or none, in a heap that was not closed: nothing else tells
-/// whether a live bit changed.
-pub(super) fn examine_arrays<M: Medium>(core: &Core<M>, tell: Tell<'_>) -> Result<()> {
+/// Sees that every slot of every root array, and of every typed root whose slots are declared, owns a live block or none, in
+/// a heap that was not closed: nothing else tells whether a live bit changed.
+///
+/// What a program says of its roots of bytes is not believed here: it may be wrong, and the heap is whole all the same.
+pub(super) fn examine_slots<M: Medium>(core: &Core<M>, tell: Tell<'_>) -> Result<()> {
     let (m, geometry) = (core.medium(), &core.header.geometry);
+    // Where the declarations are damaged, the check says so, and the roots are looked at when they are asked for.
+    let declared = declare::load(core).unwrap_or_default();
     for index in 0..state::roots_used(m, geometry)? {
-        let root = match root_entry::read(m, root_entry::at(m, geometry, index)?) {
-            Ok(Entry::Live(root)) if root.kind == RootKind::Slots => root,
-            _ => continue,
-        };
-        let Ok(slots) = m.region().array::<SlotCell>(Offset::new(root.offset), root.length) else {
+        let Ok(Entry::Live(root)) = root_entry::read(m, root_entry::at(m, geometry, index)?) else {
             continue;
         };
         if core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
             continue;
         }
-        let mut slab = None;
-        for slot in slots {
-            let block = slot.read(m).place();
-            if let Some(block) = block.filter(|block| !core.space.is_live_near(*block, &mut slab)) {
-                tell(Problem::dangling(m.region().span_of(slot).start, block))?;
+        match root.kind {
+            RootKind::Slots => examine_run(core, &root, &Run::every_word(), tell)?,
+            RootKind::Typed => {
+                let slots = declared.iter().find(|one| one.scope == Scope::Graph(root.type_id));
+                let runs = slots.and_then(|slots| slots.types.first()).map(|slots| &slots.runs);
+                for run in runs.into_iter().flatten() {
+                    examine_run(core, &root, run, tell)?;
+                }
             }
+            RootKind::Bytes => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sees that each slot of a run in the block of `root` owns a live block or none.
+fn examine_run<M: Medium>(
+    core: &Core<M>,
+    root: &RootInfo,
+    run: &Run,
+    tell: Tell<'_>,
+) -> Result<()> {
+    let m = core.medium();
+    let mut slab = None;
+    for nth in 0..run.count_in(root.size_bytes()) {
+        let offset = root.offset + run.offset + nth * run.stride;
+        let slot: &SlotCell = m.at(Offset::new(offset))?;
+        let block = slot.read(m).place();
+        if let Some(block) = block.filter(|block| !core.space.is_live_near(*block, &mut slab)) {
+            tell(Problem::dangling(offset, block))?;
         }
     }
     Ok(())

@@ -370,7 +370,8 @@ fn check_block<M: Medium>(core: &Core<M>, root: &RootInfo) -> Result<()> {
 }
 
 /// Sees that each slot at one of the places `slots` in a typed root owns a live block, or none: after a crash nothing else
-/// tells whether a live bit is damaged. Those of root arrays were looked at when the heap was opened.
+/// tells whether a live bit is damaged. Those of root arrays, and of types that are declared, were looked at when the heap
+/// was opened.
 fn check_slots<M: Medium>(core: &Core<M>, root: &RootInfo, slots: SlotMap) -> Result<()> {
     let m = core.medium();
     let mut dangling = None;
