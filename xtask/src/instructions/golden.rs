@@ -14,9 +14,9 @@ const HEAD: &str = "\
 # Counted, compared and written by `cargo xtask instructions`; what is counted: examples/instructions.rs and .c.
 ";
 
-/// How far from what was counted a range reaches, in percent, and in instructions at least: another compiler or C library
-/// makes that much of a difference, and a change of the code that is smaller is none to speak of.
-const MARGIN_PERCENT: u64 = 3;
+/// How far from what was counted a range reaches, in percent, and in instructions at least. The same code in another folder
+/// differs by as much as 16 percent, where the compiler inlines a function or does not.
+const MARGIN_PERCENT: u64 = 20;
 const MARGIN_LEAST: u64 = 5;
 
 /// Columns of an operation's name.
@@ -115,7 +115,7 @@ mod tests {
         let golden = Golden::around(&[count("alloc_to 64 B", 1000), count("pin", 12)]);
         let text = golden.to_string();
         assert!(
-            text.ends_with("    970   1030\npin                                     7     17\n")
+            text.ends_with("    800   1200\npin                                     7     17\n")
         );
         assert_eq!(Golden::read(&text), Ok(golden));
         for line in ["pin", "pin 7", "pin 9 7", "pin a 7", ""] {
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn more_and_less_than_the_range_are_complaints() {
         let golden = Golden::around(&[count("alloc", 1000)]);
-        for instructions in [970, 1000, 1030] {
+        for instructions in [800, 1000, 1200] {
             assert_eq!(golden.complaints(&[count("alloc", instructions)]), [""; 0]);
         }
-        for (instructions, part) in [(969, "less than 970"), (1031, "more than 1030")] {
+        for (instructions, part) in [(799, "less than 800"), (1201, "more than 1200")] {
             let said = golden.complaints(&[count("alloc", instructions)]);
             assert!(said.len() == 1 && said[0].contains(part), "{said:?}");
         }

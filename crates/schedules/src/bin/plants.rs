@@ -358,6 +358,45 @@ const PLANTS: &[Plant] = &[
         )],
         by: By::Test("memory"),
     },
+    Plant {
+        name: "slots that lead to new blocks are stored before those in them",
+        file: "op/changes.rs",
+        changes: &[("for in_new in [true, false] {", "for in_new in [false, true] {")],
+        by: By::Test("persist_count"),
+    },
+    Plant {
+        name: "the slots of a crashed heap are not looked at",
+        file: "heap/refusal.rs",
+        changes: &[(
+            "Clean::Unwritten => root_table::examine_slots(&core, tell)?,",
+            "Clean::Unwritten => {}",
+        )],
+        by: By::Test("damage"),
+    },
+    Plant {
+        name: "a root without a block is served",
+        file: "heap/root_table.rs",
+        changes: &[(
+            "if span.is_none_or(|span| span.len < size) {",
+            "if span.is_some_and(|span| span.len < size) {",
+        )],
+        by: By::Test("damage"),
+    },
+    Plant {
+        name: "an entry of the root table that was wiped is one that was never used",
+        file: "heap/root_table.rs",
+        changes: &[(
+            "            return tell(Problem::damaged(offset, what));\n        }\n",
+            "            let _ = (offset, what);\n            return Ok(());\n        }\n",
+        )],
+        by: By::Test("damage"),
+    },
+    Plant {
+        name: "the live bits of a closed heap are not compared with their check",
+        file: "slab/inventory.rs",
+        changes: &[("clean == Clean::Closed &&", "clean == Clean::Unwritten &&")],
+        by: By::Unit("tests::sealed"),
+    },
 ];
 
 fn main() -> ExitCode {
