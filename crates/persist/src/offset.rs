@@ -174,9 +174,13 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_span_are_those_of_its_bytes() {
-        for span in spans() {
-            let mut expected: Vec<Line> = (span.start..span.end()).map(Line::of).collect();
-            expected.dedup();
+        // Miri takes minutes for all of them.
+        for span in spans().into_iter().step_by(if cfg!(miri) { 7 } else { 1 }) {
+            let holds_one = |line: &Line| {
+                !span.is_empty() && line.span().start < span.end() && span.start < line.span().end()
+            };
+            let expected: Vec<Line> =
+                (0..5 * PAGE_BYTES / LINE_BYTES).map(Line).filter(holds_one).collect();
             assert_eq!(span.lines().collect::<Vec<_>>(), expected, "{span:?}");
             assert!(expected.iter().all(|line| span.overlaps(line.span())), "{span:?}");
         }

@@ -174,7 +174,7 @@ impl Place {
 }
 
 /// Steps that a test makes fail in this thread.
-#[cfg(test)]
+#[cfg(all(test, not(miri)))]
 pub(super) mod faults {
     use std::cell::RefCell;
 
@@ -195,7 +195,7 @@ pub(super) mod faults {
     }
 }
 
-#[cfg(not(test))]
+#[cfg(any(not(test), miri))]
 mod faults {
     use rustix::io::Errno;
 
