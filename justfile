@@ -90,6 +90,10 @@ instructions *ARGS:
 stripes:
     cargo bench -p pmalloc-bench --bench stripes
 
+# Small programs that once showed a wrong behaviour, in a folder of them: `just cases DIR`, `just cases DIR c/late`.
+cases DIR *NAMES:
+    cargo xtask cases {{DIR}} {{NAMES}}
+
 # Everything that CI runs.
 ci:
     bash .ci/run

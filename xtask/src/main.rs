@@ -3,6 +3,7 @@
 //! A chore is a subcommand when it is more than one line of shell: it reads the sources, starts other
 //! programs or renders a document. Nothing here is shipped.
 
+mod cases;
 mod instructions;
 mod model;
 mod mutants;
@@ -21,7 +22,8 @@ const USAGE: &str = "usage: cargo xtask NAME
   instructions          count the instructions of each operation under callgrind and compare with
                         crates/bench/instructions.txt; see --help after it
   mutants               plant faults of logic one at a time, and tell which no test notices; see --help
-                        after it";
+                        after it
+  cases DIR [NAME ...]  run a folder of small programs that once showed a wrong behaviour; see --help after it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["model", args @ ..] => model::run(args),
         ["mutants", args @ ..] => mutants::run(args),
         ["install", args @ ..] => xtask::install::run(args),
+        ["cases", args @ ..] => cases::run(args),
         _ => Err(USAGE.to_owned()),
     };
     match done {
