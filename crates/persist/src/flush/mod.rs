@@ -138,13 +138,7 @@ impl Flusher {
     pub(crate) fn flush_of<T: OnMedia>(self, value: &T) {
         if let Some(instruction) = self.instruction {
             let first = NonNull::from(value).cast::<u8>();
-            // What is aligned to its size crosses no line: nearly all that is flushed are words.
-            let lines = if size_of::<T>() <= align_of::<T>() {
-                1
-            } else {
-                let within_line = first.addr().get() as u64 % LINE_BYTES;
-                (within_line + size_of::<T>() as u64).div_ceil(LINE_BYTES)
-            };
+            let lines = lines_of::<T>(first.addr().get() as u64);
             // SAFETY:
             // 1. the lines are those of a reference that lives: the steps are a line each, and the last one is at most at
             //    the line that holds its last byte;
@@ -169,6 +163,18 @@ impl Flusher {
             "no {instruction:?} to flush with"
         );
         Self { instruction, fence: Fence::Hardware }
+    }
+}
+
+/// The number of lines that a `T` at this address touches.
+#[inline]
+fn lines_of<T>(address: u64) -> u64 {
+    let size = size_of::<T>() as u64;
+    // What is no longer than a line and aligned to its size crosses none: nearly all that is flushed are words.
+    if size <= LINE_BYTES && size_of::<T>() <= align_of::<T>() {
+        1
+    } else {
+        (address % LINE_BYTES + size).div_ceil(LINE_BYTES)
     }
 }
 
@@ -218,6 +224,17 @@ mod tests {
             let (first, count) = first_line(memory.region(), Span::new(start, len));
             assert_eq!((first.addr().get() - base, count), (offset, lines), "{start} {len}");
         }
+    }
+
+    #[test]
+    fn a_value_touches_the_lines_of_all_its_bytes() {
+        #[repr(align(4096))]
+        struct Page([u8; 4096]);
+        assert_eq!([0, 8, 56, 120].map(lines_of::<u64>), [1; 4]);
+        assert_eq!([0, 32, 40, 64].map(lines_of::<[u64; 4]>), [1, 1, 2, 1]);
+        assert_eq!([0, 8, 64].map(lines_of::<[u64; 16]>), [2, 3, 2]);
+        assert_eq!(lines_of::<Page>(4096), 64, "although it is aligned to its size");
+        assert_eq!(size_of_val(&Page([0; 4096]).0), 4096);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl<M: Medium> Core<M> {
 
     /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
     pub(crate) fn close(&self) -> Result<()> {
-        self.engine.close(|| self.seal())
+        self.engine.close_with(|| self.seal())
     }
 
     /// Writes the checks over what stands still while the heap is closed.

@@ -159,7 +159,7 @@ impl<M: Medium> Engine<M> {
 
     /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
     /// `seal` writes the checks over what stands still from then on.
-    pub(crate) fn close(&self, seal: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn close_with(&self, seal: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.medium().forked() {
             return Ok(());
         }

@@ -7,8 +7,12 @@
 use std::collections::VecDeque;
 
 use pmalloc_persist::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock};
+use smallvec::SmallVec;
 
 use crate::arena::Block;
+
+/// Blocks that are taken out at once: there is room for them on the stack.
+const BATCH: usize = 32;
 
 /// The guards of a heap, and the memory that waits for them.
 #[derive(Debug)]
@@ -82,8 +86,22 @@ impl Limbo {
     }
 
     /// Moves the epoch as far as the live guards allow, and hands what nobody can see any more to `reuse`, the oldest first.
+    ///
+    /// `reuse` runs without the lock: it may have to wait for room in a log.
     #[cold]
     pub(super) fn collect(&self, mut reuse: impl FnMut(Block)) {
+        loop {
+            let batch = self.take_safe();
+            let is_last = batch.len() < BATCH;
+            batch.into_iter().for_each(&mut reuse);
+            if is_last {
+                break;
+            }
+        }
+    }
+
+    /// Takes out the oldest of what nobody can see any more, as much as a batch holds.
+    fn take_safe(&self) -> SmallVec<[Block; BATCH]> {
         let mut freed = lock(&self.freed);
         for _ in 0..2 {
             let epoch = self.epoch.load(Ordering::SeqCst);
@@ -94,9 +112,11 @@ impl Limbo {
             self.epoch.store(epoch + 1, Ordering::SeqCst);
         }
         let epoch = self.epoch.load(Ordering::SeqCst);
-        let safe = freed.iter().take_while(|(freed_in, _)| freed_in + 2 <= epoch).count();
-        freed.drain(..safe).for_each(|(_, block)| reuse(block));
+        let safe =
+            freed.iter().take(BATCH).take_while(|(freed_in, _)| freed_in + 2 <= epoch).count();
+        let batch = freed.drain(..safe).map(|(_, block)| block).collect();
         self.waiting.store(freed.len(), Ordering::Relaxed);
+        batch
     }
 }
 
