@@ -22,14 +22,27 @@ unsafe extern "C" {
 
 /// Runs `child` in a forked child and returns its wait status: 0 if it returned true, 256 if false.
 fn in_child(child: impl FnOnce() -> bool) -> i32 {
+    let pid = fork_here();
+    if pid == 0 {
+        end_child(child())
+    }
+    status_of(pid)
+}
+
+/// Forks; the child ends by [`end_child`].
+fn fork_here() -> i32 {
     // SAFETY: the child only calls a heap, which refuses it, and frees memory before it exits. The C library keeps its
     // allocator usable in the child, whatever the other threads were doing.
-    let pid = unsafe { fork() };
-    if pid == 0 {
-        let status = i32::from(!child());
-        // SAFETY: ends the child without running the handlers and destructors of the parent.
-        unsafe { _exit(status) }
-    }
+    unsafe { fork() }
+}
+
+fn end_child(was_right: bool) -> ! {
+    // SAFETY: ends the child without running the handlers and destructors of the parent.
+    unsafe { _exit(i32::from(!was_right)) }
+}
+
+/// The wait status of the child `pid`: 0 if it did what it should.
+fn status_of(pid: i32) -> i32 {
     assert!(pid > 0, "a child");
     let mut status = -1;
     // SAFETY: waits for the child just made, with room for its status.
@@ -371,4 +384,38 @@ fn a_heap_in_a_file_refuses_a_forked_child_and_serves_its_parent() {
     let heap = options().open(&path).expect("nobody else has it open");
     let slots = heap.slots("first", 24).expect("there");
     assert!(slots[0].is_empty(&heap.pin()) && !slots[1].is_empty(&heap.pin()));
+}
+
+#[test]
+fn a_child_that_an_initialiser_makes_is_refused_and_its_parent_served() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let heap = options().create(dir.path().join("heap")).expect("a new heap");
+    let slots = heap.slots("slots", 1).expect("room");
+    let root = heap.root("node", Node::new).expect("room");
+
+    let mut pid = -1;
+    let made = |pid: &mut i32| {
+        *pid = fork_here();
+        Node::new()
+    };
+    let value = heap.alloc_value_with(&root.next, || made(&mut pid));
+    if pid == 0 {
+        end_child(is_refused(value));
+    }
+    assert_eq!(status_of(pid), 0, "a child of who makes a value");
+    value.expect("the parent has the memory");
+
+    let bytes = heap.alloc_init(&slots[0], layout(100), |bytes| {
+        pid = fork_here();
+        if pid != 0 {
+            bytes.fill(1);
+        }
+    });
+    if pid == 0 {
+        end_child(is_refused(bytes));
+    }
+    assert_eq!(status_of(pid), 0, "a child of who writes bytes");
+    bytes.expect("the parent has the memory");
+    let guard = heap.pin();
+    assert!(root.next.get(&guard).is_some() && slots[0].get(&guard).is_some());
 }

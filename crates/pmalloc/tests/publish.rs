@@ -486,3 +486,10 @@ proptest! {
         prop_assert_eq!(heap.check().expect("readable").problems, []);
     }
 }
+
+/// It is on somebody's stack.
+#[test]
+fn a_publish_is_as_large_as_its_documentation_says() {
+    let bytes = size_of::<Publish<'static>>();
+    assert!((17 << 9..19 << 9).contains(&bytes), "{bytes} bytes, not some 9 KiB");
+}

@@ -52,7 +52,10 @@ pub(super) fn alloc_value<M: Medium + 'static, T: Persistent>(
     let slot = core.offset_of(slot)?;
     op::alloc_init(core, access, slot, BlockLayout::of::<T>(), |span| {
         let value = init();
-        raw::write(core, span, value);
+        // Making it may have forked: the child has none of the memory, and is refused when this returns.
+        if !core.medium().forked() {
+            raw::write(core, span, value);
+        }
     })
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn alloc_bare<M: Medium>(
 
 /// Allocates a block into the slot at byte `slot` whose first `layout.size()` bytes `init` has written.
 ///
-/// `init` may use the heap, or panic.
+/// `init` may use the heap, panic or fork.
 pub(crate) fn alloc_init<M: Medium>(
     engine: &Engine<M>,
     access: &mut impl Access,
@@ -53,6 +53,8 @@ pub(crate) fn alloc_init<M: Medium>(
     let span = Span::new(block.offset(), layout.layout().size() as u64);
     // The session is not borrowed here.
     init(span);
+    // The initialiser may have forked: the child has none of the memory.
+    engine.check_process()?;
     persist_contents(engine, span);
     unpublished.publish(slot)
 }

@@ -365,8 +365,7 @@ pub(super) fn read<M: Medium>(engine: &Engine<M>, offset: u64) -> SlotWord {
 }
 
 /// What is recorded where the block is allocated.
-#[inline]
-pub(super) fn alloc_op(block: &Block) -> Op {
+fn alloc_op(block: &Block) -> Op {
     match block {
         Block::Small(_) => Op::AllocSmall,
         Block::Large(block) => Op::AllocLarge(block.extent.tag),
@@ -374,8 +373,7 @@ pub(super) fn alloc_op(block: &Block) -> Op {
 }
 
 /// What is recorded where the block is freed.
-#[inline]
-pub(super) fn free_op(block: &Block) -> Op {
+fn free_op(block: &Block) -> Op {
     match block {
         Block::Small(_) => Op::FreeSmall,
         Block::Large(_) => Op::FreeLarge,
@@ -383,8 +381,7 @@ pub(super) fn free_op(block: &Block) -> Op {
 }
 
 /// The pages that a record names.
-#[inline]
-pub(super) fn pages_of(block: &Block) -> u32 {
+fn pages_of(block: &Block) -> u32 {
     match block {
         Block::Small(_) => 0,
         Block::Large(block) => block.range().pages,
