@@ -42,12 +42,14 @@ schedules *ARGS:
     RUSTFLAGS="--cfg shuttle" cargo run --release -p pmalloc-schedules --target-dir target/shuttle -- {{ARGS}}
 
 # Bugs that schedules, explorer or tests must find, planted one at a time in a copy of the sources.
+[positional-arguments]
 plants *ARGS:
-    cargo run -p pmalloc-schedules --bin plants -- {{ARGS}}
+    cargo run -p pmalloc-schedules --bin plants -- "$@"
 
 # Faults of logic that tests must notice, planted one at a time: `just mutants -f 'crates/pmalloc/src/lane/**'`.
+[positional-arguments]
 mutants *ARGS:
-    cargo xtask mutants {{ARGS}}
+    cargo xtask mutants "$@"
 
 # A replay that is killed, half of it publishes and their like: `just kills 2000 --seed 1`.
 kills N="300" *ARGS:

@@ -1,6 +1,6 @@
 //! `cargo xtask model`: the models of the protocol, optimised, as they run for minutes.
 
-use std::{env, process::Command};
+use xtask::install;
 
 /// Builds and runs the explorer of the models.
 ///
@@ -8,11 +8,7 @@ use std::{env, process::Command};
 ///
 /// What could not be started, or that the models found something.
 pub(crate) fn run(args: &[&str]) -> Result<(), String> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "--locked", "--package", "pmalloc-model", "--"])
-        .args(args)
-        .status()
-        .map_err(|error| format!("cargo can't be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("model: {status}")) }
+    let mut command = install::cargo();
+    command.args(["run", "--quiet", "--release", "--locked", "--package", "pmalloc-model", "--"]);
+    install::succeed(command.args(args), "the models")
 }

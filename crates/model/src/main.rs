@@ -61,6 +61,15 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    let filter = arguments.scenario.as_str();
+    let is_known = cases(campaign).iter().any(|case| case.name().contains(filter))
+        || Break::ALL.iter().any(|broken| broken.to_string().contains(filter));
+    if !is_known {
+        eprintln!(
+            "no scenario or broken rule is called {filter}, or it is one of --full: see --list"
+        );
+        return ExitCode::from(USAGE);
+    }
     let is_fine = match (broken, arguments.random) {
         (_, Some(seconds)) => run_random(arguments.seed, Duration::from_secs(seconds), broken),
         (Some(broken), _) => show_break(broken, campaign, limits, &arguments.scenario),
@@ -215,7 +224,7 @@ fn run_random(seed: u64, time: Duration, broken: Option<Break>) -> bool {
         total.recoveries += outcome.recoveries;
     }
     let Outcome { states, images, recoveries, .. } = total;
-    let last = seed + count - 1;
+    let last = seed + count.saturating_sub(1);
     println!("seeds {seed} to {last}: {count} scenarios, {cut} of them cut off");
     println!("{states} states, {images} images, {recoveries} recoveries");
     is_fine

@@ -16,7 +16,7 @@ use super::{
 
 /// What a script of the table may call: it stands in an empty folder, and what it runs by `ends` is heard in `$OUT`.
 const PRELUDE: &str = r#"
-trap 'rm -f /dev/shm/archi-*; rmdir /dev/shm/cases 2>/dev/null' EXIT
+trap 'rmdir /dev/shm/cases 2>/dev/null' EXIT
 export PATH=$PATH:/usr/sbin:/sbin
 mkdir -p /dev/shm/cases; cd "$(mktemp -d -p "$HEAPS")" || exit 9
 OUT=$HEAPS/out; : >"$OUT"

@@ -2,7 +2,8 @@
 //! range of each.
 //!
 //! Time hides what an operation computes behind the flushes that it waits for, and is no two times the same; callgrind
-//! counts, and finds the same within a few instructions on every machine. The programs that it runs, and what steady state
+//! counts, and finds the same for the same program within a few instructions; how the compiler inlines makes more of a
+//! difference, for which the ranges have room. The programs that it runs, and what steady state
 //! means, are `crates/bench/examples/instructions.rs` and `.c`; the ranges are in `crates/bench/instructions.txt`.
 
 mod callgrind;

@@ -28,7 +28,7 @@ struct Args {
     /// Only in files that match, such as `crates/pmalloc/src/lane/**`; can be repeated
     #[arg(short, long = "file", value_name = "GLOB")]
     files: Vec<String>,
-    /// Go on with a campaign that was stopped; the sources must be the same
+    /// Go on with a campaign that was stopped; the sources, --file and --sample must be the same
     #[arg(long)]
     resume: bool,
     /// Print the faults, and plant none
