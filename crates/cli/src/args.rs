@@ -124,7 +124,8 @@ pub(crate) struct MapArgs {
 pub(crate) struct CopyArgs {
     /// The heap's file; it is not changed, and no program can open it meanwhile
     pub(crate) source: PathBuf,
-    /// File to create. It has the bytes of the heap, its identity included; after an error nothing is there
+    /// File to create. It has the bytes of the heap, its identity included; after an error nothing is there, unless
+    /// the error says so
     pub(crate) copy: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputFlags,

@@ -70,23 +70,11 @@ impl Region {
     /// [`OutOfBounds`] if `at` is misaligned for `T` or the `T` does not lie wholly inside.
     #[inline]
     pub fn at<T: OnMedia>(&self, at: Offset<T>) -> Result<&T, OutOfBounds> {
-        let (start, size) = (at.bytes(), size_of::<T>() as u64);
-        // As `check`, in fewer instructions: whatever an operation looks at or changes goes through here.
-        if size > self.len
-            || start > self.len - size
-            || !start.is_multiple_of(align_of::<T>() as u64)
-        {
-            return Err(self.outside(Span::new(start, size)));
-        }
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "a mapping is as long as addresses allow"
-        )]
-        let start = start as usize;
-        // SAFETY: `start` and the bytes of a `T` behind it lie inside the region, as was just seen.
+        let start = self.check(Span::new(at.bytes(), size_of::<T>() as u64), align_of::<T>())?;
+        // SAFETY: `check` puts `start` inside the region.
         let place = unsafe { self.base.add(start) };
         // SAFETY:
-        // 1. in bounds and aligned (as above; the base is page aligned);
+        // 1. in bounds and aligned (`check`; the base is page aligned);
         // 2. every bit pattern is a valid `T`, and `T` is all atomics (`OnMedia`), so shared references
         //    may be written through;
         // 3. the memory outlives `self` (contract of `new`).
@@ -158,14 +146,18 @@ impl Region {
         OutOfBounds { span, region_len: self.len }
     }
 
-    #[inline]
+    /// Where `span` begins, if it lies inside and is aligned. Whatever an operation looks at or changes goes through here.
+    #[inline(always)]
     fn check(&self, span: Span, align: usize) -> Result<usize, OutOfBounds> {
-        let error = OutOfBounds { span, region_len: self.len };
-        let start = usize::try_from(span.start).map_err(|_| error)?;
-        let end = span.start.checked_add(span.len).ok_or(error)?;
-        if end > self.len || !start.is_multiple_of(align) {
-            return Err(error);
+        let is_inside = span.len <= self.len && span.start <= self.len - span.len;
+        if !is_inside || !span.start.is_multiple_of(align as u64) {
+            return Err(self.outside(span));
         }
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "a mapping is as long as addresses allow"
+        )]
+        let start = span.start as usize;
         Ok(start)
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use xtask::install::{root, target};
 
 use super::{
     adapt,
@@ -76,7 +77,7 @@ impl Workshop {
                 prefix
             }
         };
-        let workshop = Self { heaps, target: root().join("target/cases"), prefix, cases };
+        let workshop = Self { heaps, target: target().join("cases"), prefix, cases };
         workshop.point_to_checkout()?;
         workshop.build_helpers()?;
         Ok(workshop)
@@ -241,10 +242,6 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn text(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
 fn named(path: &Path) -> impl FnOnce(io::Error) -> String {

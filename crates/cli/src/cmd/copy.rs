@@ -1,9 +1,9 @@
 //! `pmalloc copy`: copies a heap that no program has open, and checks the copy before it is there. Volatile.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{io, ops::ControlFlow, time::Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pmalloc::CopyReport;
+use pmalloc::{CopyReport, persist::MapError};
 use serde::Serialize;
 
 use super::check::{self, Problem};
@@ -70,7 +70,12 @@ fn copy(args: &CopyArgs) -> Result<CopyReport, Failure> {
     });
     bar.finish_and_clear();
     match report {
-        Err(_) if interrupt.is_raised() => Err(Failure::Interrupted),
+        // What else has failed is said, whatever the user did meanwhile.
+        Err(pmalloc::Error::Map(MapError::Io { ref source, .. }))
+            if source.kind() == io::ErrorKind::Interrupted =>
+        {
+            Err(Failure::Interrupted)
+        }
         report => report.map_err(Failure::heap(&args.source)),
     }
 }
@@ -85,11 +90,13 @@ fn bar() -> ProgressBar {
 
 fn print(shown: &Shown) -> Result<(), Failure> {
     print_text(&check::lines(&shown.problems))?;
-    print_rows(&[
-        ("ok", if shown.ok { "yes" } else { "no" }.to_owned()),
-        ("copied", bytes(shown.bytes_copied)),
-        ("size", bytes(shown.heap_bytes)),
-        ("live", format!("{} in {} blocks", bytes(shown.live_bytes), shown.blocks)),
-        ("time", format!("{:.1} ms", shown.ms)),
-    ])
+    let mut rows = vec![("ok", if shown.ok { "yes" } else { "no" }.to_owned())];
+    // Of a heap with problems there is no copy.
+    if shown.ok {
+        rows.push(("copied", bytes(shown.bytes_copied)));
+        rows.push(("size", bytes(shown.heap_bytes)));
+    }
+    rows.push(("live", format!("{} in {} blocks", bytes(shown.live_bytes), shown.blocks)));
+    rows.push(("time", format!("{:.1} ms", shown.ms)));
+    print_rows(&rows)
 }

@@ -33,8 +33,8 @@ fn close(heap: Heap, path: &Path) -> Result<(), Failure> {
         made.map_err(Failure::heap(path)).and_then(|made| destroy::remove(path, Some(made)));
     match is_gone {
         Ok(()) => Err(failure),
-        Err(_) => Err(Failure::after(format!(
-            "{} was created all the same: `pmalloc destroy` removes it",
+        Err(undo) => Err(Failure::after(format!(
+            "{} was created all the same, and can't be removed: {undo}",
             path.display()
         ))(failure)),
     }

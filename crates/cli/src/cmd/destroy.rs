@@ -1,6 +1,6 @@
 //! `pmalloc destroy`: deletes a heap, and nothing else. Volatile.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use pmalloc::{
     Error,
@@ -46,6 +46,12 @@ pub(super) fn remove(path: &Path, uuid: Option<u128>) -> Result<(), Failure> {
         Ok(_) => {}
         Err(Error::Corrupted { .. }) if uuid.is_none() => {}
         Err(error) => return Err(failure(error)),
+    }
+    // The name may have gone to another file since it was opened.
+    let named =
+        fs::symlink_metadata(path).map_err(Failure::io(format!("look at {}", path.display())))?;
+    if lock.identity().map_err(|error| failure(error.into()))? != (named.dev(), named.ino()) {
+        return Err(Failure::Usage(format!("{} is another file by now", path.display())));
     }
     fs::remove_file(path).map_err(Failure::io(format!("remove {}", path.display())))?;
     drop(lock);

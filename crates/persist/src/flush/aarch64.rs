@@ -48,7 +48,9 @@ pub(super) unsafe fn write_back(instruction: FlushInstruction, first: NonNull<u8
 #[inline(always)]
 fn each_line(first: NonNull<u8>, lines: u64, write_back: impl Fn(*const u8)) {
     let step = step_bytes();
-    let first = first.as_ptr().cast_const();
+    // A value may begin inside its line: smaller steps from there would leave its last one.
+    let first =
+        first.as_ptr().cast_const().map_addr(|address| address & !(LINE_BYTES as usize - 1));
     for done in (0..lines * LINE_BYTES).step_by(step) {
         write_back(first.wrapping_add(done as usize));
     }

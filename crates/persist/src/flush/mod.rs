@@ -140,8 +140,8 @@ impl Flusher {
             let first = NonNull::from(value).cast::<u8>();
             let lines = lines_of::<T>(first.addr().get() as u64);
             // SAFETY:
-            // 1. the lines are those of a reference that lives: the steps are a line each, and the last one is at most at
-            //    the line that holds its last byte;
+            // 1. the lines are those of a reference that lives: `write_back` touches the line of `first` and those behind
+            //    it, and the last one holds the last byte;
             // 2. `with` checked that the processor has the instruction.
             unsafe { arch::write_back(instruction, first, lines) }
         }

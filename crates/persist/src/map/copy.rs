@@ -2,8 +2,8 @@
 
 use std::{io, ops::ControlFlow, path::Path, sync::Arc};
 
-use super::{MapError, MapOptions, Mapped, MediaFile, grow};
-use crate::Span;
+use super::{MapError, MapOptions, Mapped, MediaFile, error::is_out_of_space, grow};
+use crate::{Access, Span};
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct CopyProgress {
 
 /// Bytes that are copied between two words to the caller.
 const STEP_BYTES: u64 = 4 << 20;
+
+/// Bytes that are read at once.
+const BUFFER_BYTES: usize = 1 << 20;
 
 impl MediaFile {
     /// Creates a copy that gets the name `path` when it is [published](Self::publish), readable and writable only by its
@@ -36,7 +39,7 @@ impl MediaFile {
         tell: &mut dyn FnMut(CopyProgress) -> ControlFlow<()>,
     ) -> Result<Self, MapError> {
         let copy = Self::create(path)?;
-        self.copy_into(&copy, self.len()?, tell)?;
+        self.copy_into(&copy, u64::MAX, tell)?;
         Ok(copy)
     }
 
@@ -47,9 +50,16 @@ impl MediaFile {
         len: u64,
         tell: &mut dyn FnMut(CopyProgress) -> ControlFlow<()>,
     ) -> Result<(), MapError> {
-        let error = |source| MapError::of_system("write the copy", copy.path().to_owned(), source);
         let len = len.min(self.len()?);
-        let mut data = self.data_spans().map_err(error)?;
+        let looking =
+            |source| MapError::of_system("look for the data of", self.path().to_owned(), source);
+        let mut data = self.data_spans().map_err(looking)?;
+        // Reading and writing fail alike: only want of room is surely that of the copy.
+        let error = |source| {
+            let path = if is_out_of_space(&source) { copy.path() } else { self.path() };
+            MapError::of_system("copy", path.to_owned(), source)
+        };
+        let mut buffer = vec![0; BUFFER_BYTES];
         for span in &mut data {
             span.len = span.end().min(len).saturating_sub(span.start);
         }
@@ -59,7 +69,7 @@ impl MediaFile {
             if tell(progress).is_break() {
                 return Err(error(io::ErrorKind::Interrupted.into()));
             }
-            grow::copy(&self.file, &copy.file, piece).map_err(error)?;
+            grow::copy(&self.file, &copy.file, piece, &mut buffer).map_err(error)?;
             progress.copied_bytes += piece.len;
         }
         // The last one comes too late to end anything.
@@ -77,13 +87,14 @@ fn pieces(span: Span) -> impl Iterator<Item = Span> {
 }
 
 impl Mapped {
-    /// Maps the same file once more, at another place.
+    /// Maps the same file once more, as a private copy, which can't change it and can't be claimed.
     ///
     /// # Errors
     ///
     /// As for [`MediaFile::map`].
-    pub fn again(&self, options: &MapOptions) -> Result<Self, MapError> {
-        Arc::clone(self.file()).map_shared(options)
+    pub fn private_copy(&self, reserve_len_bytes: u64) -> Result<Self, MapError> {
+        let options = MapOptions::new(reserve_len_bytes).access(Access::PrivateCopy);
+        Arc::clone(self.file()).map_shared(&options)
     }
 }
 
@@ -95,7 +106,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::Access;
 
     /// A file of two steps and a bit of data, with holes around it.
     fn source(path: &Path) -> MediaFile {

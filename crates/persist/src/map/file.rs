@@ -271,6 +271,16 @@ impl MediaFile {
         &self.path
     }
 
+    /// Numbers of the device and of the inode: equal for two paths of the same file.
+    ///
+    /// # Errors
+    ///
+    /// That of the file system.
+    pub fn identity(&self) -> Result<(u64, u64), MapError> {
+        let stat = self.stat()?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     pub(super) fn stat(&self) -> Result<Stat, MapError> {
         stat_of(&self.file, &self.path)
     }

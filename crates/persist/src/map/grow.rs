@@ -105,10 +105,9 @@ fn write_zeros(file: &OwnedFd, span: Span) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies the bytes of `span`, which begins with a page, to the same place in another file.
-pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, span: Span) -> io::Result<()> {
+/// Copies the bytes of `span`, which begins with a page, to the same place in another file, by way of `buffer`.
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, span: Span, buffer: &mut [u8]) -> io::Result<()> {
     check_limit(span)?;
-    let mut buffer = vec![0; 1 << 20];
     let mut place = span.start;
     while place < span.end() {
         let count = usize::try_from(span.end() - place).unwrap_or(usize::MAX).min(buffer.len());

@@ -302,8 +302,7 @@ impl Mapped {
     ///
     /// That of the file system.
     pub fn identity(&self) -> Result<(u64, u64), MapError> {
-        let stat = self.file.stat()?;
-        Ok((stat.st_dev, stat.st_ino))
+        self.file.identity()
     }
 
     /// Makes all that was stored durable and gives a created file its name.
@@ -420,7 +419,8 @@ impl Drop for Mapped {
 }
 
 // SAFETY: the file was opened for this mapping, and a mapping is not cloned. Its descriptor gives out no words and writes
-// nothing; other mappings of the file are of other opens, which `claim` and the file's lock keep apart.
+// nothing. Of an open file there is one shared mapping: `map` takes the file, and `private_copy` makes what can't write the file
+// and can't be claimed. Shared mappings of other opens are kept apart by the file's lock.
 unsafe impl Exclusive for Mapped {}
 
 // SAFETY:
@@ -466,6 +466,10 @@ unsafe impl Medium for Mapped {
     #[inline]
     #[track_caller]
     fn flush_of<T: OnMedia>(&self, value: &T) {
+        debug_assert!(
+            self.region.offset_of(core::ptr::from_ref(value).cast()).is_some(),
+            "a view of another region"
+        );
         self.flusher.flush_of(value);
     }
     #[inline]

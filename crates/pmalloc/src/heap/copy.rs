@@ -111,7 +111,7 @@ pub fn copy_file_with(
 /// Checks `copy`, of a heap that lay where a power loss leaves `kept`, without changing it. Says also what of it is in use.
 fn look(copy: &Mapped, header: Header, kept: Kept) -> Result<(CheckReport, Vec<Vec<Span>>)> {
     let (bytes, len) = (header.geometry.heap_bytes(), copy.len());
-    let private = copy.again(&MapOptions::new(bytes.max(len)).access(Access::PrivateCopy))?;
+    let private = copy.private_copy(bytes.max(len))?;
     let here = owner::power_of(&private)?;
     // What was left of the original counts, and what an open will make of the copy.
     let power = if kept == Kept::InPart { Power { kept, ..here } } else { here };
