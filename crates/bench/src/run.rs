@@ -139,6 +139,17 @@ impl Group {
         format!("{}/{}", self.bench.name(), self.variant)
     }
 
+    /// Benchmark and variant, and with how many threads.
+    fn name_with_threads(&self) -> String {
+        let plural = if self.threads == 1 { "" } else { "s" };
+        format!("{} with {} thread{plural}", self.name(), self.threads)
+    }
+
+    /// Room that its cells take.
+    fn need_bytes(&self) -> u64 {
+        self.bench.need_bytes(&self.variant, self.threads)
+    }
+
     /// The cell of the first allocator's first round.
     fn cell(&self, plan: &Plan, directory: &Path) -> Cell {
         Cell {
@@ -210,11 +221,11 @@ fn leave_out(
     room_bytes: u64,
     watcher: &mut dyn Watcher,
 ) -> Result<(Vec<Group>, Vec<String>), Error> {
-    let fits = |group: &Group| group.bench.need_bytes(&group.variant) <= room_bytes;
+    let fits = |group: &Group| group.need_bytes() <= room_bytes;
     let (fitting, large): (Vec<_>, Vec<_>) = groups.into_iter().partition(fits);
-    let names: Vec<String> = large.iter().map(Group::name).collect();
+    let names: Vec<String> = large.iter().map(Group::name_with_threads).collect();
     for (group, name) in large.iter().zip(&names) {
-        let need = group.bench.need_bytes(&group.variant) >> 20;
+        let need = group.need_bytes() >> 20;
         watcher.note(&format!("{name} needs {need} MiB, and {} MiB are free", room_bytes >> 20));
     }
     if fitting.is_empty() { Err(Error::NoRoom) } else { Ok((fitting, names)) }
@@ -508,14 +519,23 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_left_out_and_named() {
         let mut watcher = Notes::default();
-        let groups = select(&plan(&["threadtest/packed", "heap-size/small-1G"], &[1]), &[]);
-        let groups = groups.expect("both exist");
-        let room = groups[0].bench.need_bytes("packed");
-        let (fitting, left_out) = leave_out(groups, room, &mut watcher).expect("one fits");
-        assert_eq!(fitting.len(), 1);
-        assert_eq!(left_out, ["heap-size/small-1G"]);
-        assert!(watcher.notes[0].contains("1408 MiB, and 256 MiB are free"), "{:?}", watcher.notes);
-        let error = leave_out(fitting, room - 1, &mut watcher).err().expect("nothing fits");
+        let names = ["threadtest/packed", "larson/large", "heap-size/small-1G"];
+        let groups = select(&plan(&names, &[1, 8]), &[]).expect("they exist");
+        let room = groups[2].need_bytes() + (256 << 20);
+        let (fitting, left_out) = leave_out(groups, room, &mut watcher).expect("some fit");
+        let fitting_names: Vec<_> = fitting.iter().map(Group::name_with_threads).collect();
+        assert_eq!(
+            fitting_names,
+            [
+                "threadtest/packed with 1 thread",
+                "threadtest/packed with 8 threads",
+                "larson/large with 1 thread"
+            ]
+        );
+        assert_eq!(left_out, ["larson/large with 8 threads", "heap-size/small-1G with 1 thread"]);
+        let note = "larson/large with 8 threads needs 2048 MiB, and 624 MiB are free";
+        assert_eq!(watcher.notes[0], note);
+        let error = leave_out(fitting, 1 << 20, &mut watcher).err().expect("nothing fits");
         assert!(matches!(error, Error::NoRoom), "{error}");
     }
 }

@@ -197,6 +197,8 @@ fn a_damaged_heap_is_not_copied_and_what_is_wrong_is_said() {
     let report = ran.json();
     assert_eq!(report["ok"], false);
     expect_keys(&report["problems"][0], &["kind", "offset", "text"]);
+    // There is no copy that these could be of.
+    assert!(report["bytes_copied"].is_null() && report["heap_bytes"].is_null(), "{report}");
     assert_eq!(names(&path), ["heap"]);
     assert!(fs::read(&path).expect("readable") == bytes);
 }

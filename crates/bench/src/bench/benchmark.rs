@@ -23,14 +23,20 @@ pub trait Bench: Sync {
         true
     }
 
-    /// Memory, or space in the heap's file system, that a cell takes, in bytes.
-    fn need_bytes(&self, variant: &str) -> u64 {
+    /// Memory, or space in the heap's file system, that a cell with so many threads takes, in bytes.
+    fn need_bytes(&self, variant: &str, threads: usize) -> u64 {
         let _ = variant;
-        256 << 20
+        base_bytes(threads)
     }
 
     /// Runs a cell.
     fn run(&self, context: &Context<'_>) -> Outcome;
+}
+
+/// What a heap with so many threads takes at most beside large blocks: metadata, the ring of each thread, and some megabytes
+/// of small blocks, live or at hand.
+pub(super) fn base_bytes(threads: usize) -> u64 {
+    (128 << 20) + ((threads as u64) << 24)
 }
 
 /// The names of `variants` as owned strings.

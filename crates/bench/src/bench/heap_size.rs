@@ -57,7 +57,7 @@ impl Bench for HeapSize {
         threads == 1 && subject == Subject::Heap
     }
 
-    fn need_bytes(&self, variant: &str) -> u64 {
+    fn need_bytes(&self, variant: &str, _: usize) -> u64 {
         let live_bytes = Fill::of(variant).live_bytes;
         live_bytes + live_bytes / 8 + (256 << 20)
     }

@@ -1,7 +1,7 @@
 //! Large operations: blocks of 32 to 512 KiB, which are extents with an entry in the bookkeeping log.
 
 use super::{
-    benchmark::{Bench, names},
+    benchmark::{Bench, base_bytes, names},
     pairs::{Contents, Pairs, Sizes},
 };
 use crate::{
@@ -37,9 +37,9 @@ impl Bench for Large {
         names(&["own-line"])
     }
 
-    fn need_bytes(&self, _: &str) -> u64 {
-        // Eight threads' blocks, and as much again of freed ones that keep their memory for a while.
-        1 << 30
+    fn need_bytes(&self, _: &str, threads: usize) -> u64 {
+        // 17 MiB of each thread, as much again of freed blocks that keep their memory for a while, and gaps between them.
+        base_bytes(threads) + threads as u64 * (64 << 20)
     }
 
     fn run(&self, context: &Context<'_>) -> Outcome {

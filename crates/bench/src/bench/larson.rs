@@ -5,7 +5,7 @@
 //! thread keeps its array.
 
 use super::{
-    benchmark::{Bench, names},
+    benchmark::{Bench, base_bytes, names},
     pairs::large_bytes,
 };
 use crate::{
@@ -44,8 +44,10 @@ impl Bench for Larson {
         names(&["small", "large"])
     }
 
-    fn need_bytes(&self, variant: &str) -> u64 {
-        if variant == "large" { 2 << 30 } else { 256 << 20 }
+    fn need_bytes(&self, variant: &str, threads: usize) -> u64 {
+        // 68 MiB of each thread, as much again of freed blocks that keep their memory for a while, and gaps between them.
+        let large_bytes = if variant == "large" { threads as u64 * (224 << 20) } else { 0 };
+        base_bytes(threads) + large_bytes
     }
 
     fn run(&self, context: &Context<'_>) -> Outcome {

@@ -19,8 +19,9 @@ use crate::{
 struct Shown {
     ok: bool,
     problems: Vec<Problem>,
-    bytes_copied: u64,
-    heap_bytes: u64,
+    /// Of the copy, as the next one: of a heap with problems there is none.
+    bytes_copied: Option<u64>,
+    heap_bytes: Option<u64>,
     blocks: u64,
     live_bytes: u64,
     ms: f64,
@@ -30,11 +31,12 @@ struct Shown {
 pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let report = copy(args)?;
+    let ok = report.check.problems.is_empty();
     let shown = Shown {
-        ok: report.check.problems.is_empty(),
+        ok,
         problems: report.check.problems.into_iter().map(Problem::from).collect(),
-        bytes_copied: report.copied_bytes,
-        heap_bytes: report.heap_bytes,
+        bytes_copied: ok.then_some(report.copied_bytes),
+        heap_bytes: ok.then_some(report.heap_bytes),
         blocks: report.check.blocks,
         live_bytes: report.check.live_bytes,
         ms: start.elapsed().as_secs_f64() * 1e3,
@@ -91,11 +93,8 @@ fn bar() -> ProgressBar {
 fn print(shown: &Shown) -> Result<(), Failure> {
     print_text(&check::lines(&shown.problems))?;
     let mut rows = vec![("ok", if shown.ok { "yes" } else { "no" }.to_owned())];
-    // Of a heap with problems there is no copy.
-    if shown.ok {
-        rows.push(("copied", bytes(shown.bytes_copied)));
-        rows.push(("size", bytes(shown.heap_bytes)));
-    }
+    let of_copy = [("copied", shown.bytes_copied), ("size", shown.heap_bytes)];
+    rows.extend(of_copy.into_iter().filter_map(|(name, value)| Some((name, bytes(value?)))));
     rows.push(("live", format!("{} in {} blocks", bytes(shown.live_bytes), shown.blocks)));
     rows.push(("time", format!("{:.1} ms", shown.ms)));
     print_rows(&rows)
