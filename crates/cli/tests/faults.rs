@@ -63,6 +63,24 @@ fn a_creation_of_which_any_sync_fails_leaves_nothing() {
     );
 }
 
+#[test]
+fn a_removal_that_is_not_durable_says_so() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let path = place.heap("heap");
+    let inject = "inject=fsync:error=EIO:when=1";
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", inject]);
+    command.args([env!("CARGO_BIN_EXE_pmalloc"), "destroy", str(&path)]);
+    let output = command.output().expect("strace runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("is removed") && error.contains("loss of power"), "{error}");
+    assert_eq!(names(&path), [""; 0]);
+}
+
 /// `/dev/full` takes nothing.
 #[test]
 fn what_was_done_is_said_where_it_can_not_be_reported() {

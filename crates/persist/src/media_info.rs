@@ -12,6 +12,8 @@ pub struct MediaInfo<'m> {
     pub path: Option<&'m Path>,
     /// Where the bytes of the file are, if it is one.
     pub storage: Option<Storage>,
+    /// Numbers of the device and of the inode, if it is a file and the file system tells.
+    pub identity: Option<(u64, u64)>,
     /// How the file is mapped, if it is one.
     pub access: Option<Access>,
     /// What a durable store survives; `None` where nothing survives the process.
@@ -36,6 +38,7 @@ impl MediaInfo<'_> {
         Self {
             path: None,
             storage: None,
+            identity: None,
             access: None,
             durability: None,
             durability_is_forced: false,

@@ -2,9 +2,15 @@
 
 use std::path::Path;
 
-use pmalloc::{Heap, HeapOptions};
+use pmalloc::{
+    Heap, HeapOptions,
+    persist::{Access, MapError, MediaFile},
+};
 
-use super::{destroy, info};
+use super::{
+    destroy::{self, Which},
+    info,
+};
 use crate::{args::CreateArgs, exit::Failure, output};
 
 /// Creates the heap that `args` describe.
@@ -26,18 +32,27 @@ pub(super) fn run(args: &CreateArgs) -> Result<(), Failure> {
 
 /// Closes a new heap. One that can't be closed may not open again, and goes.
 fn close(heap: Heap, path: &Path) -> Result<(), Failure> {
-    let made = pmalloc::info(path).map(|info| info.uuid);
+    let file = file_of(&heap, path);
     let Err(error) = heap.close() else { return Ok(()) };
     let failure = Failure::heap(path)(error);
-    let is_gone =
-        made.map_err(Failure::heap(path)).and_then(|made| destroy::remove(path, Some(made)));
-    match is_gone {
+    match file.and_then(|file| destroy::remove(path, &Which::In(file))) {
         Ok(()) => Err(failure),
         Err(undo) => Err(Failure::after(format!(
-            "{} was created all the same, and can't be removed: {undo}",
+            "{} was created all the same, which could not be undone: {undo}",
             path.display()
         ))(failure)),
     }
+}
+
+/// The file of `heap`. As long as it is open, no other file has its numbers.
+fn file_of(heap: &Heap, path: &Path) -> Result<MediaFile, Failure> {
+    let map_error = |error: MapError| Failure::heap(path)(error.into());
+    let file = MediaFile::open(path, Access::ReadOnly).map_err(map_error)?;
+    // The path may be that of another heap by now.
+    if heap.media().identity != Some(file.identity().map_err(map_error)?) {
+        return Err(map_error(MapError::Replaced { path: path.to_owned() }));
+    }
+    Ok(file)
 }
 
 /// Says what a new heap is.
@@ -61,4 +76,42 @@ fn note_if_narrow(path: &Path) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is removed used to be found by the identity of the heap that has the name afterwards.
+    #[test]
+    fn what_took_the_name_of_a_new_heap_is_not_taken_for_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [path, aside, copy] = ["heap", "aside", "copy"].map(|name| directory.path().join(name));
+        let create = |path: &Path| Heap::options().capacity_bytes(4 << 20).create(path);
+        let heap = create(&path).expect("room");
+        let file = file_of(&heap, &path).expect("it has the name");
+        heap.close().expect("closed");
+        // The same heap a second time, in another file.
+        let copied = pmalloc::copy_file(&path, &copy).expect("closed");
+        assert_eq!(copied.check.problems, []);
+        fs::rename(&path, &aside).expect("ours");
+        fs::rename(&copy, &path).expect("ours");
+        let spared = destroy::remove(&path, &Which::In(file)).expect_err("another file");
+        assert!(spared.to_string().contains("another file"), "{spared}");
+
+        fs::rename(&path, &copy).expect("ours");
+        let heap = create(&path).expect("room");
+        fs::rename(&aside, &path).expect("ours");
+        let other = file_of(&heap, &path).expect_err("the heap of before");
+        assert!(other.to_string().contains("another file"), "{other}");
+        drop(heap);
+
+        let heap = Heap::open(&path).expect("nobody has it open");
+        let file = file_of(&heap, &path).expect("it has the name");
+        heap.close().expect("closed");
+        destroy::remove(&path, &Which::In(file)).expect("it is that one");
+        assert!(!path.exists() && copy.exists());
+    }
 }

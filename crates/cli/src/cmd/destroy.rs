@@ -1,10 +1,10 @@
 //! `pmalloc destroy`: deletes a heap, and nothing else. Volatile.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::path::Path;
 
 use pmalloc::{
     Error,
-    persist::{Access, MediaFile},
+    persist::{Access, MapError, MediaFile},
 };
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ struct Shown {
 /// Deletes the heap that `args` name.
 pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     let path = &args.path;
-    remove(path, None)?;
+    remove(path, &Which::Any)?;
     let shown = Shown { destroyed: path.display().to_string() };
     print_either(args.output, &shown, |shown| {
         print_text(&format!("destroyed {}\n", shown.destroyed))
@@ -30,30 +30,30 @@ pub(super) fn run(args: &HeapArgs) -> Result<(), Failure> {
     .map_err(Failure::after(format!("{} was destroyed all the same", path.display())))
 }
 
-/// Removes the heap in the file `path`, if it is the one with this `uuid`; any, if that is `None`.
-pub(super) fn remove(path: &Path, uuid: Option<u128>) -> Result<(), Failure> {
-    let failure = Failure::heap(path);
+/// Which heap may be removed from a path.
+pub(super) enum Which {
+    /// Whichever is there, damaged or not.
+    Any,
+    /// The one in this file, which is open so that no other file gets its numbers.
+    In(MediaFile),
+}
+
+/// Removes the heap in the file `path`, if it is the one that is meant. It is durable that it is gone.
+pub(super) fn remove(path: &Path, which: &Which) -> Result<(), Failure> {
+    let map_error = |error: MapError| Failure::heap(path)(error.into());
     // Held until the name is gone: nobody opens what is about to be deleted.
-    let lock = match MediaFile::open(path, Access::Shared) {
-        Ok(lock) => lock,
-        Err(error) => return Err(failure(error.into())),
-    };
-    match pmalloc::info(path) {
-        Ok(info) if uuid.is_some_and(|uuid| uuid != info.uuid) => {
-            return Err(Failure::Usage(format!("{} is another heap by now", path.display())));
+    let file = MediaFile::open(path, Access::Shared).map_err(map_error)?;
+    match which {
+        Which::In(meant) => {
+            if file.identity().map_err(map_error)? != meant.identity().map_err(map_error)? {
+                return Err(map_error(MapError::Replaced { path: path.to_owned() }));
+            }
         }
-        // A damaged heap may go; a file that never was a heap may not.
-        Ok(_) => {}
-        Err(Error::Corrupted { .. }) if uuid.is_none() => {}
-        Err(error) => return Err(failure(error)),
+        Which::Any => match pmalloc::info(path) {
+            // A damaged heap may go; a file that never was a heap may not.
+            Ok(_) | Err(Error::Corrupted { .. }) => {}
+            Err(error) => return Err(Failure::heap(path)(error)),
+        },
     }
-    // The name may have gone to another file since it was opened.
-    let named =
-        fs::symlink_metadata(path).map_err(Failure::io(format!("look at {}", path.display())))?;
-    if lock.identity().map_err(|error| failure(error.into()))? != (named.dev(), named.ino()) {
-        return Err(Failure::Usage(format!("{} is another file by now", path.display())));
-    }
-    fs::remove_file(path).map_err(Failure::io(format!("remove {}", path.display())))?;
-    drop(lock);
-    Ok(())
+    file.remove().map_err(map_error)
 }

@@ -114,13 +114,13 @@ impl Draft {
         }
         // CRASH: from here on the file is complete under its final name, or still (until the directory is
         // written) under its temporary one.
-        self.place.sync().map_err(|errno| self.take_back(errno))
+        self.place.sync().map_err(|errno| self.take_back(file, errno))
     }
 
     /// Gives up the final name, which could not be made durable.
-    fn take_back(&self, errno: Errno) -> MapError {
+    fn take_back(&self, file: &OwnedFd, errno: Errno) -> MapError {
         let path = self.place.path();
-        match self.place.take_back(self.kept.as_deref()) {
+        match self.place.take_back(file, self.kept.as_deref()) {
             Ok(()) => MapError::of("write the directory of", path, errno),
             Err(undo) => MapError::Published {
                 path: path.to_owned(),
@@ -247,6 +247,34 @@ mod tests {
             created(&path).publish().expect("it may be tried again");
             assert_eq!(files(directory.path()), names(&[("heap", "new")]));
         }
+    }
+
+    #[test]
+    fn a_removal_spares_what_took_the_name_and_says_if_it_is_not_durable() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, aside) = (directory.path().join("heap"), directory.path().join("aside"));
+        created(&path).publish().expect("a free name");
+        let file = MediaFile::open(&path, Access::ReadOnly).expect("free");
+        let error = file.remove().expect_err("others may have it open");
+        assert!(matches!(error, MapError::AccessTooLow { .. }), "{error}");
+
+        let file = MediaFile::open(&path, Access::Shared).expect("free");
+        std::fs::rename(&path, &aside).expect("ours");
+        assert!(matches!(file.remove(), Err(MapError::NotFound { .. })));
+        std::fs::write(&path, "another").expect("ours");
+        assert!(matches!(file.remove(), Err(MapError::Replaced { .. })));
+        assert_eq!(files(directory.path()), names(&[("aside", "new"), ("heap", "another")]));
+
+        std::fs::rename(&aside, &path).expect("ours");
+        faults::plant(&["sync"]);
+        let error = file.remove().expect_err("it was made to fail");
+        faults::plant(&[]);
+        assert!(matches!(error, MapError::Removed { .. }), "{error}");
+        assert_eq!(files(directory.path()), []);
+
+        created(&path).publish().expect("a free name");
+        MediaFile::open(&path, Access::Shared).expect("free").remove().expect("it is there");
+        assert_eq!(files(directory.path()), []);
     }
 
     #[test]

@@ -162,6 +162,23 @@ pub enum MapError {
         /// Why the name was not taken back.
         undo: io::Error,
     },
+    /// What has the name is another file than the one that is open: that one was moved or removed, and the name taken.
+    #[error("{} is another file by now than the one that was opened: check what has this name", path.display())]
+    Replaced {
+        /// The name.
+        path: PathBuf,
+    },
+    /// The file was removed, but that can't be made durable.
+    #[error(
+        "{} is removed, but its directory can't be written ({source}), and a loss of power may bring it back; check the \
+         device, and after such a loss what has this name", path.display()
+    )]
+    Removed {
+        /// The file.
+        path: PathBuf,
+        /// Why the directory can't be written.
+        source: io::Error,
+    },
     /// The system refused something else.
     #[error("can't {op} {}: {source}; {}", path.display(), advice(source))]
     Io {
@@ -300,6 +317,8 @@ mod tests {
                 source: Errno::IO.into(),
                 undo: Errno::IO.into(),
             },
+            MapError::Replaced { path: path() },
+            MapError::Removed { path: path(), source: Errno::IO.into() },
             MapError::of("map", &path(), Errno::NOMEM),
             MapError::of("create", &path(), Errno::NOSPC),
             MapError::of("copy", &path(), Errno::FBIG),

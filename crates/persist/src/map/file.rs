@@ -17,7 +17,7 @@ use super::{
     MapError,
     draft::Draft,
     grow,
-    place::{require_file_path, require_regular},
+    place::{Place, require_file_path, require_regular},
 };
 use crate::{
     Span,
@@ -193,6 +193,31 @@ impl MediaFile {
             Some(draft) => draft.publish(&self.file),
             None => Ok(()),
         }
+    }
+
+    /// Removes the file by the name that it was opened with, unless another file has that by now. Who has the file open keeps
+    /// it; nobody else opens it meanwhile, as this value holds the lock of a writer.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::AccessTooLow`] if the file was not opened with [`Access::Shared`], [`MapError::Replaced`] or
+    /// [`MapError::NotFound`] if another file or none has the name. Nothing is removed then. [`MapError::Removed`] if the file
+    /// is removed, but not durably.
+    ///
+    /// # Crash consistency
+    ///
+    /// After return it is durable that the name is free; after a crash before that, it is, or is that of the whole file.
+    pub fn remove(&self) -> Result<(), MapError> {
+        if self.access < Access::Shared {
+            let (path, opened, asked) = (self.path.clone(), self.access, Access::Shared);
+            return Err(MapError::AccessTooLow { path, opened, asked });
+        }
+        let place = Place::of(&self.path)?;
+        place.remove_file(&self.stat()?)?;
+        // CRASH: until the directory is written, the name is free or that of the file, which nothing has changed.
+        place
+            .sync()
+            .map_err(|errno| MapError::Removed { path: self.path.clone(), source: errno.into() })
     }
 
     /// Fills `buffer` from the bytes at `offset`.

@@ -564,6 +564,7 @@ unsafe impl Medium for Mapped {
         MediaInfo {
             path: Some(self.path()),
             storage: Some(self.storage),
+            identity: self.identity().ok(),
             access: Some(self.access),
             durability: Some(self.durability()),
             durability_is_forced: self.durability_is_forced(),

@@ -84,6 +84,19 @@ impl Place {
         }
     }
 
+    /// Removes the final name, which has to be that of `file`.
+    pub(super) fn remove_file(&self, file: &Stat) -> Result<(), MapError> {
+        match self.stat(&self.name)? {
+            None => return Err(MapError::NotFound { path: self.path.clone() }),
+            Some(named) if !is_same(&named, file) => {
+                return Err(MapError::Replaced { path: self.path.clone() });
+            }
+            Some(_) => {}
+        }
+        fs::unlinkat(&self.directory, &self.name, AtFlags::empty())
+            .map_err(|errno| MapError::of("remove", &self.path, errno))
+    }
+
     /// Gives the file `from` the final name, unless that is taken.
     pub(super) fn rename(&self, from: &OsStr) -> Result<(), MapError> {
         let directory = &self.directory;
@@ -120,18 +133,24 @@ impl Place {
         })
     }
 
-    /// Takes the final name back from a file that got it by [`rename`](Self::rename) or [`replace`](Self::replace): gives it
-    /// to the file `kept` again, or to none.
+    /// Takes the final name back from `file`, which got it by [`rename`](Self::rename) or [`replace`](Self::replace): gives
+    /// it to the file `kept` again, or to none.
     ///
     /// # Crash consistency
     ///
     /// None that is new: whether the names were durable is not known.
-    pub(super) fn take_back(&self, kept: Option<&OsStr>) -> Result<(), Errno> {
+    pub(super) fn take_back(&self, file: &OwnedFd, kept: Option<&OsStr>) -> Result<(), Errno> {
         let directory = &self.directory;
         faults::at("take back")?;
+        let own = fs::fstat(file)?;
+        let named = fs::statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        // Another file may have taken the name: that one stays.
+        let is_own = named.is_ok_and(|named| is_same(&named, &own));
         match kept {
-            None => fs::unlinkat(directory, &self.name, AtFlags::empty())?,
-            Some(kept) => fs::renameat(directory, kept, directory, &self.name)?,
+            None if is_own => fs::unlinkat(directory, &self.name, AtFlags::empty())?,
+            None => {}
+            Some(kept) if is_own => fs::renameat(directory, kept, directory, &self.name)?,
+            Some(_) => return Err(Errno::EXIST),
         }
         // It could not be written a moment ago; what counts is what is seen now.
         let _ = fs::fsync(directory);
