@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Args,
+    Args, choice,
     mutant::Mutant,
     tree::{absolute, folder},
 };
@@ -91,6 +91,12 @@ pub(super) const PACKAGES: &[Package] = &[
 /// The file of cargo-mutants with the names of the faults that it need not plant any more.
 const KNOWN: &str = "previously_caught.txt";
 
+/// The file beside it with those of them whose tests were stopped when time was up.
+const ENDLESS: &str = "endless.txt";
+
+/// The folder that cargo-mutants writes, in that of a crate.
+const OUTPUT: &str = "mutants.out";
+
 /// For one build and run of tests: many times what they take, so that a slow machine makes no difference.
 const TIMEOUT_S: u32 = 90;
 
@@ -117,47 +123,78 @@ pub(super) fn run(
     chosen: &[Mutant],
     args: &Args,
 ) -> Result<Verdicts, String> {
-    let mut verdicts = Verdicts::new();
+    let mut begun = Vec::new();
+    // All of it first: a campaign may be stopped before it comes to the second crate.
     for package in PACKAGES {
         let faults = |of: &[Mutant]| -> HashSet<String> {
             of.iter().filter(|m| m.is_in(package)).map(|m| m.name.clone()).collect()
         };
         let (all, chosen) = (faults(all), faults(chosen));
-        if chosen.is_empty() {
-            continue;
-        }
-        let found = absolute(&folder().join(package.name))?.join("mutants.out");
-        let trouble = |e: io::Error| format!("{}: {e}", found.display());
-        if !args.resume {
-            start(&found, all.difference(&chosen)).map_err(trouble)?;
-        }
+        let folder = absolute(&folder().join(package.name))?;
+        begin(&folder, &all, &chosen, args.resume)?;
+        begun.push((package, folder.join(OUTPUT), chosen));
+    }
+    let mut verdicts = Verdicts::new();
+    for (package, found, chosen) in begun.into_iter().filter(|(.., chosen)| !chosen.is_empty()) {
         let of_package = run_package(tree, package, &found)?;
         verdicts.extend(of_package.into_iter().filter(|(name, _)| chosen.contains(name)));
     }
     Ok(verdicts)
 }
 
-/// Makes cargo-mutants believe that it knows of the faults `without`: its filters by name let some kinds of faults through.
-fn start<'a>(found: &Path, without: impl Iterator<Item = &'a String>) -> io::Result<()> {
-    if found.exists() {
-        fs::remove_dir_all(found)?;
+/// Begins a campaign with the faults `chosen` in `folder`, or sees that the one there was begun with these.
+fn begin(
+    folder: &Path,
+    all: &HashSet<String>,
+    chosen: &HashSet<String>,
+    resume: bool,
+) -> Result<(), String> {
+    let trouble = |e: io::Error| format!("{}: {e}", folder.display());
+    if resume {
+        let compared = choice::compare(folder, chosen).map_err(trouble)?;
+        return compared.map_err(|refusal| format!("mutants: {refusal}"));
     }
-    fs::create_dir_all(found)?;
-    leave_out(found, without.map(String::as_str))
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(trouble)?;
+    }
+    start(&folder.join(OUTPUT), all.difference(chosen)).map_err(trouble)?;
+    // Last: what is not begun is not gone on with.
+    choice::write(folder, chosen).map_err(trouble)
 }
 
-fn leave_out<'a>(found: &Path, names: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    let mut known = fs::read_to_string(found.join(KNOWN)).unwrap_or_default();
+/// Makes cargo-mutants believe that it knows of the faults `without`: its filters by name let some kinds of faults through.
+fn start<'a>(found: &Path, without: impl Iterator<Item = &'a String>) -> io::Result<()> {
+    fs::create_dir_all(found)?;
+    append(&found.join(KNOWN), without.map(String::as_str))
+}
+
+/// Leaves out faults whose tests never ended: a test that is stopped takes as long as a hundred others.
+fn leave_out<'a>(found: &Path, endless: impl Iterator<Item = &'a str> + Clone) -> io::Result<()> {
+    append(&found.join(ENDLESS), endless.clone())?;
+    append(&found.join(KNOWN), endless)
+}
+
+fn append<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> io::Result<()> {
+    let mut known = fs::read_to_string(path).unwrap_or_default();
     names.for_each(|name| known.extend([name, "\n"]));
-    fs::write(found.join(KNOWN), known)
+    fs::write(path, known)
+}
+
+/// What earlier stages, or a campaign that was stopped, came to.
+fn known(found: &Path) -> Verdicts {
+    let of = |file, verdict| {
+        let text = fs::read_to_string(found.join(file)).unwrap_or_default();
+        text.lines().map(|name| (name.to_owned(), verdict)).collect::<Verdicts>()
+    };
+    let mut known = of(KNOWN, Verdict::Noticed);
+    known.extend(of(ENDLESS, Verdict::Endless));
+    known
 }
 
 /// Runs stage after stage against what survived those before.
 fn run_package(tree: &Path, package: &Package, found: &Path) -> Result<Verdicts, String> {
     let trouble = |e: io::Error| format!("{}: {e}", found.display());
-    let known = fs::read_to_string(found.join(KNOWN)).unwrap_or_default();
-    let mut verdicts: Verdicts =
-        known.lines().map(|name| (name.to_owned(), Verdict::Noticed)).collect();
+    let mut verdicts = known(found);
     for stage in package.stages {
         println!("==> {}: {}", package.name, stage.name);
         let mut command = cargo_mutants(tree, package, stage, found)?;
@@ -268,12 +305,34 @@ mod tests {
     #[test]
     fn what_is_left_out_is_remembered_and_no_outcome_is_none() {
         let folder = tempfile::tempdir().expect("a folder");
-        let found = folder.path().join("mutants.out");
+        let found = folder.path().join(OUTPUT);
         start(&found, ["a".to_owned()].iter()).expect("written");
         leave_out(&found, ["b"].into_iter()).expect("written");
         assert_eq!(fs::read_to_string(found.join(KNOWN)).expect("read"), "a\nb\n");
+        // One that never ended is not taken for one that was noticed.
+        let remembered =
+            Verdicts::from([("a".into(), Verdict::Noticed), ("b".into(), Verdict::Endless)]);
+        assert_eq!(known(&found), remembered);
         assert_eq!(read(&found), Ok(Verdicts::new()));
-        start(&found, std::iter::empty()).expect("written");
-        assert_eq!(fs::read_to_string(found.join(KNOWN)).expect("read"), "");
+    }
+
+    /// A campaign with another choice used to be gone on with: what was never planted counted as noticed.
+    #[test]
+    fn a_campaign_with_another_choice_is_refused_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().join("package");
+        let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let all = set(&["a", "b", "c"]);
+        let refused = |chosen: &[&str]| begin(&folder, &all, &set(chosen), true).is_err();
+        assert!(refused(&["a"]), "nothing was begun");
+        begin(&folder, &all, &set(&["a", "b"]), false).expect("begun");
+        let found = folder.join(OUTPUT);
+        let left_out = Verdicts::from([("c".into(), Verdict::Noticed)]);
+        assert_eq!(known(&found), left_out);
+        assert!(refused(&["b", "c"]) && refused(&["a", "b", "c"]) && refused(&[]));
+        assert_eq!(known(&found), left_out);
+        assert!(!refused(&["a", "b"]));
+        begin(&folder, &all, &set(&[]), false).expect("begun");
+        assert!(refused(&["a", "b"]), "that is over");
     }
 }

@@ -7,6 +7,7 @@
 //! What is planted stands in `.cargo/mutants.toml`, what has to notice it in [`campaign`].
 
 mod campaign;
+mod choice;
 mod mutant;
 mod survivors;
 mod tree;
