@@ -39,6 +39,14 @@ pub(crate) struct Append {
     ended: bool,
 }
 
+impl Append {
+    /// Where the entry stands, in bytes: it lies in one line.
+    #[inline]
+    pub(crate) fn place(&self) -> u64 {
+        self.place.bytes()
+    }
+}
+
 impl Drop for Append {
     fn drop(&mut self) {
         debug_assert!(
@@ -178,6 +186,17 @@ impl Book {
     /// empty, or it is torn and stays a hole for ever. Behind the fence the entry is there.
     #[inline]
     pub(crate) fn write<M: Medium>(&self, m: &M, append: &Append) {
+        self.store(m, append);
+        self.area.flush_entry(m, append.place);
+    }
+
+    /// Stores the entry, for a caller that flushes its line.
+    ///
+    /// # Crash consistency
+    ///
+    /// As [`Self::write`].
+    #[inline]
+    pub(crate) fn store<M: Medium>(&self, m: &M, append: &Append) {
         append.written.set(true);
         debug_assert_eq!(
             self.area.load(m, append.place),
@@ -186,7 +205,6 @@ impl Book {
         );
         // CRASH: as above; the checksum, stored last, covers the other words, so a torn entry is none.
         self.area.store(m, append.place, &append.entry);
-        self.area.flush_entry(m, append.place);
     }
 
     /// Counts an entry that was written and then fenced.

@@ -62,9 +62,10 @@ impl<M> Deref for Core<M> {
 impl<M: Medium> Core<M> {
     /// A heap that was recovered.
     pub(super) fn new(header: Header, recovered: Recovered<M>) -> Self {
-        let Recovered { space, arenas, lanes, replayed, torn, findings, clean } = recovered;
+        let Recovered { space, arenas, lanes, durable, policy, replayed, torn, findings, clean } =
+            recovered;
         Self {
-            engine: Engine::new(space, arenas, lanes),
+            engine: Engine::new(space, arenas, lanes, (policy, durable)),
             header,
             declared: Mutex::new(Known::new()),
             roots: Mutex::new(()),

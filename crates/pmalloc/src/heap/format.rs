@@ -40,12 +40,17 @@ impl Exposure {
 ///
 /// The superblock copies come last, and of these the magic words: a medium with a magic word is a whole heap, one
 /// without is no heap.
-pub(super) fn format<M: Medium>(m: &M, header: &Header, exposure: Exposure) -> Result<()> {
+pub(super) fn format<M: Medium>(
+    m: &M,
+    header: &Header,
+    policy: Policy,
+    exposure: Exposure,
+) -> Result<()> {
     let geometry = &header.geometry;
     for span in fixed_spans(geometry) {
         m.back(span).map_err(Error::backing("backing a new heap"))?;
     }
-    state::format(m, Policy::Eager)?;
+    state::format(m, policy)?;
     Book::format(m, geometry);
     // CRASH: no superblock yet. What stands in the root table and the directory is zero: nothing there. The fence in
     // front of the first magic word makes all of it durable.

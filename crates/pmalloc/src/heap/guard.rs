@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use pmalloc_persist::Medium;
+use pmalloc_persist::{Medium, sync::Arc};
 
-use super::core::Core;
+use super::{core::Core, session::Implicit};
+use crate::op::{Access, Pin};
 
 /// While it lives, memory that slots owned when it was made, or later, is not reused, not given back to the
 /// system and not changed by the heap.
@@ -13,29 +14,31 @@ use super::core::Core;
 /// freed meanwhile from being reused.
 pub struct Guard<'h, M: Medium> {
     core: &'h Core<M>,
-    epoch: u64,
+    pin: &'h Pin,
+}
+
+impl<'h, M: Medium + 'static> Guard<'h, M> {
+    pub(super) fn new(core: &'h Arc<Core<M>>) -> Self {
+        Self { pin: Implicit(core).with(|state| core.pin(state)), core }
+    }
 }
 
 impl<'h, M: Medium> Guard<'h, M> {
-    pub(super) fn new(core: &'h Core<M>) -> Self {
-        Self { epoch: core.limbo.enter(), core }
-    }
-
     pub(super) fn core(&self) -> &'h Core<M> {
         self.core
     }
 
-    /// The epoch that it was made in.
+    /// What counts it.
     #[cfg(test)]
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+    pub(crate) fn pin(&self) -> &'h Pin {
+        self.pin
     }
 }
 
 impl<M: Medium> Drop for Guard<'_, M> {
     fn drop(&mut self) {
-        self.core.limbo.leave(self.epoch);
-        if self.core.limbo.has_waiting()
+        self.pin.leave();
+        if self.core.has_waiting()
             && let Ok(_entered) = self.core.enter()
         {
             self.core.collect();
@@ -45,6 +48,6 @@ impl<M: Medium> Drop for Guard<'_, M> {
 
 impl<M: Medium> fmt::Debug for Guard<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("Guard").finish_non_exhaustive()
     }
 }

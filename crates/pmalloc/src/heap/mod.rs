@@ -99,8 +99,12 @@ pub use self::{
     versioned_cell::VersionedCell,
 };
 use self::{core::Core, session::Implicit};
-use crate::error::{Error, Result};
 pub use crate::value::{BlockLayout, SlotMap};
+use crate::{
+    error::{Error, Result},
+    layout::state::Policy,
+    op::Access,
+};
 
 /// A persistent heap.
 ///
@@ -386,6 +390,12 @@ impl<M: Medium + 'static> Heap<M> {
         self.core().sync()
     }
 
+    /// When the heap makes the effects of operations durable.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.core().policy
+    }
+
     /// Gives free memory back to the file system and returns how many bytes.
     ///
     /// On its own the heap gives back only what is beyond its use of late ([`HeapOptions::decay`]), little by little, and only
@@ -397,10 +407,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// [`Error::Io`].
     pub fn trim(&self) -> Result<u64> {
         let _entered = self.core().enter()?;
-        self.core().collect();
-        for arena in &self.core().arenas {
-            arena.reclaim(&self.core().space);
-        }
+        Implicit(self.core()).with(|state| self.core().reclaim(state))?;
         self.core().space.extents.trim(self.core().medium())
     }
 

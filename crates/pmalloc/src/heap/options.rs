@@ -26,6 +26,7 @@ use crate::{
         geometry::{
             CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
         },
+        state::Policy,
         superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
     },
     op,
@@ -65,6 +66,8 @@ pub struct HeapOptions {
     forced: bool,
     initial_bytes: u64,
     decay: Duration,
+    /// The policy that was asked for.
+    policy: Option<Policy>,
     /// Whether nobody asked for a capacity, so that a new file may have less than the default.
     is_capacity_open: bool,
     geometry: Geometry,
@@ -74,6 +77,9 @@ impl HeapOptions {
     /// Capacity of a heap whose creator asked for none, where the process has the addresses.
     pub const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
 
+    /// The policy of a heap whose creator asked for none.
+    pub const POLICY_DEFAULT: Policy = Policy::Eager;
+
     pub(super) fn new() -> Self {
         Self {
             layout: None,
@@ -81,6 +87,7 @@ impl HeapOptions {
             forced: false,
             initial_bytes: 0,
             decay: KEEP_DEFAULT,
+            policy: None,
             is_capacity_open: true,
             geometry: Geometry {
                 capacity_bytes: Self::CAPACITY_DEFAULT_BYTES,
@@ -140,6 +147,31 @@ impl HeapOptions {
     /// ```
     pub fn decay(mut self, time: Duration) -> Self {
         self.decay = time;
+        self
+    }
+
+    /// When the effects of operations are made durable. Default: at create [`POLICY_DEFAULT`](Self::POLICY_DEFAULT), at open
+    /// what the heap has. Opening with another policy switches the heap to it, for good.
+    ///
+    /// Under either policy an operation that has returned survives. [`Policy::Batched`] waits for one fence where
+    /// [`Policy::Eager`] waits for three; memory that it frees is reused a little later, and now and then one operation makes
+    /// the effects of some hundred durable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use pmalloc::{Heap, Policy};
+    ///
+    /// let path = dir.path().join("heap");
+    /// Heap::options().policy(Policy::Batched).create(&path)?.close()?;
+    /// assert_eq!(Heap::open(&path)?.policy(), Policy::Batched);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
         self
     }
 
@@ -403,7 +435,8 @@ impl HeapOptions {
         let start = header.geometry.data_span().start;
         m.back(Span::new(start, self.initial_bytes))
             .map_err(Error::backing("backing a new heap"))?;
-        format::format(m, header, exposure)
+        let policy = self.policy.unwrap_or(Self::POLICY_DEFAULT);
+        format::format(m, header, policy, exposure)
     }
 
     fn header(&self) -> Result<Header> {
@@ -464,7 +497,7 @@ impl HeapOptions {
 
     /// How a heap with these options is served by `owner`, where no power can have been lost.
     fn serving<'a>(&self, owner: &'a OwnerImage) -> Serving<'a> {
-        Serving { owner, power: None, decay: self.decay }
+        Serving { owner, power: None, decay: self.decay, policy: self.policy }
     }
 
     fn check_layout(&self, header: &Header) -> Result<()> {
@@ -528,6 +561,8 @@ struct Serving<'a> {
     power: Option<refusal::Power>,
     /// How long free pages keep their memory.
     decay: Duration,
+    /// The policy that was asked for.
+    policy: Option<Policy>,
 }
 
 /// Recovers the heap on `medium`, if nothing keeps it from being served, and marks it as open by `owner`.
@@ -553,6 +588,11 @@ fn serve<M: Medium + 'static>(
     // owner is durable before the flag that makes it matter is cleared, and the flag before the first record.
     state::set_owner(m, serving.owner)?;
     op::mark_open(m, was)?;
+    if let Some(policy) = serving.policy.filter(|policy| *policy != core.engine.policy) {
+        // CRASH: recovery has zeroed the rings, and the heap counts as open: no record is read by the wrong policy.
+        state::set_policy(m, policy)?;
+        core.engine.policy = policy;
+    }
     core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Ok(Heap::new(core))
 }

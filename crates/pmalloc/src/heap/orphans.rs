@@ -229,7 +229,7 @@ fn check_orphan<M: Medium>(core: &Core<M>, owners: &Owners<'_, M>, offset: u64) 
 /// A survey for who is about to change what it says.
 fn survey_alone<M: Medium>(core: &Core<M>) -> Result<Owners<'_, M>> {
     // A reference that was lent before shows slots that nothing leads to any more.
-    if !core.limbo.quiescent() {
+    if core.is_pinned() {
         return Err(Error::Pinned);
     }
     survey(core)

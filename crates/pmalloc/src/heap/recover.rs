@@ -80,9 +80,12 @@ pub fn recover_file(path: impl AsRef<Path>) -> Result<RecoveryReport> {
 /// What was in flight, or `None` in a heap that was closed.
 fn survey<M: Medium>(m: &M) -> Result<Option<InFlight>> {
     let geometry = read_header_of(m)?.geometry;
-    match state::read(m, &geometry)?.clean {
+    let state = state::read(m, &geometry)?;
+    match state.clean {
         Clean::Closed => Ok(None),
-        Clean::No | Clean::Synced | Clean::Unwritten => lane::in_flight(m, &geometry).map(Some),
+        Clean::No | Clean::Synced | Clean::Unwritten => {
+            lane::in_flight(m, &geometry, state.left()).map(Some)
+        }
     }
 }
 

@@ -6,17 +6,21 @@
 //!
 //! Persistent: directory, headers, marks, rings. Volatile, rebuilt at open: cursors, the claims.
 
+mod board;
 mod replay;
 mod ring;
 mod salvage;
 mod survey;
+mod window;
 
 use pmalloc_persist::{
     Medium, Offset, PAGE_BYTES, Span, Word,
     sync::{Arc, Mutex, MutexGuard, lock},
 };
 
-pub(crate) use replay::{LaneImage, Left, replay, write_back, zero_rings};
+pub(crate) use board::Board;
+
+pub(crate) use replay::{EPOCHS_IN_FLIGHT, LaneImage, Left, replay, write_back, zero_rings};
 pub(crate) use ring::{Draft, Lane};
 pub(crate) use salvage::{reset_all, salvage};
 pub(crate) use survey::{InFlight, in_flight};
@@ -48,12 +52,26 @@ pub(crate) struct Lanes {
 
 #[derive(Debug)]
 struct Pool {
-    /// Volatile: lanes that no session holds.
+    /// Volatile: lanes that sessions have given back, the next to be claimed last.
     free: Vec<Lane>,
+    /// Volatile: lanes that were made before the heap was opened and that no session has claimed yet, and their newest marks;
+    /// the next to be claimed last.
+    unclaimed: Vec<(u32, u64)>,
     /// Volatile: lanes that the directory does not name, the next to be made last.
     unmade: Vec<u32>,
     /// Volatile: the lane that is shared, once it was needed.
     shared: Option<Arc<Mutex<Lane>>>,
+    /// Volatile: what a synchronizer sees, of each lane that was ever claimed.
+    boards: Vec<Arc<Board>>,
+}
+
+impl Pool {
+    /// The cursor of a made lane, whose board is added.
+    fn lane(&mut self, geometry: &Geometry, index: u32, newest_mark: u64) -> Lane {
+        let board = Arc::new(Board::new(geometry.ring_places));
+        self.boards.push(Arc::clone(&board));
+        Lane::new(geometry, index, newest_mark, board)
+    }
 }
 
 impl Lanes {
@@ -61,21 +79,38 @@ impl Lanes {
     pub(crate) fn new(geometry: Geometry, images: &[LaneImage]) -> Self {
         let mut unmade: Vec<u32> = (0..geometry.lanes).rev().collect();
         unmade.retain(|index| images.iter().all(|image| image.index != *index));
-        let lane = |image: &LaneImage| Lane::new(&geometry, image.index, image.newest_mark);
-        let mut free: Vec<Lane> = images.iter().rev().map(lane).collect();
         let shared_index = geometry.lanes - 1;
-        let shared = free
-            .iter()
-            .position(|lane| lane.index() == shared_index)
-            .map(|at| Arc::new(Mutex::new(free.remove(at))));
-        Self { geometry, pool: Mutex::new(Pool { free, unmade, shared }) }
+        let found = images.iter().rev().map(|image| (image.index, image.newest_mark));
+        let (shared, unclaimed): (Vec<_>, Vec<_>) =
+            found.partition(|(index, _)| *index == shared_index);
+        let mut pool =
+            Pool { free: Vec::new(), unclaimed, unmade, shared: None, boards: Vec::new() };
+        for (index, newest_mark) in shared {
+            let lane = pool.lane(&geometry, index, newest_mark);
+            pool.shared = Some(Arc::new(Mutex::new(lane)));
+        }
+        Self { geometry, pool: Mutex::new(pool) }
+    }
+
+    /// Adds the boards of all lanes behind the first `boards.len()`, which the caller has, to `boards`. An operation that
+    /// marks a lane which is not among them looks at the epoch after this call.
+    pub(crate) fn boards(&self, boards: &mut Vec<Arc<Board>>) {
+        let pool = lock(&self.pool);
+        boards.extend(pool.boards[boards.len()..].iter().cloned());
     }
 
     /// Claims a lane, making it first if none is free.
     pub(crate) fn claim<M: Medium>(&self, m: &M) -> Result<Claim> {
         let mut pool = lock(&self.pool);
-        if let Some(lane) = pool.free.pop() {
-            return Ok(Claim::Own(lane));
+        match pool.free.pop() {
+            Some(lane) => Ok(Claim::Own(lane)),
+            None => self.claim_new(m, &mut pool),
+        }
+    }
+
+    fn claim_new<M: Medium>(&self, m: &M, pool: &mut Pool) -> Result<Claim> {
+        if let Some((index, newest_mark)) = pool.unclaimed.pop() {
+            return Ok(Claim::Own(pool.lane(&self.geometry, index, newest_mark)));
         }
         let shared_index = self.geometry.lanes - 1;
         if let Some(&index) = pool.unmade.last()
@@ -83,9 +118,9 @@ impl Lanes {
         {
             make(m, &self.geometry, index)?;
             pool.unmade.pop();
-            return Ok(Claim::Own(Lane::new(&self.geometry, index, 0)));
+            return Ok(Claim::Own(pool.lane(&self.geometry, index, 0)));
         }
-        self.share(m, &mut pool)
+        self.share(m, pool)
     }
 
     fn share<M: Medium>(&self, m: &M, pool: &mut Pool) -> Result<Claim> {
@@ -95,7 +130,7 @@ impl Lanes {
         let index = self.geometry.lanes - 1;
         make(m, &self.geometry, index)?;
         pool.unmade.retain(|unmade| *unmade != index);
-        let shared = Arc::new(Mutex::new(Lane::new(&self.geometry, index, 0)));
+        let shared = Arc::new(Mutex::new(pool.lane(&self.geometry, index, 0)));
         pool.shared = Some(Arc::clone(&shared));
         Ok(Claim::Shared(shared))
     }
@@ -105,6 +140,31 @@ impl Lanes {
         if let Claim::Own(lane) = claim {
             lock(&self.pool).free.push(lane);
         }
+    }
+
+    /// Exchanges a full lane for one that has room for `records`, where `durable` is the durable epoch: one that no session
+    /// holds, or a new one, or else the shared one, which may be full, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim).
+    pub(crate) fn exchange<M: Medium>(
+        &self,
+        m: &M,
+        full: &mut Claim,
+        durable: u64,
+        records: usize,
+    ) -> Result<()> {
+        let mut pool = lock(&self.pool);
+        let with_room = pool.free.iter().rposition(|lane| lane.has_room(durable, records));
+        let fresh = match with_room {
+            Some(at) => Claim::Own(pool.free.remove(at)),
+            None => self.claim_new(m, &mut pool)?,
+        };
+        if let Claim::Own(lane) = std::mem::replace(full, fresh) {
+            pool.free.insert(0, lane);
+        }
+        Ok(())
     }
 }
 
@@ -242,7 +302,8 @@ mod tests {
     #[test]
     fn a_lane_is_used_up_after_its_last_number() {
         let (_, geometry, _) = lanes(0);
-        let numbered = |newest_mark| Claim::Own(Lane::new(&geometry, 0, newest_mark));
+        let board = || Arc::new(Board::new(geometry.ring_places));
+        let numbered = |newest_mark| Claim::Own(Lane::new(&geometry, 0, newest_mark, board()));
         let number = |newest_mark| numbered(newest_mark).lane(&mut None).map(|lane| lane.number());
         assert!(number(NUMBER_MAX - 1).is_ok_and(|number| number == NUMBER_MAX));
         assert!(matches!(number(NUMBER_MAX), Err(Error::Limit { limit: NUMBER_MAX, .. })));

@@ -15,8 +15,12 @@ use crate::{
             RecordWords, Tag,
         },
         sealed::unseal,
+        state::Policy,
     },
 };
+
+/// Epochs whose records may be in flight: the present one, and the one before until it is durable.
+pub(crate) const EPOCHS_IN_FLIGHT: u64 = 2;
 
 /// What a made lane holds.
 #[derive(Debug)]
@@ -25,19 +29,41 @@ pub(crate) struct LaneImage {
     pub(crate) index: u32,
     /// Newest retired operation number, zero if there is none.
     pub(crate) newest_mark: u64,
-    /// The records of the operation in flight, in group order; empty if there was none.
+    /// The records of the operations in flight, those of each in group order; empty if there was none.
     pub(crate) live: Vec<Record>,
     /// Where a record in flight stands that can't be one: the heap was closed.
     pub(crate) stray: Option<u64>,
 }
 
-/// Whether operations may have been in flight when the heap was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// The heap was not closed.
-    Open,
-    /// The heap was closed: every record is retired, and one that says otherwise is damaged.
-    Closed,
+impl LaneImage {
+    /// Operations in flight that were decided.
+    pub(crate) fn operations(&self) -> u64 {
+        self.live.iter().filter(|record| record.index == 0).count() as u64
+    }
+}
+
+/// How the heap was left, as far as it says which records are those of operations in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    /// Whether the heap was closed: then no operation is in flight, and a record that says otherwise is damaged.
+    pub(crate) is_closed: bool,
+    /// The policy that wrote the records.
+    pub(crate) policy: Policy,
+    /// The durable epoch.
+    pub(crate) durable: u64,
+}
+
+impl Left {
+    /// The numbers of operations in flight, of a lane with this newest mark: above the first, and up to the second.
+    ///
+    /// Under Eager a lane writes the next record only when the mark of the one before is durable. Under Batched an epoch
+    /// begins only when the one before the last is durable.
+    pub(super) fn numbers_in_flight(&self, newest_mark: u64) -> (u64, u64) {
+        match self.policy {
+            Policy::Eager => (newest_mark, newest_mark + 1),
+            Policy::Batched => (self.durable, self.durable + EPOCHS_IN_FLIGHT),
+        }
+    }
 }
 
 /// Reads every made lane.
@@ -78,9 +104,11 @@ pub(super) fn replay_lane<M: Medium>(
         return Err(Error::corrupted(start, "a lane header is damaged"));
     }
     let newest_mark = newest_mark(m, start)?;
-    let (live, stray) = match left {
-        Left::Open => (live_group(m, geometry, start, newest_mark)?, None),
-        Left::Closed => (Vec::new(), stray_record(m, geometry, start, newest_mark)?),
+    let (above, up_to) = left.numbers_in_flight(newest_mark);
+    let (live, stray) = if left.is_closed {
+        (Vec::new(), stray_record(m, geometry, start, above)?)
+    } else {
+        (live_records(m, geometry, start, (above, up_to))?, None)
     };
     Ok(LaneImage { index, newest_mark, live, stray })
 }
@@ -103,35 +131,45 @@ fn newest_mark<M: Medium>(m: &M, lane: u64) -> Result<u64> {
     Ok(newest)
 }
 
-/// The records of the one operation that is recorded and not retired, if its group is whole.
-///
-/// A lane writes the next record only when the mark of the one before is durable, so an operation in flight
-/// has the number after the newest mark.
-fn live_group<M: Medium>(
+/// The records of the operations in flight, as far as their groups are whole: a group with a torn member was not decided,
+/// and none of it happened.
+fn live_records<M: Medium>(
     m: &M,
     geometry: &Geometry,
     lane: u64,
-    newest: u64,
+    (above, up_to): (u64, u64),
 ) -> Result<Vec<Record>> {
-    let mut group = Vec::new();
+    let mut found = Vec::new();
     for place in 0..geometry.ring_places {
         let at = place_offset(ring_offset(lane), geometry.ring_places, place);
-        match record_above(m, at, newest)? {
-            Some(record) if record.number > newest + 1 => {
-                return Err(Error::corrupted(at, "a record is newer than its lane"));
-            }
-            record => group.extend(record),
+        let record = record_above(m, at, above)?;
+        if record.is_some_and(|(record, _)| record.number > up_to) {
+            return Err(Error::corrupted(at, "a record is newer than its lane"));
         }
+        found.push(record);
     }
-    group.sort_by_key(|record| record.index);
-    let whole = group.iter().enumerate().all(|(at, record)| {
-        usize::from(record.index) == at && usize::from(record.count) == group.len()
-    });
-    // A group with a torn member was not decided: none of it happened.
-    if !whole {
-        group.clear();
+    let first = |place: &usize| found[*place].is_some_and(|(record, _)| record.index == 0);
+    let groups = (0..found.len()).filter(first).filter_map(|place| whole_group(&found, place));
+    Ok(groups.flatten().collect())
+}
+
+/// The records of the group that begins at `place` of a ring, if all of them are there: at places, and with tags, that
+/// follow each other, and with one number.
+fn whole_group(found: &[Option<(Record, Tag)>], place: usize) -> Option<Vec<Record>> {
+    let (first, mut tag) = found[place]?;
+    let mut group = Vec::with_capacity(first.count.into());
+    for index in 0..first.count {
+        let (record, its_tag) = found[(place + usize::from(index)) % found.len()]?;
+        let belongs = record.number == first.number
+            && (record.index, record.count) == (index, first.count)
+            && its_tag == tag;
+        if !belongs {
+            return None;
+        }
+        group.push(record);
+        tag = tag.next();
     }
-    Ok(group)
+    Some(group)
 }
 
 /// The place of the first record that is not retired.
@@ -139,24 +177,24 @@ fn stray_record<M: Medium>(
     m: &M,
     geometry: &Geometry,
     lane: u64,
-    newest: u64,
+    above: u64,
 ) -> Result<Option<u64>> {
     for place in 0..geometry.ring_places {
         let at = place_offset(ring_offset(lane), geometry.ring_places, place);
-        if record_above(m, at, newest)?.is_some() {
+        if record_above(m, at, above)?.is_some() {
             return Ok(Some(at));
         }
     }
     Ok(None)
 }
 
-/// The record at byte `at`, if it is whole and its number is above `newest`.
+/// The record at byte `at`, if it is whole and its number is above `above`, and its tag.
 ///
 /// What is not above, retired or wiped, is not looked at: it is all the same. Nor is what follows a word with another
 /// tag than the number's. So the crash explorer need not tell apart what means nothing.
-fn record_above<M: Medium>(m: &M, at: u64, newest: u64) -> Result<Option<Record>> {
+fn record_above<M: Medium>(m: &M, at: u64, above: u64) -> Result<Option<(Record, Tag)>> {
     let words: &RecordWords = m.at(Offset::new(at))?;
-    if !m.classify(&words.number, |word| Record::number_in(word) > newest) {
+    if !m.classify(&words.number, |word| Record::number_in(word) > above) {
         return Ok(None);
     }
     let tag = Tag::bits_in(m.load(&words.number));
@@ -165,7 +203,7 @@ fn record_above<M: Medium>(m: &M, at: u64, newest: u64) -> Result<Option<Record>
         return Ok(None);
     }
     let words = [&words.block, &words.slot, &words.number, &words.version];
-    Ok(Record::decode(words.map(|word| m.load(word))).map(|(record, _)| record))
+    Ok(Record::decode(words.map(|word| m.load(word))))
 }
 
 /// Flushes all that [`replay`] reads, without fencing.
@@ -211,11 +249,15 @@ pub(crate) fn zero_rings<M: Medium>(
 #[cfg(test)]
 #[cfg(not(shuttle))]
 mod tests {
-    use pmalloc_persist::sim::{Domain, Sim, SimOptions};
+    use pmalloc_persist::{
+        sim::{Domain, Sim, SimOptions},
+        sync::Arc,
+    };
 
     use super::*;
     use crate::{
         lane::{
+            board::Board,
             make,
             ring::{Draft, Lane},
         },
@@ -235,15 +277,17 @@ mod tests {
         let sim = Sim::new(SimOptions { len_bytes: geometry.heap_bytes(), domain: Domain::Line64 });
         sim.back(Span::new(0, geometry.data_span().start)).expect("room");
         make(&sim, &geometry, 0).expect("room");
+        let left = Left { is_closed: false, policy: Policy::Eager, durable: 0 };
         let draft =
             Draft { op: Op::FreeSmall, block: 64, pages: 0, slot: 8, version: Version::default() };
-        Lane::new(&geometry, 0, 0).record(&sim, &[draft]);
+        let board = Arc::new(Board::new(geometry.ring_places));
+        Lane::new(&geometry, 0, 0, board).record(&sim, &[draft]);
         sim.fence();
-        let images = replay(&sim, &geometry, Left::Open).expect("intact");
+        let images = replay(&sim, &geometry, left).expect("intact");
         assert_eq!(images[0].live.len(), 1);
         // The process dies between the stores and the fence: the next one finds zeros, in the cache.
         zero_rings(&sim, &geometry, &images).expect("a lane that was replayed");
-        let images = replay(&sim, &geometry, Left::Open).expect("intact");
+        let images = replay(&sim, &geometry, left).expect("intact");
         assert_eq!(images[0].live, []);
         assert_ne!(ring(&sim.crash_state().oldest(), &geometry), [0; 32]);
         std::thread::scope(|scope| {

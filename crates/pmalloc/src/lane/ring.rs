@@ -1,7 +1,8 @@
 //! A lane: record, then retire.
 
-use pmalloc_persist::{LINE_BYTES, Medium, Offset};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, sync::Arc};
 
+use super::{board::Board, window::Window};
 use crate::{
     error::{Error, Result},
     layout::{
@@ -40,6 +41,7 @@ impl Draft {
 /// The volatile cursor of a lane; whoever holds it is the lane's only writer.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    #[cfg(test)]
     index: u32,
     /// First byte of the mark array.
     marks: u64,
@@ -51,15 +53,27 @@ pub(crate) struct Lane {
     place: u32,
     /// Tag of the next record.
     tag: Tag,
-    /// Number of the next operation.
+    /// Number of the next operation, under the policy Eager.
     number: u64,
+    /// Records that may not be durable, under the policy Batched.
+    window: Window,
+    /// Lines that were noted so far.
+    noted: u64,
+    /// What a synchronizer sees of the lane.
+    board: Arc<Board>,
 }
 
 impl Lane {
     /// The cursor of lane `index`, whose ring is zero and whose newest mark is `newest_mark`.
-    pub(crate) fn new(geometry: &Geometry, index: u32, newest_mark: u64) -> Self {
+    pub(super) fn new(
+        geometry: &Geometry,
+        index: u32,
+        newest_mark: u64,
+        board: Arc<Board>,
+    ) -> Self {
         let span = geometry.lane_span(index);
         Self {
+            #[cfg(test)]
             index,
             marks: marks_offset(span.start),
             ring: ring_offset(span.start),
@@ -67,17 +81,53 @@ impl Lane {
             place: 0,
             tag: Tag::of_count(0),
             number: newest_mark + 1,
+            window: Window::default(),
+            noted: 0,
+            board,
         }
     }
 
     /// Index in the directory.
+    #[cfg(test)]
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
 
-    /// Number of the next operation.
+    /// Number of the next operation, under the policy Eager.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether more than half of the ring holds records that may not be durable, where `durable` is the durable epoch.
+    #[inline]
+    pub(crate) fn is_half_full(&self, durable: u64) -> bool {
+        self.window.len(durable) * 2 > u64::from(self.places)
+    }
+
+    /// Whether `records` more find places that may be written.
+    #[inline]
+    pub(crate) fn has_room(&self, durable: u64, records: usize) -> bool {
+        self.window.len(durable) + records as u64 <= u64::from(self.places)
+    }
+
+    /// Marks the lane, under the policy Batched: an operation goes in. It looks at the epoch only then, and nothing keeps it
+    /// from [leaving](Self::leave): no wait, no error, no code of the user's.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        self.board.enter();
+    }
+
+    /// Notes a line that is to be flushed: all that the operation stores in it was stored.
+    #[inline]
+    pub(crate) fn note(&mut self, line: u64) {
+        self.board.note(self.noted, line);
+        self.noted += 1;
+    }
+
+    /// Unmarks the lane: the operation has stored its effects, all in the lines that it has noted.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.board.leave(self.noted);
     }
 
     /// The most records that one operation may have: a quarter of the ring, and at most [`GROUP_MAX`].
@@ -112,27 +162,40 @@ impl Lane {
     #[track_caller]
     #[inline(always)]
     pub(crate) fn record<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
+        self.write_all(m, drafts, self.number);
+    }
+
+    /// As [`Lane::record`], stamped with `epoch`, at places that the caller has found free.
+    #[track_caller]
+    #[inline(always)]
+    pub(crate) fn record_in<M: Medium>(&mut self, m: &M, drafts: &[Draft], epoch: u64) {
+        self.window.add(epoch, drafts.len() as u64);
+        self.write_all(m, drafts, epoch);
+    }
+
+    #[track_caller]
+    #[inline(always)]
+    fn write_all<M: Medium>(&mut self, m: &M, drafts: &[Draft], number: u64) {
         match drafts {
-            [draft] => self.write(m, draft, 0, 1),
-            drafts => self.record_group(m, drafts),
+            [draft] => self.write(m, draft, number, 0, 1),
+            drafts => self.write_group(m, drafts, number),
         }
     }
 
     #[track_caller]
     #[inline(never)]
-    fn record_group<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
+    fn write_group<M: Medium>(&mut self, m: &M, drafts: &[Draft], number: u64) {
         let count = u8::try_from(drafts.len()).expect("a group is at most 128 records");
         for (index, draft) in (0..).zip(drafts) {
             // CRASH: recovery takes a group only if all its records are there.
-            self.write(m, draft, index, count);
+            self.write(m, draft, number, index, count);
         }
     }
 
     #[track_caller]
     #[inline(always)]
-    fn write<M: Medium>(&mut self, m: &M, draft: &Draft, index: u8, count: u8) {
+    fn write<M: Medium>(&mut self, m: &M, draft: &Draft, number: u64, index: u8, count: u8) {
         let Draft { op, block, pages, slot, version } = *draft;
-        let number = self.number;
         let record = Record { op, block, slot, version, number, index, count, pages };
         let at = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));
         let words = m.at(at).expect("a lane lies inside its heap");
@@ -141,7 +204,7 @@ impl Lane {
         m.store(&words.slot, w1);
         m.store(&words.number, w2);
         m.store(&words.version, w3);
-        // CRASH: the place held zeros or a retired record with another tag. While any word of this record is
+        // CRASH: the place held zeros or a record with another tag, which is retired or of a durable epoch. While any word of this record is
         // missing, the tags differ and no record is there: the operation did not happen. Once all four are
         // durable, recovery finishes the operation.
         m.flush_of(words);

@@ -14,6 +14,7 @@ use crate::{
     layout::{
         geometry::Geometry,
         lane::{Record, RecordWords, Tag},
+        state::Policy,
     },
 };
 
@@ -32,31 +33,40 @@ pub(crate) struct InFlight {
 /// # Errors
 ///
 /// As for [`replay`].
-pub(crate) fn in_flight<M: Medium>(m: &M, geometry: &Geometry) -> Result<InFlight> {
+pub(crate) fn in_flight<M: Medium>(m: &M, geometry: &Geometry, left: Left) -> Result<InFlight> {
     let mut found = InFlight::default();
-    for image in replay(m, geometry, Left::Open)? {
-        if !image.live.is_empty() {
-            found.decided += 1;
-        } else if left_a_part(m, geometry, &image)? {
+    for image in replay(m, geometry, left)? {
+        found.decided += image.operations();
+        // A lane records one operation after the other: at most one of them was not decided, and under Eager it is the only
+        // one in flight.
+        let may_be_undecided = image.live.is_empty() || left.policy == Policy::Batched;
+        if may_be_undecided && left_a_part(m, geometry, &image, left)? {
             found.undecided += 1;
         }
     }
     Ok(found)
 }
 
-/// Whether a lane without a whole operation in flight holds a part of one.
-fn left_a_part<M: Medium>(m: &M, geometry: &Geometry, image: &LaneImage) -> Result<bool> {
+/// Whether a lane holds a part of an operation that was not decided.
+fn left_a_part<M: Medium>(
+    m: &M,
+    geometry: &Geometry,
+    image: &LaneImage,
+    left: Left,
+) -> Result<bool> {
     let ring = ring_offset(geometry.lane_span(image.index).start);
+    let (above, _) = left.numbers_in_flight(image.newest_mark);
+    let mut in_flight = 0;
     for place in 0..geometry.ring_places {
         let at = place_offset(ring, geometry.ring_places, place);
         let words: &RecordWords = m.at(Offset::new(at))?;
         let words =
             [&words.block, &words.slot, &words.number, &words.version].map(|word| m.load(word));
-        // Retired records are whole: their place is written again only when their mark is durable.
-        let is_torn = words.iter().any(|word| Tag::bits_in(*word) != Tag::bits_in(words[0]));
-        if is_torn || image.newest_mark < Record::number_in(words[2]) {
+        // Other records are whole: their place is written again only when they are retired, or their epoch is durable.
+        if words.iter().any(|word| Tag::bits_in(*word) != Tag::bits_in(words[0])) {
             return Ok(true);
         }
+        in_flight += usize::from(Record::number_in(words[2]) > above);
     }
-    Ok(false)
+    Ok(in_flight > image.live.len())
 }

@@ -4,6 +4,8 @@
 
 use pmalloc_persist::{Word, on_media};
 
+use super::lane::NUMBER_MAX;
+
 on_media! {
     /// The state page's content.
     pub(crate) struct State: 320 {
@@ -11,7 +13,8 @@ on_media! {
         pub(crate) clean: Word,
         /// Unused, zero: the flag has a line of its own.
         pub(crate) clean_line: [Word; 7],
-        /// Persistent: the durable epoch, sealed; stands still under the Eager policy.
+        /// Persistent: the durable epoch, sealed: under the policy Batched the effects of all operations up to it are
+        /// durable. It stands still under the policy Eager.
         pub(crate) durable_epoch: Word,
         /// Persistent: [`Policy`], sealed.
         pub(crate) policy: Word,
@@ -50,6 +53,9 @@ on_media! {
         pub(crate) checksum: Word,
     }
 }
+
+/// The last epoch: records have 40 bits for it.
+pub(crate) const EPOCH_MAX: u64 = NUMBER_MAX;
 
 /// The checksum of an owner record that is being written; many bits away from every checksum.
 pub(crate) const OWNER_IN_WORK: u64 = u64::MAX;
@@ -96,19 +102,40 @@ impl Clean {
     }
 }
 
-/// When the effects of an operation are made durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When the effects of an operation are made durable. Whatever the policy, an operation that has returned survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Policy {
     /// Before the operation returns: record, effects, retirement, a fence each.
     Eager,
+    /// For many operations at once, by a synchronizer: the record and its fence are all that an operation waits for.
+    Batched,
 }
 
 impl Policy {
+    /// The largest number that stands on media.
+    pub(crate) const CODE_MAX: u64 = 2;
+
+    /// The name, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eager => "eager",
+            Self::Batched => "batched",
+        }
+    }
+
+    /// The policy with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Eager, Self::Batched].into_iter().find(|policy| policy.name() == name)
+    }
+
     /// The number that stands on media.
     pub(crate) const fn code(self) -> u64 {
         match self {
             Self::Eager => 1,
+            Self::Batched => 2,
         }
     }
 
@@ -116,6 +143,7 @@ impl Policy {
     pub(crate) const fn from_code(code: u64) -> Option<Self> {
         match code {
             1 => Some(Self::Eager),
+            2 => Some(Self::Batched),
             _ => None,
         }
     }

@@ -140,7 +140,8 @@ fn publish_owned<M: Medium>(
     match block {
         Block::Small(small) => {
             let draft = [draft(Op::AllocSmall, 0)];
-            commit(engine, &mut state.claim, &mut SmallAlloc { draft, bit: small.live_bit() })
+            let mut alloc = SmallAlloc { draft, bit: small.live_bit() };
+            commit(engine, &mut state.claim, &mut alloc).map(drop)
         }
         Block::Large(large) => {
             let draft = draft(Op::AllocLarge(large.extent.tag), large.range().pages);
@@ -158,7 +159,7 @@ fn commit_large<M: Medium>(
     block: LargeBlock,
 ) -> Result<()> {
     let mut alloc = LargeAlloc { draft: [draft], block, append: None };
-    commit(engine, &mut state.claim, &mut alloc)
+    commit(engine, &mut state.claim, &mut alloc).map(drop)
 }
 
 /// Allocates a block with contents that `write` writes, to all of its span, into the root slot at byte `slot`.

@@ -2,7 +2,7 @@
 //!
 //! Operations of one record have effects of their own, as speed matters for them; everything else is [`Changes`].
 
-use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
 
 use super::{commit::Effects, plan::Freed};
 use crate::{
@@ -38,10 +38,12 @@ impl<M: Medium> Effects<M> for SmallAlloc {
     }
 
     #[inline]
-    fn apply(&mut self, space: &Space<M>) {
+    fn apply(&mut self, space: &Space<M>, mut stored: impl FnMut(u64)) {
         let m = &space.medium;
-        self.bit.set(m);
-        m.flush_of(store_word(m, &self.draft[0]));
+        self.bit.store(m, true);
+        store_word(m, &self.draft[0]);
+        stored(line_of(self.bit.place()));
+        stored(line_of(self.draft[0].slot));
     }
 }
 
@@ -51,13 +53,14 @@ impl<M: Medium> Effects<M> for SmallFree {
         &self.draft
     }
 
-    /// The slot first: see [`Changes`]. And both before the flushes: a locked instruction waits for all of them.
+    /// The slot first: see [`Changes`].
     #[inline]
-    fn apply(&mut self, space: &Space<M>) {
+    fn apply(&mut self, space: &Space<M>, mut stored: impl FnMut(u64)) {
         let m = &space.medium;
-        let slot = store_word(m, &self.draft[0]);
-        self.was_live = self.bit.clear(m);
-        m.flush_of(slot);
+        store_word(m, &self.draft[0]);
+        self.was_live = self.bit.store(m, false);
+        stored(line_of(self.bit.place()));
+        stored(line_of(self.draft[0].slot));
     }
 }
 
@@ -100,8 +103,8 @@ impl<M: Medium> Effects<M> for LargeAlloc {
     }
 
     #[inline]
-    fn apply(&mut self, space: &Space<M>) {
-        write_entry(space, self.append.as_ref(), &self.draft[0]);
+    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
+        write_entry(space, self.append.as_ref(), &self.draft[0], stored);
     }
 
     #[inline]
@@ -125,8 +128,8 @@ impl<M: Medium> Effects<M> for LargeFree {
     }
 
     #[inline]
-    fn apply(&mut self, space: &Space<M>) {
-        write_entry(space, self.append.as_ref(), &self.draft[0]);
+    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
+        write_entry(space, self.append.as_ref(), &self.draft[0], stored);
     }
 
     #[inline]
@@ -136,12 +139,26 @@ impl<M: Medium> Effects<M> for LargeFree {
     }
 }
 
-/// Stores a log entry and the slot of a record, and flushes both.
+/// Stores a log entry and the slot of a record.
 #[inline]
-fn write_entry<M: Medium>(space: &Space<M>, append: Option<&Append>, draft: &Draft) {
+fn write_entry<M: Medium>(
+    space: &Space<M>,
+    append: Option<&Append>,
+    draft: &Draft,
+    mut stored: impl FnMut(u64),
+) {
     let m = &space.medium;
-    space.book.write(m, append.expect("reserved before it is applied"));
-    m.flush_of(store_word(m, draft));
+    let append = append.expect("reserved before it is applied");
+    space.book.store(m, append);
+    store_word(m, draft);
+    stored(line_of(append.place()));
+    stored(line_of(draft.slot));
+}
+
+/// The line of byte `offset`.
+#[inline]
+fn line_of(offset: u64) -> u64 {
+    offset / LINE_BYTES
 }
 
 /// Enters a large block in the page map: nobody can look it up before a slot names it.
@@ -152,11 +169,9 @@ fn enter_pages<M: Medium>(space: &Space<M>, block: &LargeBlock) {
 
 /// Stores the slot of a record.
 #[inline]
-fn store_word<'m, M: Medium>(m: &'m M, draft: &Draft) -> &'m Word {
-    let word = word_at(m, draft.slot);
+fn store_word<M: Medium>(m: &M, draft: &Draft) {
     // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
-    m.store(word, draft.word());
-    word
+    m.store(word_at(m, draft.slot), draft.word());
 }
 
 /// As many blocks, slots and cells as a lane takes records.
@@ -191,7 +206,7 @@ pub(super) struct Store {
 pub(super) struct Scratch {
     /// Entries of the bookkeeping logs.
     appends: Vec<Append>,
-    /// Lines to flush.
+    /// Lines that were stored in.
     lines: Vec<u64>,
 }
 
@@ -228,28 +243,33 @@ impl<M: Medium> Effects<M> for Changes<'_> {
     ///
     /// Bits are cleared after the slots were stored: who reads a slot and finds its block not live any more reads it again,
     /// and must not find the same block.
-    fn apply(&mut self, space: &Space<M>) {
+    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
         let m = &space.medium;
         let lines = &mut self.scratch.lines;
-        self.scratch.appends.iter().for_each(|append| space.book.write(m, append));
+        for append in &self.scratch.appends {
+            space.book.store(m, append);
+            lines.push(line_of(append.place()));
+        }
         for block in self.allocated.iter().filter_map(as_small) {
             block.live_bit().store(m, true);
-            lines.push(block.live_bit().place() / LINE_BYTES);
+            lines.push(line_of(block.live_bit().place()));
         }
         for in_new in [true, false] {
             for store in self.stores.iter().filter(|store| store.is_new == in_new) {
                 // CRASH: the record that names the word and this version is durable: recovery stores the same.
                 m.store(word_at(m, store.offset), store.word);
-                lines.push(store.offset / LINE_BYTES);
+                lines.push(line_of(store.offset));
             }
         }
         for freed in &mut *self.freed {
             if let Block::Small(block) = &freed.block {
                 freed.was_live = block.live_bit().store(m, false);
-                lines.push(block.live_bit().place() / LINE_BYTES);
+                lines.push(line_of(block.live_bit().place()));
             }
         }
-        flush_lines(m, lines);
+        lines.sort_unstable();
+        lines.dedup();
+        lines.drain(..).for_each(stored);
     }
 
     /// Lets the log entries count, and takes freed large blocks out of the page map.
@@ -267,15 +287,6 @@ fn as_small(block: &Block) -> Option<&SmallBlock> {
     match block {
         Block::Small(block) => Some(block),
         Block::Large(_) => None,
-    }
-}
-
-/// Flushes each line once.
-fn flush_lines<M: Medium>(m: &M, lines: &mut Vec<u64>) {
-    lines.sort_unstable();
-    lines.dedup();
-    for line in lines.drain(..) {
-        m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
     }
 }
 

@@ -1,15 +1,27 @@
-//! Record, apply, retire: the one sequence by which operations become durable, and the only fences of theirs.
+//! Record and apply: the one sequence by which operations become durable, and the only fences of theirs.
 //!
-//! This is the policy `Eager`: the effects are durable when the operation returns, and the record is retired then.
+//! Under either policy an operation is decided when its records are durable, and its effects are stored at once. Under
+//! `Eager` they are durable, and the records retired, when the operation returns. Under `Batched` the operation notes
+//! which lines it has stored in, and a [synchronizer](super::synchronizer) flushes them.
 
-use pmalloc_persist::Medium;
+use core::time::Duration;
 
-use super::engine::Engine;
+use pmalloc_persist::{LINE_BYTES, Medium, Span};
+
+use super::{
+    engine::Engine,
+    synchronizer::{Outcome, Patience},
+};
 use crate::{
     arena::Space,
     error::Result,
     lane::{Claim, Draft},
+    layout::state::Policy,
 };
+
+/// How long an operation whose lane is full waits for a thread that is stopped inside an operation, before it takes another
+/// lane.
+const STALL: Duration = Duration::from_millis(1);
 
 /// An operation that was planned: nothing keeps it from being made but want of room in the bookkeeping logs.
 ///
@@ -35,37 +47,53 @@ pub(super) trait Effects<M: Medium> {
         let _ = space;
     }
 
-    /// Stores and flushes bits, log entries, slots and cells.
-    fn apply(&mut self, space: &Space<M>);
+    /// Stores bits, log entries, slots and cells, and then tells each line that it stored in.
+    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64));
 
-    /// Does what is volatile, and comes after the effects are durable.
+    /// Does what is volatile, and comes after the effects were stored, and under Eager are durable.
     #[inline]
     fn finish(&mut self, space: &Space<M>) {
         let _ = space;
     }
 }
 
-/// Makes an operation durable.
+/// Makes an operation durable, and returns the epoch that what it frees waits for.
 ///
 /// # Errors
 ///
-/// [`Error::Limit`](crate::Error::Limit) for more records than a lane takes at once, and those of
-/// [`Effects::reserve`]. Nothing changed then.
+/// [`Error::Limit`](crate::Error::Limit) for more records than a lane takes at once, and those of [`Effects::reserve`]. Nothing changed then.
 ///
 /// # Crash consistency
 ///
 /// Before the last record is durable, nothing happened; from then on recovery finishes all of it: bits and log entries,
-/// allocations before frees, and of each slot and cell the newest version. The retirement is durable before the caller
-/// releases the slots and reuses the memory: nothing newer can be undone by these records (rule 1).
+/// allocations before frees, and of each slot and cell the newest version. The memory that it frees is not reused before
+/// its records are dead: retired, or of an epoch that is durable.
 #[inline]
 pub(super) fn commit<M: Medium>(
     engine: &Engine<M>,
     claim: &mut Option<Claim>,
     effects: &mut impl Effects<M>,
-) -> Result<()> {
+) -> Result<u64> {
+    let claim = claim.as_mut().expect("prepared with a lane");
+    match engine.policy {
+        Policy::Eager => commit_eager(engine, claim, effects),
+        Policy::Batched => commit_batched(engine, claim, effects),
+    }
+}
+
+/// # Crash consistency
+///
+/// As [`commit`]. The retirement is durable before the caller releases the slots and reuses the memory: nothing newer can
+/// be undone by these records (rule 18).
+#[inline]
+fn commit_eager<M: Medium>(
+    engine: &Engine<M>,
+    claim: &mut Claim,
+    effects: &mut impl Effects<M>,
+) -> Result<u64> {
     let (space, m) = (&engine.space, engine.medium());
     let mut held = None;
-    let lane = claim.as_mut().expect("prepared with a lane").lane(&mut held)?;
+    let lane = claim.lane(&mut held)?;
     lane.check_group(effects.drafts().len())?;
     // The last thing that may fail: it is done with the lane held, whose own refusal comes first.
     effects.reserve(space)?;
@@ -74,12 +102,62 @@ pub(super) fn commit<M: Medium>(
     effects.enter(space);
     // CRASH: the operation is decided by this fence.
     m.fence();
-    effects.apply(space);
+    effects.apply(space, |line| m.flush(Span::new(line * LINE_BYTES, LINE_BYTES)));
     // CRASH: the effects are durable before the mark that stops their being redone.
     m.fence();
     lane.retire(m);
     effects.finish(space);
     // CRASH: the mark is durable before the memory is reused, the slots released and the operation returns.
     m.fence();
-    Ok(())
+    // Behind the stores that unlink what is freed.
+    Ok(engine.epochs.present())
+}
+
+/// # Crash consistency
+///
+/// As [`commit`]. The epoch that stamps the records is looked at when the lane is marked and the slots are owned, and the
+/// lane is unmarked when the effects are stored (rule 2): a synchronizer flushes all of them before it says that the epoch
+/// is durable. Effects that reach media before that are those of a durable record (rule 19).
+#[inline]
+fn commit_batched<M: Medium>(
+    engine: &Engine<M>,
+    claim: &mut Claim,
+    effects: &mut impl Effects<M>,
+) -> Result<u64> {
+    let (space, m) = (&engine.space, engine.medium());
+    let records = effects.drafts().len();
+    if let Claim::Own(lane) = claim
+        && !lane.has_room(engine.epochs.durable(), records)
+    {
+        make_room(engine, claim, records)?;
+    }
+    let mut held = None;
+    let lane = claim.lane(&mut held)?;
+    lane.check_group(records)?;
+    // The lane of many sessions may be full although it was exchanged for another one.
+    while !lane.has_room(engine.epochs.durable(), records) {
+        engine.synchronize(Patience::Endless)?;
+    }
+    effects.reserve(space)?;
+    lane.enter();
+    let epoch = engine.epochs.present();
+    lane.record_in(m, effects.drafts(), epoch);
+    effects.enter(space);
+    // CRASH: the operation is decided by this fence.
+    m.fence();
+    effects.apply(space, |line| lane.note(line));
+    lane.leave();
+    // It may take a lock, and nothing waits while the lane is marked.
+    effects.finish(space);
+    Ok(epoch)
+}
+
+/// Sees to it that a session's own lane takes `records` records: the durable epoch moves on, or else the lane is exchanged
+/// for another one.
+#[cold]
+fn make_room<M: Medium>(engine: &Engine<M>, claim: &mut Claim, records: usize) -> Result<()> {
+    match engine.synchronize(Patience::For(STALL))? {
+        Outcome::Done => Ok(()),
+        Outcome::Stalled => engine.exchange_lane(claim, records),
+    }
 }

@@ -1,6 +1,6 @@
 //! What the operations of a heap share.
 
-use std::sync::atomic::AtomicU64 as ProcessCounter;
+use std::{sync::atomic::AtomicU64 as ProcessCounter, time::Duration};
 
 use pmalloc_persist::{
     Medium,
@@ -8,17 +8,21 @@ use pmalloc_persist::{
 };
 
 use super::{
+    epochs::Epochs,
     gate::{Entered, Gate},
-    limbo::Limbo,
+    limbo::{InLimbo, Limbo},
+    pins::{Pin, Pins},
     root_blocks::RootBlocks,
     session::SessionState,
     slot_locks::SlotLocks,
+    synchronizer::{Outcome, Patience, Synchronizer},
 };
 use crate::{
     arena::{Arena, Block, Space},
     error::{Error, Result},
     extent::Look,
-    lane::Lanes,
+    lane::{Claim, Lanes},
+    layout::state::Policy,
 };
 
 /// Operations of a session between two looks at the heap's free memory: so many that a look costs nothing beside them.
@@ -26,6 +30,12 @@ const LOOK_OPERATIONS: u32 = 256;
 
 /// The same while more memory is to be given back than one look does.
 const BEHIND_OPERATIONS: u32 = 16;
+
+/// How long an operation that finds no memory waits for a thread that is stopped inside an operation.
+const RECLAIM: Duration = Duration::from_millis(10);
+
+/// Bytes of large blocks that may be in limbo before a thread that frees one makes it durable.
+const LIMBO_BYTES: u64 = 4 << 20;
 
 /// Identities of open heaps in this process.
 static NEXT_ID: ProcessCounter = ProcessCounter::new(1);
@@ -41,8 +51,15 @@ pub(crate) struct Engine<M> {
     pub(crate) arenas: Vec<Arena>,
     /// Volatile: who may change which slot.
     pub(crate) slot_locks: SlotLocks,
-    /// Volatile: what readers may still see.
-    pub(crate) limbo: Limbo,
+    /// When the effects of operations are made durable.
+    pub(crate) policy: Policy,
+    /// Volatile: what stamps operations.
+    pub(super) epochs: Epochs,
+    /// Volatile: what was freed and may not be used yet.
+    pub(super) limbo: Limbo,
+    /// Volatile: who may still see it.
+    pins: Pins,
+    synchronizer: Synchronizer,
     /// Volatile: blocks that slots may neither free nor read.
     pub(crate) root_blocks: RootBlocks,
     lanes: Lanes,
@@ -53,21 +70,30 @@ pub(crate) struct Engine<M> {
 }
 
 impl<M: Medium> Engine<M> {
-    /// The engine of a heap that was recovered.
-    pub(crate) fn new(space: Space<M>, arenas: Vec<Arena>, lanes: Lanes) -> Self {
+    /// The engine of a heap that was recovered, and whose state page names `policy` and the epoch `durable`.
+    pub(crate) fn new(
+        space: Space<M>,
+        arenas: Vec<Arena>,
+        lanes: Lanes,
+        (policy, durable): (Policy, u64),
+    ) -> Self {
         let gate = Gate::new(space.medium.needs_sync());
         Self {
             // Relaxed: only uniqueness counts.
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            space,
-            arenas,
             slot_locks: SlotLocks::new(),
-            limbo: Limbo::new(),
+            policy,
+            epochs: Epochs::new(durable),
+            limbo: Limbo::new(arenas.len()),
+            pins: Pins::new(),
+            synchronizer: Synchronizer::default(),
             root_blocks: RootBlocks::new(),
             lanes,
             next_arena: AtomicUsize::new(0),
             gate,
             closed: Mutex::new(false),
+            space,
+            arenas,
         }
     }
 
@@ -97,7 +123,11 @@ impl<M: Medium> Engine<M> {
         // Not before: entering may take back the promise of a sync, and a closed heap's stands.
         let Ok(_entered) = self.enter() else { return };
         state.operations_left = 0;
+        self.limbo.empty(state.arena, &mut state.bag);
         state.cache.drain(&self.space, &self.arenas[state.arena]);
+        if let Some(pin) = state.pin.take() {
+            self.pins.give(pin);
+        }
         if let Some(claim) = state.claim.take() {
             self.lanes.release(claim);
         }
@@ -128,12 +158,46 @@ impl<M: Medium> Engine<M> {
     #[inline]
     pub(crate) fn prepare(&self, state: &mut SessionState) -> Result<()> {
         match state.operations_left.checked_sub(1) {
-            Some(left) => {
-                state.operations_left = left;
-                Ok(())
-            }
-            None => self.prepare_slowly(state),
+            Some(left) => state.operations_left = left,
+            None => self.prepare_slowly(state)?,
         }
+        if let Some(Claim::Own(lane)) = &state.claim
+            && lane.is_half_full(self.epochs.durable())
+        {
+            self.make_durable(state)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a round of the synchronizer, unless another thread does, and takes back what is safe then.
+    #[cold]
+    fn make_durable(&self, state: &mut SessionState) -> Result<()> {
+        self.synchronize(Patience::Little)?;
+        self.collect_own(state);
+        Ok(())
+    }
+
+    /// Makes the effects of all operations that have returned durable. The caller has [entered](Engine::enter).
+    pub(super) fn synchronize(&self, patience: Patience) -> Result<Outcome> {
+        self.synchronizer.synchronize(self.medium(), &self.epochs, &self.lanes, patience)
+    }
+
+    /// Exchanges a full lane for one with room for `records`, if there is one.
+    #[cold]
+    pub(super) fn exchange_lane(&self, claim: &mut Claim, records: usize) -> Result<()> {
+        self.lanes.exchange(self.medium(), claim, self.epochs.durable(), records)
+    }
+
+    /// Counts a guard of the session.
+    #[inline]
+    pub(crate) fn pin(&self, state: &mut SessionState) -> &Pin {
+        let index = *state.pin.get_or_insert_with(|| self.pins.take());
+        self.pins.pin(index, self.epochs.present())
+    }
+
+    /// Whether a guard lives that may see what was unlinked before this call.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.oldest().is_some()
     }
 
     #[cold]
@@ -153,8 +217,19 @@ impl<M: Medium> Engine<M> {
 
     /// Writes everything to stable storage and, where that matters, says so on the state page.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.check_process()?;
+        {
+            let _entered = self.enter()?;
+            self.settle_epoch()?;
+        }
         self.gate.sync(self.medium())
+    }
+
+    /// Makes the effects of all operations that have returned durable, under the policy Batched.
+    fn settle_epoch(&self) -> Result<()> {
+        match self.policy {
+            Policy::Eager => Ok(()),
+            Policy::Batched => self.synchronize(Patience::Endless).map(drop),
+        }
     }
 
     /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
@@ -167,7 +242,9 @@ impl<M: Medium> Engine<M> {
         if *closed {
             return Ok(());
         }
+        self.settle_epoch()?;
         *closed = true;
+        self.collect();
         // Before all is written back: free pages need not be.
         self.space.extents.settle(self.medium());
         seal()?;
@@ -192,11 +269,86 @@ impl<M: Medium> Engine<M> {
         if self.root_blocks.contains(block) { Err(owns_root(slot)) } else { Ok(()) }
     }
 
-    /// Makes freed memory that no guard can see any more usable again.
+    /// The epoch up to which freed memory may be used again: its free is durable, and no guard sees it.
+    fn safe_epoch(&self) -> u64 {
+        if self.policy == Policy::Eager && self.limbo.has_waiting() {
+            // Guards that are made from here on see nothing of what waits.
+            self.epochs.begin_next();
+            self.epochs.begin_next();
+        }
+        let unseen = self.pins.oldest().map_or(u64::MAX, |oldest| oldest.saturating_sub(2));
+        match self.policy {
+            Policy::Eager => unseen,
+            Policy::Batched => unseen.min(self.epochs.durable()),
+        }
+    }
+
+    /// Whether freed memory waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.limbo.has_waiting()
+    }
+
+    /// Makes freed memory usable again that is safe.
     ///
     /// The caller has [entered](Engine::enter).
+    #[cold]
     pub(crate) fn collect(&self) {
-        self.limbo.collect(|block| self.recycle(block));
+        let safe = self.safe_epoch();
+        for arena in 0..self.arenas.len() {
+            self.limbo.collect(arena, safe, |block| self.recycle(block));
+        }
+    }
+
+    /// As [`collect`](Self::collect), for the memory that sessions of this one's arena have freed; small blocks go to the
+    /// session's cache.
+    #[cold]
+    fn collect_own(&self, state: &mut SessionState) {
+        self.limbo.empty(state.arena, &mut state.bag);
+        if !self.limbo.has_waiting() {
+            return;
+        }
+        let safe = self.safe_epoch();
+        let SessionState { cache, arena, .. } = state;
+        let own = &self.arenas[*arena];
+        self.limbo.collect(*arena, safe, |block| match block {
+            Block::Small(block) if block.log() == own.log() => cache.put(&self.space, own, block),
+            block => self.recycle(block),
+        });
+    }
+
+    /// Takes a block that was freed in `epoch`: it is used again when that is durable and no guard sees it.
+    #[inline]
+    pub(super) fn give_up(&self, state: &mut SessionState, epoch: u64, block: Block) {
+        if self.policy == Policy::Eager && !self.pins.were_used() {
+            return self.reuse(state, block);
+        }
+        let freed = InLimbo { epoch, block };
+        match block {
+            Block::Small(_) if !state.bag.put(freed) => {}
+            Block::Small(_) => self.collect_own(state),
+            Block::Large(_) => self.give_up_large(state, freed),
+        }
+    }
+
+    #[cold]
+    fn give_up_large(&self, state: &mut SessionState, freed: InLimbo) {
+        self.limbo.add(state.arena, [freed]);
+        if self.policy == Policy::Batched && self.limbo.large_bytes() > LIMBO_BYTES {
+            // Without it the memory stays in limbo, until the next attempt.
+            drop(self.synchronize(Patience::Little));
+        }
+        self.collect_own(state);
+    }
+
+    /// Makes a freed block usable again, near the session if it is one of its arena's.
+    #[inline]
+    fn reuse(&self, state: &mut SessionState, block: Block) {
+        match block {
+            Block::Small(block) if self.arenas[state.arena].log() == block.log() => {
+                state.cache.put(&self.space, &self.arenas[state.arena], block);
+            }
+            block => self.recycle(block),
+        }
     }
 
     /// Hands freed memory that no guard can see back to where it came from.
@@ -211,15 +363,24 @@ impl<M: Medium> Engine<M> {
         }
     }
 
-    /// Gives back all memory that is cached for later: freed blocks that guards have left, the caches of
-    /// `state`, and empty slabs.
+    /// Gives back all memory that is cached for later: freed blocks that nothing keeps in limbo, the caches of `state`,
+    /// and empty slabs.
+    ///
+    /// # Errors
+    ///
+    /// As [`synchronize`](Synchronizer::synchronize).
     #[cold]
-    pub(crate) fn reclaim(&self, state: &mut SessionState) {
+    pub(crate) fn reclaim(&self, state: &mut SessionState) -> Result<()> {
+        self.limbo.empty(state.arena, &mut state.bag);
+        if self.policy == Policy::Batched && self.limbo.has_waiting() {
+            self.synchronize(Patience::For(RECLAIM))?;
+        }
         self.collect();
         state.cache.drain(&self.space, &self.arenas[state.arena]);
         for arena in &self.arenas {
             arena.reclaim(&self.space);
         }
+        Ok(())
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Unlinked {
     pub(super) block: Block,
     /// Whether it was live until then: two slots may have named it, and it is reused once only.
     pub(super) was_live: bool,
+    /// The epoch of the free.
+    pub(super) epoch: u64,
 }
 
 /// Frees the block that the slot at byte `slot` owns, without looking into it.
@@ -45,8 +47,7 @@ pub(crate) fn free_from<M: Medium>(
 ///
 /// # Crash consistency
 ///
-/// As [`commit`]. The memory is not reused before the retirement is durable, so a replay of this record can't free it from
-/// its next owner.
+/// As [`commit`]. The memory is not reused before the record is dead, so a replay of it can't free it from its next owner.
 #[inline]
 fn unlink<M: Medium>(engine: &Engine<M>, state: &mut SessionState, slot: u64) -> Result<Unlinked> {
     let _owned = engine.slot_locks.lock(slot);
@@ -94,8 +95,8 @@ fn unlink_owned<M: Medium>(
         Block::Small(small) => {
             let draft = [draft(Op::FreeSmall, 0)];
             let mut free = SmallFree { draft, bit: small.live_bit(), was_live: true };
-            commit(engine, &mut state.claim, &mut free)?;
-            Ok(Unlinked { block, was_live: free.was_live })
+            let epoch = commit(engine, &mut state.claim, &mut free)?;
+            Ok(Unlinked { block, was_live: free.was_live, epoch })
         }
         Block::Large(large) => {
             commit_large(engine, state, draft(Op::FreeLarge, large.range().pages), *large)
@@ -112,27 +113,15 @@ fn commit_large<M: Medium>(
     block: LargeBlock,
 ) -> Result<Unlinked> {
     let mut free = LargeFree { draft: [draft], block, append: None };
-    commit(engine, &mut state.claim, &mut free)?;
-    Ok(Unlinked { block: Block::Large(block), was_live: true })
+    let epoch = commit(engine, &mut state.claim, &mut free)?;
+    Ok(Unlinked { block: Block::Large(block), was_live: true, epoch })
 }
 
-/// Makes freed memory usable again: at once if no guard lives, else once those that live now are gone.
+/// Makes freed memory usable again: at once where the free is durable and no guard lives, else when that is so.
 #[inline]
 pub(crate) fn recycle<M: Medium>(engine: &Engine<M>, state: &mut SessionState, freed: Unlinked) {
-    if engine.limbo.has_waiting() {
-        engine.collect();
-    }
-    // Two slots named it, and the other one's free reuses it.
-    if !freed.was_live {
-        return;
-    }
-    if !engine.limbo.quiescent() {
-        return engine.limbo.defer(freed.block);
-    }
-    match freed.block {
-        Block::Small(block) if engine.arenas[state.arena].log() == block.log() => {
-            state.cache.put(&engine.space, &engine.arenas[state.arena], block);
-        }
-        block => engine.recycle(block),
+    // If not, two slots named it, and the other one's free reuses it.
+    if freed.was_live {
+        engine.give_up(state, freed.epoch, freed.block);
     }
 }

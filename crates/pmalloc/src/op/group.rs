@@ -28,20 +28,20 @@ pub(crate) fn perform<M: Medium>(
     engine.prepare(state)?;
     let mut plan = std::mem::take(&mut state.plan);
     let done = perform_owned(engine, state, &mut plan, steps);
-    if done.is_ok() {
-        plan.unlinked().for_each(|freed| recycle(engine, state, freed));
+    if let Ok(epoch) = done {
+        plan.unlinked(epoch).for_each(|freed| recycle(engine, state, freed));
     }
     state.plan = plan;
-    done
+    done.map(drop)
 }
 
-/// Performs `steps` under the locks of their slots.
+/// Performs `steps` under the locks of their slots, and returns the epoch that what they free waits for.
 fn perform_owned<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     plan: &mut Plan,
     steps: &[Step],
-) -> Result<()> {
+) -> Result<u64> {
     let mut named = Stripes::default();
     steps.iter().flat_map(Step::places).for_each(|place| named.insert(place.offset));
     let mut owned = named;
@@ -72,20 +72,20 @@ pub(crate) fn perform_alone<M: Medium>(
 ) -> Result<()> {
     let mut plan = std::mem::take(&mut state.plan);
     let done = plan.make(engine, steps).and_then(|()| commit_plan(engine, state, &mut plan));
-    if done.is_ok() {
-        freed.extend(plan.unlinked());
+    if let Ok(epoch) = done {
+        freed.extend(plan.unlinked(epoch));
     }
     state.plan = plan;
-    done
+    done.map(drop)
 }
 
 fn commit_plan<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     plan: &mut Plan,
-) -> Result<()> {
+) -> Result<u64> {
     if plan.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     state.with_scratch(|claim, scratch| commit(engine, claim, &mut plan.changes(scratch)))
 }

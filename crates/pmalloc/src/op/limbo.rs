@@ -1,12 +1,12 @@
-//! Limbo: where freed memory waits while readers may still see it.
+//! Limbo: where freed memory waits until its free is durable, and until no guard can see it.
 //!
-//! Two counters of live guards, one per parity of a volatile epoch, decide when freed memory is safe: memory
-//! freed in epoch `e` is reusable in epoch `e + 2`, and the epoch moves only when no guard of the epoch
-//! before the present one lives. While no guard lives at all, nothing waits.
+//! A session keeps the small blocks that it frees in a bag, and hands a full one to the queue of its arena, from which any
+//! thread may take what is safe. Large blocks go there at once. Volatile: a crash frees what is in limbo.
 
 use std::collections::VecDeque;
 
-use pmalloc_persist::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock};
+use crossbeam_utils::CachePadded;
+use pmalloc_persist::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use smallvec::SmallVec;
 
 use crate::arena::Block;
@@ -14,84 +14,85 @@ use crate::arena::Block;
 /// Blocks that are taken out at once: there is room for them on the stack.
 const BATCH: usize = 32;
 
-/// The guards of a heap, and the memory that waits for them.
+/// Small blocks that a session keeps.
+const BAG: usize = 32;
+
+/// A freed block, and the epoch of its free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InLimbo {
+    pub(super) epoch: u64,
+    pub(super) block: Block,
+}
+
+/// What a session has freed of late.
+#[derive(Debug, Default)]
+pub(super) struct Bag(Vec<InLimbo>);
+
+/// The memory in limbo of a heap, but for what is in bags.
 #[derive(Debug)]
 pub(crate) struct Limbo {
-    epoch: AtomicU64,
-    /// Live guards of even and odd epochs.
-    live: [AtomicU64; 2],
-    /// Freed memory with the epoch of its free, oldest first.
-    freed: Mutex<VecDeque<(u64, Block)>>,
-    /// Length of `freed`, read without its lock.
-    waiting: AtomicUsize,
+    /// One per arena.
+    queues: Box<[CachePadded<Mutex<VecDeque<InLimbo>>>]>,
+    /// Blocks in all queues, read without their locks.
+    waiting: CachePadded<AtomicUsize>,
+    /// Bytes of large blocks in all queues, likewise.
+    large_bytes: AtomicU64,
+}
+
+impl Bag {
+    /// Keeps a small block, and says whether the bag is full.
+    #[inline]
+    pub(super) fn put(&mut self, freed: InLimbo) -> bool {
+        self.0.push(freed);
+        self.0.len() >= BAG
+    }
 }
 
 impl Limbo {
-    /// No guard, nothing waiting.
-    pub(crate) fn new() -> Self {
+    /// Nothing waits.
+    pub(super) fn new(arenas: usize) -> Self {
         Self {
-            epoch: AtomicU64::new(0),
-            live: [AtomicU64::new(0), AtomicU64::new(0)],
-            freed: Mutex::new(VecDeque::new()),
-            waiting: AtomicUsize::new(0),
+            queues: (0..arenas).map(|_| CachePadded::default()).collect(),
+            waiting: CachePadded::default(),
+            large_bytes: AtomicU64::new(0),
         }
     }
 
-    /// Registers a guard and returns its epoch.
-    pub(crate) fn enter(&self) -> u64 {
-        loop {
-            // SeqCst throughout: the count must be visible before the guard's first slot load, and a free
-            // that does not see the count must have emptied its slot before. Pairs with `quiescent`.
-            let epoch = self.epoch.load(Ordering::SeqCst);
-            self.counter(epoch).fetch_add(1, Ordering::SeqCst);
-            // The slot load is an acquire and in no total order: without this fence it may be served from
-            // before the count, and find the block of a free that saw no guard.
-            fence(Ordering::SeqCst);
-            if self.epoch.load(Ordering::SeqCst) == epoch {
-                return epoch;
-            }
-            self.counter(epoch).fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    /// Unregisters a guard of `epoch`.
-    pub(crate) fn leave(&self, epoch: u64) {
-        self.counter(epoch).fetch_sub(1, Ordering::SeqCst);
-    }
-
-    fn counter(&self, epoch: u64) -> &AtomicU64 {
-        &self.live[usize::from(epoch % 2 == 1)]
-    }
-
-    /// Whether no guard lives that could see what was unlinked before this call. Pairs with `enter`.
-    #[inline]
-    pub(crate) fn quiescent(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)
-    }
-
-    /// Whether freed memory waits for guards.
+    /// Whether memory waits in a queue.
     #[inline]
     pub(crate) fn has_waiting(&self) -> bool {
         // Relaxed: a hint; who misses an entry leaves it for the next.
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps `block` until no guard that lives now lives any more.
-    #[cold]
-    pub(super) fn defer(&self, block: Block) {
-        let mut freed = lock(&self.freed);
-        freed.push_back((self.epoch.load(Ordering::SeqCst), block));
-        self.waiting.store(freed.len(), Ordering::Relaxed);
+    /// Bytes of large blocks that wait.
+    #[inline]
+    pub(super) fn large_bytes(&self) -> u64 {
+        // Relaxed: a hint, too.
+        self.large_bytes.load(Ordering::Relaxed)
     }
 
-    /// Moves the epoch as far as the live guards allow, and hands what nobody can see any more to `reuse`, the oldest first.
+    /// Hands what is in a bag to the queue of an arena.
+    pub(super) fn empty(&self, arena: usize, bag: &mut Bag) {
+        self.add(arena, bag.0.drain(..));
+    }
+
+    /// Adds freed memory to the queue of an arena.
+    pub(super) fn add(&self, arena: usize, freed: impl IntoIterator<Item = InLimbo>) {
+        let mut queue = lock(&self.queues[arena]);
+        let before = queue.len();
+        queue.extend(freed.into_iter().inspect(|freed| {
+            self.large_bytes.fetch_add(large_bytes(&freed.block), Ordering::Relaxed);
+        }));
+        self.waiting.fetch_add(queue.len() - before, Ordering::Relaxed);
+    }
+
+    /// Hands what was freed up to the epoch `safe`, and waits in the queue of `arena`, to `reuse`, the oldest first.
     ///
     /// `reuse` runs without the lock: it may have to wait for room in a log.
-    #[cold]
-    pub(super) fn collect(&self, mut reuse: impl FnMut(Block)) {
+    pub(super) fn collect(&self, arena: usize, safe: u64, mut reuse: impl FnMut(Block)) {
         loop {
-            let batch = self.take_safe();
+            let batch = self.take_safe(arena, safe);
             let is_last = batch.len() < BATCH;
             batch.into_iter().for_each(&mut reuse);
             if is_last {
@@ -100,23 +101,24 @@ impl Limbo {
         }
     }
 
-    /// Takes out the oldest of what nobody can see any more, as much as a batch holds.
-    fn take_safe(&self) -> SmallVec<[Block; BATCH]> {
-        let mut freed = lock(&self.freed);
-        for _ in 0..2 {
-            let epoch = self.epoch.load(Ordering::SeqCst);
-            // The other parity holds the guards of the epoch before, and is the one that the next epoch uses.
-            if self.counter(epoch + 1).load(Ordering::SeqCst) != 0 {
-                break;
-            }
-            self.epoch.store(epoch + 1, Ordering::SeqCst);
-        }
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        let safe =
-            freed.iter().take(BATCH).take_while(|(freed_in, _)| freed_in + 2 <= epoch).count();
-        let batch = freed.drain(..safe).map(|(_, block)| block).collect();
-        self.waiting.store(freed.len(), Ordering::Relaxed);
+    /// Takes out the oldest of what is safe, as much as a batch holds.
+    fn take_safe(&self, arena: usize, safe: u64) -> SmallVec<[Block; BATCH]> {
+        let mut queue = lock(&self.queues[arena]);
+        let count = queue.iter().take(BATCH).take_while(|freed| freed.epoch <= safe).count();
+        let batch: SmallVec<[Block; BATCH]> =
+            queue.drain(..count).map(|freed| freed.block).collect();
+        let large = batch.iter().map(large_bytes).sum();
+        self.large_bytes.fetch_sub(large, Ordering::Relaxed);
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
         batch
+    }
+}
+
+/// Bytes of a large block, and none of a small one.
+fn large_bytes(block: &Block) -> u64 {
+    match block {
+        Block::Small(_) => 0,
+        Block::Large(_) => block.usable_bytes(),
     }
 }
 
@@ -128,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        Policy,
         arena::LargeBlock,
         book::{Extent, LogId},
         heap::Heap,
@@ -137,135 +140,75 @@ mod tests {
         },
     };
 
-    /// A block of the page `nth`.
-    fn block(nth: u32) -> Block {
+    /// A block of the page `nth`, freed in `epoch`.
+    fn freed(epoch: u64, nth: u32) -> InLimbo {
         let range = PageRange::new(Page(nth), 1);
         let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
-        Block::Large(LargeBlock { extent, log: LogId(0), offset: u64::from(nth) * 4096 })
+        let block =
+            Block::Large(LargeBlock { extent, log: LogId(0), offset: u64::from(nth) * 4096 });
+        InLimbo { epoch, block }
     }
 
-    fn collected(limbo: &Limbo) -> Vec<u64> {
+    fn collected(limbo: &Limbo, safe: u64) -> Vec<u64> {
         let mut offsets = Vec::new();
-        limbo.collect(|block| offsets.push(block.offset() / 4096));
+        limbo.collect(0, safe, |block| offsets.push(block.offset() / 4096));
         offsets
     }
 
     #[test]
-    fn what_is_freed_under_a_guard_waits_for_it_and_not_for_later_ones() {
-        let limbo = Limbo::new();
-        assert!(limbo.quiescent());
-        let old = limbo.enter();
-        assert!(!limbo.quiescent());
-        limbo.defer(block(1));
-        assert!(collected(&limbo).is_empty());
-        let young = limbo.enter();
-        assert!(collected(&limbo).is_empty(), "the old one lives");
-        limbo.leave(old);
-        assert_eq!(collected(&limbo).len(), 1, "a later guard holds nothing");
-        assert!(!limbo.has_waiting() && !limbo.quiescent());
-        limbo.leave(young);
-        assert!(limbo.quiescent());
-    }
-
-    #[test]
-    fn a_guard_counts_in_whichever_epoch_it_was_made() {
-        let limbo = Limbo::new();
-        for _ in 0..4 {
-            let guard = limbo.enter();
-            // Each time as far as the guard allows: it is of the present epoch, then of the one before.
-            for _ in 0..3 {
-                assert!(!limbo.quiescent());
-                limbo.defer(block(1));
-                assert!(collected(&limbo).is_empty());
-            }
-            limbo.leave(guard);
-            assert!(limbo.quiescent());
-            assert_eq!(collected(&limbo).len(), 3);
+    fn what_waits_is_handed_out_when_it_is_safe_in_the_order_of_its_frees_and_once() {
+        let limbo = Limbo::new(1);
+        for epoch in 1..=50 {
+            limbo.add(0, (0..20).map(|nth| freed(epoch, 20 * (epoch as u32 - 1) + nth)));
         }
-    }
-
-    #[test]
-    fn what_waits_is_handed_out_in_the_order_of_its_frees_and_once() {
-        let limbo = Limbo::new();
-        // Overlapping limbo: behind each, twenty large blocks are freed, which the next one does not hold.
-        let mut guard = limbo.enter();
-        let mut out = Vec::new();
-        for round in 0..50 {
-            (20 * round..20 * (round + 1)).for_each(|nth| limbo.defer(block(nth)));
-            out.extend(collected(&limbo));
-            assert!(out.len() <= 20 * round as usize, "a guard lives: {}", out.len());
-            let next = limbo.enter();
-            limbo.leave(guard);
-            guard = next;
-        }
-        limbo.leave(guard);
-        out.extend(collected(&limbo));
+        assert_eq!((limbo.large_bytes(), limbo.has_waiting()), (1000 * 4096, true));
+        assert!(collected(&limbo, 0).is_empty());
+        let mut out = collected(&limbo, 1);
+        assert_eq!(out.len(), 20);
+        out.extend(collected(&limbo, 49));
+        assert_eq!(out.len(), 980);
+        out.extend(collected(&limbo, u64::MAX));
         assert_eq!(out, (0..1000).collect::<Vec<u64>>());
+        assert_eq!((limbo.large_bytes(), limbo.has_waiting()), (0, false));
     }
 
     #[test]
-    fn a_guard_made_after_a_free_does_not_hold_it_for_ever() {
-        let limbo = Limbo::new();
-        let old = limbo.enter();
-        limbo.defer(block(1));
-        collected(&limbo);
-        let mut next = limbo.enter();
-        limbo.leave(old);
-        // Overlapping limbo without end: each is made before the one before it is dropped.
-        for _ in 0..4 {
-            collected(&limbo);
-            let after = limbo.enter();
-            limbo.leave(next);
-            next = after;
-        }
+    fn a_bag_is_full_once_and_empties_into_the_queue() {
+        let limbo = Limbo::new(1);
+        let mut bag = Bag::default();
+        let full = (0..BAG as u32).filter(|nth| bag.put(freed(1, *nth))).count();
+        assert_eq!(full, 1, "the last one fills it");
         assert!(!limbo.has_waiting());
-        limbo.leave(next);
+        limbo.empty(0, &mut bag);
+        assert_eq!(collected(&limbo, 1).len(), BAG);
+        assert!(!bag.put(freed(1, 0)), "it is empty");
     }
 
-    /// A guard that goes between the look of a free and what the free leaves waiting collects nothing, and who comes next
-    /// must: it may be the only room there is.
+    /// What was freed may be the only room there is: who finds none makes it durable and takes it, but not from under a
+    /// guard.
     #[test]
     fn what_waits_for_nobody_any_more_is_room() {
-        let options = Heap::options().capacity_bytes(1 << 20).arenas(1);
-        let heap = options.create_on(Anon::new(options.heap_bytes().unwrap())).unwrap();
-        let slots = heap.slots("slots", 512).unwrap();
-        for size in [3000, 20_000, 200_000] {
-            let layout = Layout::from_size_align(size, 8).unwrap();
-            let fill =
-                || slots.iter().take_while(|slot| heap.alloc_to(slot, layout).is_ok()).count();
-            let room = fill();
-            assert!((2..512).contains(&room), "{room} blocks of {size} bytes");
-            let guard = heap.pin();
-            slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
-            assert_eq!(fill(), 0, "a guard lives");
-            let epoch = guard.epoch();
-            std::mem::forget(guard);
-            heap.core().limbo.leave(epoch);
-            assert!(heap.core().limbo.has_waiting());
-            assert_eq!(fill(), room, "of {size} bytes");
-            slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
-            heap.trim().unwrap();
-        }
-    }
-
-    /// A thread that stores and sees no guard, and a guard that reads what was stored before: one of the two must
-    /// notice the other. Miri, which emulates weak memory, looks for the outcome in which neither does.
-    #[test]
-    fn a_guard_sees_what_was_unlinked_before_it_or_is_seen() {
-        let rounds = if cfg!(miri) { 60 } else { 2_000 };
-        for _ in 0..rounds {
-            let limbo = Limbo::new();
-            let slot = AtomicU64::new(1);
-            let (found, was_quiescent) = std::thread::scope(|scope| {
-                let reader = scope.spawn(|| {
-                    limbo.enter();
-                    slot.load(Ordering::Acquire)
-                });
-                slot.store(0, Ordering::Release);
-                let was_quiescent = limbo.quiescent();
-                (reader.join().expect("the reader does not panic"), was_quiescent)
-            });
-            assert!(found == 0 || !was_quiescent, "a guard reads a block that counts as unseen");
+        for policy in [Policy::Eager, Policy::Batched] {
+            let options = Heap::options().capacity_bytes(1 << 20).arenas(1).policy(policy);
+            let heap = options.create_on(Anon::new(options.heap_bytes().unwrap())).unwrap();
+            let slots = heap.slots("slots", 512).unwrap();
+            for size in [3000, 20_000, 200_000] {
+                let layout = Layout::from_size_align(size, 8).unwrap();
+                let fill =
+                    || slots.iter().take_while(|slot| heap.alloc_to(slot, layout).is_ok()).count();
+                let room = fill();
+                assert!((2..512).contains(&room), "{room} blocks of {size} bytes");
+                let guard = heap.pin();
+                slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
+                assert_eq!(fill(), 0, "a guard lives");
+                let pin = guard.pin();
+                // It goes without a look at what waits.
+                std::mem::forget(guard);
+                pin.leave();
+                assert_eq!(fill(), room, "of {size} bytes, {policy:?}");
+                slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
+                heap.trim().unwrap();
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Operations: how slots and blocks change, durably and all at once.
 //!
-//! An operation is planned, recorded, applied and retired. Planning makes all checks and takes all locks; from the first
+//! An operation is planned, recorded and applied. Planning makes all checks and takes all locks; from the first
 //! record on nothing can fail, and only [`commit`] fences (but for contents, which are durable before). See the rules in
 //! `docs/crash-consistency.md`.
 //!
@@ -11,9 +11,11 @@
 //! | [`alloc`], [`free`] | the two operations of one record |
 //! | [`plan`], [`group`] | what several steps come to, and operations of several records |
 //! | [`changes`] | what an operation changes: bits, log entries, slots and cells |
-//! | [`commit`] | record, apply, retire: the one sequence of all operations |
+//! | [`commit`] | record and apply: the one sequence of all operations, under either policy |
+//! | [`epochs`], [`synchronizer`], [`line_set`] | what stamps operations, and what makes many of them durable at once |
 //! | [`reserve`] | blocks that are taken and not live yet |
-//! | [`slot_locks`], [`limbo`], [`gate`] | who may change a slot, what readers may still see, when a sync may run |
+//! | [`slot_locks`], [`gate`] | who may change a slot, when a sync may run |
+//! | [`limbo`], [`pins`] | freed memory that may not be used yet, and who may still see it |
 //! | [`root_blocks`] | blocks that slots may neither free nor read |
 //!
 //! Called by [`heap`](crate::heap). Persistent: what [`changes`] stores. Everything else is volatile.
@@ -22,21 +24,26 @@ mod alloc;
 mod changes;
 mod commit;
 mod engine;
+mod epochs;
 mod free;
 mod gate;
 mod group;
 mod limbo;
+mod line_set;
+mod pins;
 mod plan;
 mod reserve;
 mod root_blocks;
 mod session;
 mod slot_locks;
+mod synchronizer;
 
 pub(crate) use alloc::{alloc_bare, alloc_init, alloc_root};
 pub(crate) use engine::{Engine, owns_root};
 pub(crate) use free::{Unlinked, free_from, free_root, recycle};
 pub(crate) use gate::mark_open;
 pub(crate) use group::{perform, perform_alone};
+pub(crate) use pins::Pin;
 pub(crate) use plan::{CellAt, Inside, SlotAt, Step};
 pub(crate) use reserve::{cancel, reserve};
 pub(crate) use session::{Access, Explicit, SessionState};

@@ -162,9 +162,11 @@ impl Plan {
         self.drafts.is_empty()
     }
 
-    /// The blocks that it has freed.
-    pub(super) fn unlinked(&self) -> impl Iterator<Item = Unlinked> {
-        self.freed.iter().map(|freed| Unlinked { block: freed.block, was_live: freed.was_live })
+    /// The blocks that it has freed, in `epoch`.
+    pub(super) fn unlinked(&self, epoch: u64) -> impl Iterator<Item = Unlinked> {
+        let unlinked =
+            move |freed: &Freed| Unlinked { block: freed.block, was_live: freed.was_live, epoch };
+        self.freed.iter().map(unlinked)
     }
 
     /// The byte offsets of the slots in blocks that it frees, as far as their types tell.

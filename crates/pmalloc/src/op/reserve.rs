@@ -29,7 +29,7 @@ pub(crate) fn reserve<M: Medium>(
     match reserve_once(engine, state, wanted) {
         // Also where the file system has no room: a block that is given back has memory.
         Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {
-            engine.reclaim(state);
+            engine.reclaim(state)?;
             reserve_once(engine, state, wanted)
         }
         result => result,

@@ -1,6 +1,6 @@
 //! What one thread holds of a heap while it operates on it. Volatile.
 
-use super::{changes::Scratch, plan::Plan};
+use super::{changes::Scratch, limbo::Bag, plan::Plan};
 use crate::{lane::Claim, tcache::Cache};
 
 /// The state of a session.
@@ -10,6 +10,10 @@ pub(crate) struct SessionState {
     pub(super) cache: Cache,
     /// The lane, once one was needed.
     pub(super) claim: Option<Claim>,
+    /// Small blocks that were freed of late.
+    pub(super) bag: Bag,
+    /// Index of the pin, once there was a guard.
+    pub(super) pin: Option<u32>,
     /// Index of the arena that the caches are refilled from.
     pub(super) arena: usize,
     /// Operations that may begin before the heap is looked after. None without a lane: so an operation has but one thing to
@@ -29,6 +33,8 @@ impl SessionState {
         Self {
             cache: Cache::new(stripes),
             claim: None,
+            bag: Bag::default(),
+            pin: None,
             arena,
             operations_left: 0,
             operations_granted: 0,

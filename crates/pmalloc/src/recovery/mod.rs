@@ -10,7 +10,8 @@
 //! [`salvage`] is no step of these: it makes a heap that recovery refuses one that it accepts.
 //!
 //! The steps are those of `docs/crash-consistency.md`: apply live records
-//! (allocations, then frees), fence; zero the rings, fence; only then serve. Every step may be repeated after a
+//! (allocations, then frees), fence; under the policy Batched move the durable epoch past them, fence; zero the rings,
+//! fence; only then serve. Every step may be repeated after a
 //! crash in any of them. Time and memory are linear in the metadata that the heap has; nothing recurses.
 
 mod identify;
@@ -29,7 +30,11 @@ use crate::{
     arena::{Arena, Space},
     error::{Error, Finding, Result},
     lane::{LaneImage, Lanes},
-    layout::{geometry::Geometry, root::RootEntry, state::Clean},
+    layout::{
+        geometry::Geometry,
+        root::RootEntry,
+        state::{Clean, Policy},
+    },
 };
 
 /// A heap that is consistent and may be served.
@@ -41,6 +46,10 @@ pub(crate) struct Recovered<M> {
     pub(crate) arenas: Vec<Arena>,
     /// The lanes.
     pub(crate) lanes: Lanes,
+    /// The durable epoch.
+    pub(crate) durable: u64,
+    /// The policy that the state page names.
+    pub(crate) policy: Policy,
     /// Records that were redone.
     pub(crate) replayed: u64,
     /// Places of the bookkeeping logs that interrupted appends had torn.
@@ -70,8 +79,18 @@ pub(crate) fn recover<M: Medium>(medium: M, geometry: Geometry) -> Result<Recove
     let (space, arenas) =
         rebuild::rebuild(medium, geometry, &state, replayed.book, &replayed.held)?;
     let (records, torn) = (replayed.records, replayed.torn);
-    let clean = state.clean;
-    Ok(Recovered { space, arenas, lanes, replayed: records, torn, findings, clean })
+    let (clean, policy, durable) = (state.clean, state.policy, replayed.durable);
+    Ok(Recovered {
+        space,
+        arenas,
+        lanes,
+        durable,
+        policy,
+        replayed: records,
+        torn,
+        findings,
+        clean,
+    })
 }
 
 /// Sees that what every heap has from the start, and the used part of the root table, have memory, before they are read.

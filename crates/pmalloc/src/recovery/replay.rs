@@ -11,14 +11,14 @@ use super::{
 use crate::{
     book::{Append, Book, Extent, Held, LogId, Request},
     error::{Error, Result},
-    lane::{self, LaneImage, Left},
+    lane::{self, EPOCHS_IN_FLIGHT, LaneImage},
     layout::{
         book::ExtentKind,
         geometry::{Geometry, Page, PageRange},
         lane::{Op, Record},
         root::RootEntry,
         slot::SlotWord,
-        state::Clean,
+        state::{EPOCH_MAX, Policy},
     },
     slab::{Descriptor, LiveBit},
 };
@@ -32,6 +32,8 @@ pub(super) struct Replayed {
     pub(super) held: Vec<Held>,
     /// The lanes, their rings zeroed.
     pub(super) lanes: Vec<LaneImage>,
+    /// The durable epoch.
+    pub(super) durable: u64,
     /// Records that were redone.
     pub(super) records: u64,
     /// Places that interrupted appends had torn.
@@ -44,10 +46,10 @@ pub(super) fn replay<M: Medium>(
     geometry: &Geometry,
     state: &StateImage,
 ) -> Result<Replayed> {
-    let left = if state.clean == Clean::Closed { Left::Closed } else { Left::Open };
+    let left = state.left();
     let (book, held) = Book::replay(m, geometry)?;
     let torn = book.stats().torn;
-    if left == Left::Closed
+    if left.is_closed
         && let Some(offset) = book.first_torn(m)
     {
         // Recovery empties what a crash tore, so in a heap that was closed nothing is torn.
@@ -63,7 +65,7 @@ pub(super) fn replay<M: Medium>(
         })
         .collect();
     replay.check_all(&records)?;
-    if left == Left::Open {
+    if !left.is_closed {
         write_back(m, geometry, &book, &lanes)?;
     }
     let applied = replay.apply_all(&records);
@@ -72,11 +74,37 @@ pub(super) fn replay<M: Medium>(
     m.fence();
     let held = replay.finish();
     applied?;
+    let durable = end_epochs(m, state)?;
     lane::zero_rings(m, geometry, &lanes)?;
     // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
     m.fence();
+    let durable = restart_epochs(m, durable)?;
     mend_torn(m, geometry, &book)?;
-    Ok(Replayed { book, held, lanes, records: records.len() as u64, torn })
+    Ok(Replayed { book, held, lanes, durable, records: records.len() as u64, torn })
+}
+
+/// Moves the durable epoch past every epoch that a record may have, under the policy Batched, and returns it.
+///
+/// Whatever was found: a record that is torn has an epoch, too. And before the rings are zeroed: an allocation whose record
+/// was left beside the zeros of its free would be live again (rule 6).
+fn end_epochs<M: Medium>(m: &M, state: &StateImage) -> Result<u64> {
+    if state.policy == Policy::Eager {
+        return Ok(state.durable);
+    }
+    let durable = (state.durable + EPOCHS_IN_FLIGHT).min(EPOCH_MAX);
+    // CRASH: the effects of all records are durable: see the caller.
+    state::set_durable_epoch(m, durable)?;
+    Ok(durable)
+}
+
+/// Lets the epochs start again when half of them are used up, and returns the durable one.
+fn restart_epochs<M: Medium>(m: &M, durable: u64) -> Result<u64> {
+    if durable <= EPOCH_MAX / 2 {
+        return Ok(durable);
+    }
+    // CRASH: the rings are durably zero: no record has an epoch.
+    state::set_durable_epoch(m, 0)?;
+    Ok(0)
 }
 
 /// Makes durable what replay has read.
@@ -179,14 +207,28 @@ impl<'a, M: Medium> Replay<'a, M> {
             self.in_flight.push((self.range_of(record)?, record.block));
         }
         self.in_flight.sort_by_key(|(range, _)| range.start);
-        // The pages of an operation are nobody else's until it is retired.
-        let overlap =
-            self.in_flight.windows(2).find(|pair| pair[0].0.end() > u64::from(pair[1].0.start.0));
-        if let Some(pair) = overlap {
-            return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
-        }
+        self.check_overlaps(records)?;
+        self.in_flight.dedup();
         self.ensure_in_use()?;
         records.iter().try_for_each(|(_, record)| self.check(record))
+    }
+
+    /// Sees that the records name each page at most once as allocated and once as freed, and then as the same extent: the
+    /// pages of an operation are nobody else's until it is retired or its epoch is durable.
+    fn check_overlaps(&self, records: &[(LogId, Record)]) -> Result<()> {
+        let overlaps = |pair: &&[(PageRange, u64)]| pair[0].0.end() > u64::from(pair[1].0.start.0);
+        for pair in self.in_flight.windows(2).filter(overlaps) {
+            let of_block = |op: &dyn Fn(Op) -> bool| {
+                records.iter().filter(|(_, r)| r.block == pair[1].1 && op(r.op)).count()
+            };
+            let is_pair = pair[0] == pair[1]
+                && of_block(&|op| matches!(op, Op::AllocLarge(_))) == 1
+                && of_block(&|op| op == Op::FreeLarge) == 1;
+            if !is_pair {
+                return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
+            }
+        }
+        Ok(())
     }
 
     /// Sees that all extents and the descriptors of slabs have memory, before any of them is touched.
@@ -296,7 +338,12 @@ impl<'a, M: Medium> Replay<'a, M> {
     fn free_extent(&mut self, record: &Record) -> Result<()> {
         let range = self.range_of(record)?;
         let Some(held) = self.held.remove(&range.start) else { return Ok(()) };
-        self.requests.push(Request::Free(held.log, range.start));
+        // The log lacks the allocation, which is redone as well: neither entry says anything.
+        let is_same = |request: &Request| matches!(request, Request::Alloc(_, extent) if extent.range.start == range.start);
+        match self.requests.iter().position(is_same) {
+            Some(at) => drop(self.requests.swap_remove(at)),
+            None => self.requests.push(Request::Free(held.log, range.start)),
+        }
         Ok(())
     }
 

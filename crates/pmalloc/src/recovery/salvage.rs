@@ -10,7 +10,7 @@ use super::state::{self, StateImage};
 use crate::{
     book::{Book, Extent, Extents, Held, LogId},
     error::{Error, Findings, Result},
-    lane::{self, Left},
+    lane,
     layout::{
         book::ExtentKind,
         geometry::{Geometry, Page},
@@ -75,8 +75,7 @@ pub(crate) fn salvage<M: Medium>(
         }
     }
     Book::rewrite(m, geometry, &extents)?;
-    let left = if state.clean == Clean::Closed { Left::Closed } else { Left::Open };
-    lane::salvage(m, geometry, left, findings)
+    lane::salvage(m, geometry, state.left(), findings)
 }
 
 fn back<M: Medium>(m: &M, span: Span) -> Result<()> {

@@ -5,11 +5,12 @@ use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Span, Word};
 use super::salvage;
 use crate::{
     error::{Error, Findings, Result},
+    lane::Left,
     layout::{
         geometry::Geometry,
         root::RootEntry,
         sealed::{Flip, checksum, seal, undo_flip, unseal},
-        state::{Clean, OWNER_IN_WORK, Owner, Policy, State},
+        state::{Clean, EPOCH_MAX, OWNER_IN_WORK, Owner, Policy, State},
     },
     size_class::SLAB_PAGES_MAX,
 };
@@ -30,12 +31,22 @@ pub(crate) struct StateImage {
     pub(crate) clean: Clean,
     /// The policy that wrote the records.
     pub(crate) policy: Policy,
+    /// The durable epoch.
+    pub(crate) durable: u64,
     /// Pages of the data area that ever had memory.
     pub(crate) grown_pages: u32,
     /// Entries of the root table that were ever used.
     pub(crate) roots_used: u32,
     /// Who wrote last.
     pub(crate) owner: OwnerFound,
+}
+
+impl StateImage {
+    /// What tells the records of operations in flight.
+    pub(crate) fn left(&self) -> Left {
+        let is_closed = self.clean == Clean::Closed;
+        Left { is_closed, policy: self.policy, durable: self.durable }
+    }
 }
 
 /// What the owner record holds.
@@ -137,7 +148,10 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
     let damaged = |word: &Word, what| Error::corrupted(m.region().span_of(word).start, what);
     let value = |word: &Word, what| unseal(m.load(word)).ok_or_else(|| damaged(word, what));
     let policy = known_policy(value(&state.policy, "the policy is damaged")?)?;
-    value(&state.durable_epoch, "the durable epoch is damaged")?;
+    let durable = value(&state.durable_epoch, "the durable epoch is damaged")?;
+    if durable > EPOCH_MAX {
+        return Err(damaged(&state.durable_epoch, "the durable epoch is beyond all epochs"));
+    }
     let grown = value(&state.grown_pages, "the grown length is damaged")?;
     let grown_pages = u32::try_from(grown)
         .ok()
@@ -147,7 +161,7 @@ pub(crate) fn read<M: Medium>(m: &M, geometry: &Geometry) -> Result<StateImage> 
         return Err(truncated(m));
     }
     let roots_used = roots_used(m, geometry)?;
-    Ok(StateImage { clean, policy, grown_pages, roots_used, owner })
+    Ok(StateImage { clean, policy, durable, grown_pages, roots_used, owner })
 }
 
 /// The state with this number, or [`Error::Version`]: the word was sealed by a program that knows more.
@@ -158,7 +172,7 @@ fn known_clean(code: u64) -> Result<Clean> {
 
 /// The policy with this number, or [`Error::Version`].
 fn known_policy(code: u64) -> Result<Policy> {
-    Policy::from_code(code).ok_or_else(|| Error::unknown("policy", code, Policy::Eager.code()))
+    Policy::from_code(code).ok_or_else(|| Error::unknown("policy", code, Policy::CODE_MAX))
 }
 
 /// Sees that whoever wrote a state page that may be damaged knew nothing that this program does not know.
@@ -242,10 +256,11 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     let is_used = |used| used <= u64::from(geometry.roots);
     let what = "the clean flag, which says whether operations were in flight";
     mend_word(m, &state.clean, is_clean, Clean::No.code(), |at| findings.lost(at, what));
-    let what = "the policy: there is only one";
-    mend_word(m, &state.policy, is_policy, Policy::Eager.code(), |at| findings.repaired(at, what));
-    let what = "the durable epoch: it stands still";
-    mend_word(m, &state.durable_epoch, |_| true, 0, |at| findings.repaired(at, what));
+    let what = "the policy, which says which operations were in flight";
+    mend_word(m, &state.policy, is_policy, Policy::Eager.code(), |at| findings.lost(at, what));
+    let what = "the durable epoch, which says which operations were in flight";
+    let is_epoch = |epoch| epoch <= EPOCH_MAX;
+    mend_word(m, &state.durable_epoch, is_epoch, 0, |at| findings.lost(at, what));
     let what = "the grown length: all that the file holds";
     mend_word(m, &state.grown_pages, is_grown, reached, |at| findings.repaired(at, what));
     let what = "the number of root entries in use: as many as hold something";
@@ -353,6 +368,34 @@ pub(crate) fn set_owner<M: Medium>(m: &M, image: &OwnerImage) -> Result<()> {
     m.store(&owner.checksum, owner_checksum(&words, m.region().span_of(owner).start));
     // CRASH: interrupted, or the new record.
     m.flush_of(owner);
+    m.fence();
+    Ok(())
+}
+
+/// Says which epoch is durable, durably.
+///
+/// # Crash consistency
+///
+/// One atomic store. The effects of all operations up to that epoch are durable before.
+pub(crate) fn set_durable_epoch<M: Medium>(m: &M, epoch: u64) -> Result<()> {
+    let word = &page(m)?.durable_epoch;
+    m.store(word, seal(epoch));
+    // CRASH: see above. Without the word recovery redoes what is durable already, which changes nothing.
+    m.flush_of(word);
+    m.fence();
+    Ok(())
+}
+
+/// Says which policy writes records from now on, durably.
+///
+/// # Crash consistency
+///
+/// One atomic store. All rings are durably zero: there is no record that the two policies could read differently (rule 16).
+pub(crate) fn set_policy<M: Medium>(m: &M, policy: Policy) -> Result<()> {
+    let word = &page(m)?.policy;
+    m.store(word, seal(policy.code()));
+    // CRASH: see above.
+    m.flush_of(word);
     m.fence();
     Ok(())
 }

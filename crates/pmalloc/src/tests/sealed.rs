@@ -23,7 +23,7 @@ use crate::{
         sealed::unseal,
         slab::SlabHeader,
         slot::SlotWord,
-        state::State,
+        state::{Policy, State},
         superblock::Superblock,
     },
     recovery::superblock_places,
@@ -231,7 +231,8 @@ fn a_closed_heap_with_a_record_in_flight_opens_and_is_reported() {
     let m = Arc::new(Anon::new(image::heap_bytes()));
     image.restore(&m);
     let geometry = small_geometry();
-    let lanes = lane::replay(&*m, &geometry, lane::Left::Closed).expect("undamaged");
+    let left = lane::Left { is_closed: true, policy: Policy::Eager, durable: 0 };
+    let lanes = lane::replay(&*m, &geometry, left).expect("undamaged");
     let lane = &lanes[0];
     assert_eq!(lane.stray, None);
     let ring = geometry.lane_span(lane.index).start + (1 + MARK_LINES) * LINE;
