@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pmalloc::{Error, persist::sim::Sim};
+use pmalloc::{Error, Policy, persist::sim::Sim};
 
 use crate::{
     model::{Extra, Held, Model, Node},
@@ -85,6 +85,8 @@ pub enum Op {
     PublishNode,
     /// Likewise a page-granular typed block; what its slot owns moves out when it is freed.
     PublishLargeNode,
+    /// Makes all effects durable: for the policy Batched.
+    Sync,
     /// Publishes five changes, one more than the usual rings allow: for [`Start::LongRings`].
     PublishFive,
     /// Publishes eight changes, as many as rings of that start state allow.
@@ -133,8 +135,13 @@ pub struct Step {
 impl Step {
     /// Every operation by either session.
     #[must_use]
-    pub fn all() -> Vec<Self> {
-        Op::ALL.into_iter().flat_map(|op| [0, 1].map(|lane| Self { op, lane })).collect()
+    pub fn all(policy: Policy) -> Vec<Self> {
+        let steps = |op| [0, 1].map(|lane| Self { op, lane });
+        let mut all: Vec<Self> = Op::ALL.into_iter().flat_map(steps).collect();
+        if policy == Policy::Batched {
+            all.push(Self { op: Op::Sync, lane: 0 });
+        }
+        all
     }
 
     /// What the step does in the present state of `world`, decided before anything happens.
@@ -155,6 +162,7 @@ impl Step {
             Op::FreeFewPerSlab => self.free(world, |held| held.size == FEW_PER_SLAB),
             Op::FreePages => self.free(world, |held| held.size >= PAGES),
             Op::Trim => Plan::Trim,
+            Op::Sync => Plan::Sync,
             Op::MakeRoot | Op::MakeLargeRoot if world.model.extra.is_some() => Plan::Nothing,
             Op::MakeRoot => Plan::MakeRoot(Extra::Small),
             Op::MakeLargeRoot => Plan::MakeRoot(Extra::Large),
@@ -301,6 +309,8 @@ pub enum Plan {
     Free(usize, usize),
     /// Give back what is free.
     Trim,
+    /// Make all effects durable.
+    Sync,
     /// Create the root `extra`.
     MakeRoot(Extra),
     /// Remove it.
@@ -384,6 +394,7 @@ impl Plan {
             Self::RemoveRoot => after.extra = None,
             Self::Nothing
             | Self::Trim
+            | Self::Sync
             | Self::RenewSession(_)
             | Self::Kill
             | Self::Reopen
@@ -407,6 +418,7 @@ impl Plan {
             Self::Alloc(at, held) => world.alloc(*at, held),
             Self::Free(lane, at) => world.free(*lane, *at),
             Self::Trim => world.heap().trim().map(drop),
+            Self::Sync => world.heap().sync(),
             Self::MakeRoot(extra) => {
                 world.heap().root_bytes("extra", extra.bytes(), EXTRA_TYPE).map(drop)
             }
@@ -473,18 +485,18 @@ impl Start {
     ///
     /// If the heap refuses what it has room for.
     #[must_use]
-    pub fn world(self, sim: Sim) -> World {
-        let mut world = self.empty(sim);
+    pub fn world(self, sim: Sim, policy: Policy) -> World {
+        let mut world = self.empty(sim, policy);
         self.build(&mut world);
         world
     }
 
     /// The fresh world that this state is built in.
     #[must_use]
-    pub fn empty(self, sim: Sim) -> World {
+    pub fn empty(self, sim: Sim, policy: Policy) -> World {
         match self {
-            Self::LongRings => World::with_rings(sim, 32),
-            _ => World::new(sim),
+            Self::LongRings => World::with_rings(sim, policy, 32),
+            _ => World::new(sim, policy),
         }
     }
 
@@ -507,6 +519,10 @@ impl Start {
                 fragment(world);
                 world.age();
             }
+        }
+        // What the state took to build is not what is explored.
+        if world.heap().policy() == Policy::Batched {
+            world.heap().sync().expect("the simulator never fails to sync");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use pmalloc::{
-    Error,
+    Error, Policy,
     persist::{
         Medium,
         sim::{BackFault, Digest, Domain, ExploreOptions, Explorer, Report, Sim},
@@ -102,9 +102,11 @@ pub fn stories() -> Vec<Story> {
         for deed in lives.into_iter().chain(firsts) {
             stories.extend(fates(start, deed).map(|fate| Story { start, deed, fate }));
         }
-        let others =
-            Step::all().into_iter().filter(|step| !(step.lane == 0 && ops.contains(&step.op)));
-        let steps = others.map(Deed::First).chain(Step::all().into_iter().map(Deed::Later));
+        let others = Step::all(Policy::Eager)
+            .into_iter()
+            .filter(|step| !(step.lane == 0 && ops.contains(&step.op)));
+        let steps =
+            others.map(Deed::First).chain(Step::all(Policy::Eager).into_iter().map(Deed::Later));
         stories.extend(steps.map(|deed| Story { start, deed, fate: Fate::Returns }));
     }
     let (start, deed) = (Start::Fresh, Deed::Create);
@@ -202,7 +204,7 @@ impl Stage {
         if deed == Deed::Create {
             return Self { sim, world: None };
         }
-        let mut world = World::new(sim.clone());
+        let mut world = World::new(sim.clone(), Policy::Eager);
         start.build(&mut world);
         match deed {
             Deed::Open => world.close().expect("no sync fails yet"),
@@ -323,7 +325,7 @@ fn kill_in(stage: &mut Stage, deed: Deed, nth: u64) {
         Deed::Create | Deed::Open | Deed::OpenLeft => {
             let process = stage.sim.new_process();
             let open = || match deed {
-                Deed::Create => world::create(process.clone()).map(drop),
+                Deed::Create => world::create(process.clone(), Policy::Eager).map(drop),
                 _ => world::open(process.clone()).map(drop),
             };
             assert!(process.kill_in(nth, open).is_none(), "{deed:?} makes so many calls");

@@ -6,9 +6,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pmalloc::persist::sim::{
-    CrashState, Digest, Domain, ExploreOptions, Explorer, Report, Sim, SiteCount, explore_eagerly,
-    explore_state,
+use pmalloc::{
+    Policy,
+    persist::sim::{
+        CrashState, Digest, Domain, ExploreOptions, Explorer, Report, Sim, SiteCount,
+        explore_eagerly, explore_state,
+    },
 };
 
 use crate::{
@@ -40,7 +43,7 @@ pub fn moments(
     fault: Option<SiteCount>,
 ) -> Vec<Moment> {
     let sim = world::medium(domain);
-    let mut world = World::new(sim.clone());
+    let mut world = World::new(sim.clone(), Policy::Eager);
     start.build(&mut world);
     let (last, before) = steps.split_last().expect("a sequence has a step");
     for step in before {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pmalloc::{
-    Error,
+    Error, Policy,
     persist::{
         Medium, Offset, Word,
         sim::{BackFault, Domain, ExploreOptions, Explorer, ImageId, Report, Sim, SiteCount},
@@ -63,6 +63,8 @@ pub struct Case {
     pub domain: Domain,
     /// Crashes inside recovery.
     pub nesting: u32,
+    /// The policy of the heap.
+    pub policy: Policy,
 }
 
 impl fmt::Display for Case {
@@ -91,7 +93,8 @@ impl fmt::Display for Case {
             Scene::Open(start) => write!(f, "Open {start:?}")?,
             Scene::Cached(story) => write!(f, "{story}")?,
         }
-        write!(f, " {:?} nesting {}", self.domain, self.nesting)
+        write!(f, " {:?} nesting {}", self.domain, self.nesting)?;
+        if self.policy == Policy::Eager { Ok(()) } else { write!(f, " {:?}", self.policy) }
     }
 }
 
@@ -158,22 +161,24 @@ impl Case {
         let expected = Shared::default();
         let report = match &self.scene {
             Scene::Steps(start, steps) | Scene::FullDisk(start, steps) => {
-                let world = start.empty(sim.clone());
+                let world = start.empty(sim.clone(), self.policy);
                 self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
             }
             Scene::KeepingNothing(start, steps) => {
-                let world = World::keeping_nothing(sim.clone());
+                let world = World::keeping_nothing(sim.clone(), self.policy);
                 self.steps(world, &expected, (*start, steps, BackFault::Never), conditions)
             }
             Scene::NoRoom(start, steps, nth) => {
-                let (world, fault) = (start.empty(sim.clone()), BackFault::From(*nth));
+                let (world, fault) = (start.empty(sim.clone(), self.policy), BackFault::From(*nth));
                 self.steps(world, &expected, (*start, steps, fault), conditions)
             }
             Scene::Killed(start, step, nth, then) => {
-                let world = start.world(sim.clone());
+                let world = start.world(sim.clone(), self.policy);
                 self.killed(world, &expected, (*step, *nth, *then), conditions)
             }
-            Scene::Owners(change) => owners::explore(&sim, *change, self.options(conditions)),
+            Scene::Owners(change) => {
+                owners::explore((&sim, self.policy), *change, self.options(conditions))
+            }
             Scene::Create => self.create(&sim, conditions),
             Scene::KilledCreate(nth) => self.killed_create(&sim, *nth, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
@@ -268,7 +273,7 @@ impl Case {
     fn create(&self, sim: &Sim, conditions: &Conditions) -> Report {
         let explorer =
             Explorer::watch(sim, self.options(conditions), |sim: &Sim| oracle::check_creation(sim));
-        let heap = world::create(sim.clone()).expect("a fresh medium has room");
+        let heap = world::create(sim.clone(), self.policy).expect("a fresh medium has room");
         explorer.crash_point("created");
         let report = explorer.finish();
         drop(heap);
@@ -278,7 +283,7 @@ impl Case {
     /// What was opened once does not become absent.
     fn killed_create(&self, sim: &Sim, nth: u64, conditions: &Conditions) -> Report {
         let first = sim.new_process();
-        let created = first.kill_in(nth, || world::create(first.clone()));
+        let created = first.kill_in(nth, || world::create(first.clone(), self.policy));
         assert!(created.is_none(), "creation makes so many calls");
         let is_opened = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_opened);
@@ -303,7 +308,7 @@ impl Case {
     }
 
     fn close(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
-        let world = start.world(sim.clone());
+        let world = start.world(sim.clone(), self.policy);
         let (heap, model) = world.into_heap();
         expected.only(&told(&model, conditions.lie));
         let explorer = self.watch(sim, expected, conditions);
@@ -314,7 +319,7 @@ impl Case {
     }
 
     fn open(&self, sim: &Sim, expected: &Shared, start: Start, conditions: &Conditions) -> Report {
-        let world = start.world(sim.clone());
+        let world = start.world(sim.clone(), self.policy);
         let (heap, model) = world.into_heap();
         heap.close().expect("the simulator never fails to sync");
         expected.only(&told(&model, conditions.lie));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use pmalloc::persist::sim::ImageId;
+use pmalloc::{Policy, persist::sim::ImageId};
 use pmalloc_verify::{
     alphabet::{Op, Start},
     explore::Conditions,
@@ -34,6 +34,9 @@ enum Command {
         /// One operation or one nested crash more; hours.
         #[arg(long)]
         full: bool,
+        /// Only heaps of this policy, eager or batched.
+        #[arg(long, value_parser = parse_policy)]
+        policy: Option<Policy>,
         /// Only the sets whose names start with this, such as "3 operations".
         #[arg(long, default_value = "")]
         set: String,
@@ -74,13 +77,23 @@ fn parse_shard(text: &str) -> Result<(usize, usize), String> {
     if index < count { Ok((index, count)) } else { Err("I is less than N".into()) }
 }
 
+fn parse_policy(text: &str) -> Result<Policy, String> {
+    Policy::from_name(text).ok_or_else(|| "a policy is eager or batched".into())
+}
+
+/// The policy that was asked for, or both.
+fn policies(wanted: Option<Policy>) -> Vec<Policy> {
+    wanted.map_or_else(|| vec![Policy::Eager, Policy::Batched], |policy| vec![policy])
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Planted faults and damaged images make recovery panic; a violation says so, once.
     std::panic::set_hook(Box::new(|_| {}));
     match arguments.command {
-        Command::Explore { full, set, shard } => {
-            let sets = if full { Set::full() } else { Set::quick() };
+        Command::Explore { full, set, policy, shard } => {
+            let of = |policy| if full { Set::full(policy) } else { Set::quick(policy) };
+            let sets = policies(policy).into_iter().flat_map(of).collect();
             explore(chosen(sets, &set), shard, arguments.threads)
         }
         Command::Replay { case, image } => replay(&case, image),
@@ -127,7 +140,9 @@ fn explore(sets: Vec<Set>, (index, count): (usize, usize), threads: usize) -> Ex
 }
 
 fn replay(name: &str, image: ImageId) -> ExitCode {
-    let sets = Set::quick().into_iter().chain(Set::full());
+    let sets = policies(None)
+        .into_iter()
+        .flat_map(|policy| Set::quick(policy).into_iter().chain(Set::full(policy)));
     let Some(case) = sets.flat_map(|set| set.cases).find(|case| case.to_string() == name) else {
         eprintln!("no set has a case {name:?}");
         return ExitCode::from(2);
@@ -141,9 +156,10 @@ fn replay(name: &str, image: ImageId) -> ExitCode {
 fn print(outcome: &Outcome) {
     let report = &outcome.report;
     println!(
-        "{}: {} cases, {} points ({} sampled), {} classes; in recovery {} points ({} sampled), {} classes; \
+        "{} ({}): {} cases, {} points ({} sampled), {} classes; in recovery {} points ({} sampled), {} classes; \
          {} distinct states; {} violations; {:.1} s",
         outcome.name,
+        outcome.policy.map_or("no case", Policy::name),
         outcome.cases,
         report.points,
         report.sampled_points,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use pmalloc::{
-    BlockLayout, Error, Heap, Slot, SlotLayout, SlotScope,
+    BlockLayout, Error, Heap, Policy, Slot, SlotLayout, SlotScope,
     persist::sim::{Digest, ExploreOptions, Explorer, Report, Sim},
 };
 
@@ -74,8 +74,12 @@ struct State {
 }
 
 /// Explores every crash of a change on the heap that is made on `sim`.
-pub(crate) fn explore(sim: &Sim, change: Change, options: ExploreOptions) -> Report {
-    let heap = build(sim, change).expect("a fresh heap has room");
+pub(crate) fn explore(
+    (sim, policy): (&Sim, Policy),
+    change: Change,
+    options: ExploreOptions,
+) -> Report {
+    let heap = build((sim, policy), change).expect("a fresh heap has room");
     let accepted: Arc<Mutex<Vec<State>>> = Arc::default();
     let seen = Arc::clone(&accepted);
     let explorer = Explorer::watch(sim, options, move |sim: &Sim| {
@@ -118,8 +122,8 @@ fn declaration(step: u64) -> (SlotScope, SlotLayout) {
     }
 }
 
-fn build(sim: &Sim, change: Change) -> Result<Heap<Sim>, Error> {
-    let heap = world::create(sim.clone())?;
+fn build((sim, policy): (&Sim, Policy), change: Change) -> Result<Heap<Sim>, Error> {
+    let heap = world::create(sim.clone(), policy)?;
     let parent = &slots(&heap)?[0];
     if change != Change::Declare {
         // Of all that is live the check knows what is in it: it reads no word that nobody wrote.

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pmalloc::persist::sim::{SiteCount, SiteKind};
+use pmalloc::{
+    Policy,
+    persist::sim::{SiteCount, SiteKind},
+};
 
 use crate::{
     explore::{Case, Conditions, Effort},
@@ -85,7 +88,8 @@ impl Judge {
     /// If the number of cases is a multiple of the stride between them.
     #[must_use]
     pub fn new(patience: Duration, threads: usize) -> Self {
-        let cases: Vec<Case> = Set::quick().into_iter().flat_map(|set| set.cases).collect();
+        let cases: Vec<Case> =
+            Set::quick(Policy::Eager).into_iter().flat_map(|set| set.cases).collect();
         assert!(!cases.len().is_multiple_of(STRIDE), "every case is reached");
         let strided = (0..cases.len()).map(|at| cases[at * STRIDE % cases.len()].clone()).collect();
         Self { cases: strided, killers: Vec::new(), patience, threads }
@@ -224,7 +228,10 @@ mod tests {
         assert_eq!(order.len(), judge.cases.len());
         let distinct: HashSet<&Case> = order.iter().collect();
         assert_eq!(distinct.len(), order.len());
-        assert_eq!(distinct.len(), Set::quick().iter().map(|set| set.cases.len()).sum::<usize>());
+        assert_eq!(
+            distinct.len(),
+            Set::quick(Policy::Eager).iter().map(|set| set.cases.len()).sum::<usize>()
+        );
     }
 
     #[test]

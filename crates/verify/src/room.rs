@@ -7,7 +7,7 @@
 use std::{alloc::Layout, sync::OnceLock};
 
 use pmalloc::{
-    Error, Heap, Session, Slot,
+    Error, Heap, Policy, Session, Slot,
     persist::sim::{Domain, Sim},
 };
 
@@ -29,7 +29,7 @@ impl RootBytes {
     pub fn measure() -> Self {
         static MEASURED: OnceLock<RootBytes> = OnceLock::new();
         *MEASURED.get_or_init(|| {
-            let world = World::new(medium(Domain::Line64));
+            let world = World::new(medium(Domain::Line64), Policy::Eager);
             Self(world.heap().stats().expect("the simulator knows its size").used_bytes)
         })
     }
@@ -42,7 +42,7 @@ impl RootBytes {
     pub fn measure_typed() -> Self {
         static MEASURED: OnceLock<RootBytes> = OnceLock::new();
         *MEASURED.get_or_init(|| {
-            let mut world = World::new(medium(Domain::Line64));
+            let mut world = World::new(medium(Domain::Line64), Policy::Eager);
             world.make_nodes();
             Self(world.heap().stats().expect("the simulator knows its size").used_bytes)
         })

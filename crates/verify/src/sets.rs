@@ -8,7 +8,10 @@ use std::{
     time::Instant,
 };
 
-use pmalloc::persist::sim::{Domain, Report, SiteCount};
+use pmalloc::{
+    Policy,
+    persist::sim::{Domain, Report, SiteCount},
+};
 
 use crate::{
     alphabet::{Op, Start, Step},
@@ -34,55 +37,61 @@ impl Set {
     /// The sets of CI: every sequence of one operation with a crash in recovery, every sequence of two without, and the
     /// heap's own life.
     #[must_use]
-    pub fn quick() -> Vec<Self> {
+    pub fn quick(policy: Policy) -> Vec<Self> {
         vec![
-            Self { name: "create, open, close", cases: life(1) },
-            Self { name: "1 operation, nesting 1", cases: sequences(1, 1) },
-            Self { name: "1 operation, recovery on a full disk, nesting 1", cases: full_disk(1) },
-            Self { name: "1 operation on a full disk", cases: no_room(0) },
-            Self { name: "memory goes back at once", cases: keeping_nothing(0) },
-            Self { name: "killed in 1 operation, then 1", cases: killed(1) },
-            Self { name: "declarations and orphans, nesting 1", cases: owners(1) },
-            Self { name: "groups of five and eight", cases: groups(0) },
-            Self { name: "typed blocks, nesting 1", cases: typed(1) },
-            Self { name: "2 operations", cases: sequences(2, 0) },
-            Self { name: "page cache", cases: cached(1, 8) },
+            Self { name: "create, open, close", cases: life(policy, 1) },
+            Self { name: "1 operation, nesting 1", cases: sequences(policy, 1, 1) },
+            Self {
+                name: "1 operation, recovery on a full disk, nesting 1",
+                cases: full_disk(policy, 1),
+            },
+            Self { name: "1 operation on a full disk", cases: no_room(policy, 0) },
+            Self { name: "memory goes back at once", cases: keeping_nothing(policy, 0) },
+            Self { name: "killed in 1 operation, then 1", cases: killed(policy, 1) },
+            Self { name: "declarations and orphans, nesting 1", cases: owners(policy, 1) },
+            Self { name: "groups of five and eight", cases: groups(policy, 0) },
+            Self { name: "typed blocks, nesting 1", cases: typed(policy, 1) },
+            Self { name: "2 operations", cases: sequences(policy, 2, 0) },
+            Self { name: "page cache", cases: cached(policy, 1, 8) },
         ]
     }
 
     /// The sets of the campaign: one step further in each direction.
     #[must_use]
-    pub fn full() -> Vec<Self> {
+    pub fn full(policy: Policy) -> Vec<Self> {
         vec![
-            Self { name: "create, open, close, nesting 2", cases: life(2) },
-            Self { name: "1 operation, nesting 2", cases: sequences(1, 2) },
-            Self { name: "1 operation, recovery on a full disk, nesting 2", cases: full_disk(2) },
-            Self { name: "1 operation on a full disk, nesting 1", cases: no_room(1) },
-            Self { name: "memory goes back at once, nesting 1", cases: keeping_nothing(1) },
-            Self { name: "killed in 1 operation, then any of 8", cases: killed(8) },
-            Self { name: "declarations and orphans, nesting 2", cases: owners(2) },
-            Self { name: "groups of five and eight, nesting 1", cases: groups(1) },
-            Self { name: "typed blocks, nesting 2", cases: typed(2) },
-            Self { name: "2 operations, nesting 1", cases: sequences(2, 1) },
-            Self { name: "3 operations", cases: sequences(3, 0) },
-            Self { name: "page cache, nesting 2", cases: cached(2, 1) },
+            Self { name: "create, open, close, nesting 2", cases: life(policy, 2) },
+            Self { name: "1 operation, nesting 2", cases: sequences(policy, 1, 2) },
+            Self {
+                name: "1 operation, recovery on a full disk, nesting 2",
+                cases: full_disk(policy, 2),
+            },
+            Self { name: "1 operation on a full disk, nesting 1", cases: no_room(policy, 1) },
+            Self { name: "memory goes back at once, nesting 1", cases: keeping_nothing(policy, 1) },
+            Self { name: "killed in 1 operation, then any of 8", cases: killed(policy, 8) },
+            Self { name: "declarations and orphans, nesting 2", cases: owners(policy, 2) },
+            Self { name: "groups of five and eight, nesting 1", cases: groups(policy, 1) },
+            Self { name: "typed blocks, nesting 2", cases: typed(policy, 2) },
+            Self { name: "2 operations, nesting 1", cases: sequences(policy, 2, 1) },
+            Self { name: "3 operations", cases: sequences(policy, 3, 0) },
+            Self { name: "page cache, nesting 2", cases: cached(policy, 2, 1) },
         ]
     }
 
     /// A few cases of each kind, for a test that takes seconds.
     #[must_use]
-    pub fn smoke() -> Self {
-        let mut cases: Vec<Case> = sequences(1, 1).into_iter().step_by(17).collect();
-        cases.extend(sequences(2, 0).into_iter().step_by(397));
-        cases.extend(life(1).into_iter().step_by(3));
-        cases.extend(full_disk(1).into_iter().step_by(7));
-        cases.extend(no_room(0).into_iter().step_by(11));
-        cases.extend(keeping_nothing(0).into_iter().step_by(23));
-        cases.extend(killed(1).into_iter().step_by(397));
-        cases.extend(owners(1).into_iter().step_by(2));
-        cases.extend(cached(1, 8).into_iter().step_by(61));
-        cases.extend(groups(0).into_iter().take(1));
-        cases.extend(typed(1).into_iter().step_by(13));
+    pub fn smoke(policy: Policy) -> Self {
+        let mut cases: Vec<Case> = sequences(policy, 1, 1).into_iter().step_by(17).collect();
+        cases.extend(sequences(policy, 2, 0).into_iter().step_by(397));
+        cases.extend(life(policy, 1).into_iter().step_by(3));
+        cases.extend(full_disk(policy, 1).into_iter().step_by(7));
+        cases.extend(no_room(policy, 0).into_iter().step_by(11));
+        cases.extend(keeping_nothing(policy, 0).into_iter().step_by(23));
+        cases.extend(killed(policy, 1).into_iter().step_by(397));
+        cases.extend(owners(policy, 1).into_iter().step_by(2));
+        cases.extend(cached(policy, 1, 8).into_iter().step_by(61));
+        cases.extend(groups(policy, 0).into_iter().take(1));
+        cases.extend(typed(policy, 1).into_iter().step_by(13));
         Self { name: "smoke", cases }
     }
 
@@ -90,17 +99,17 @@ impl Set {
     #[must_use]
     pub fn shard(self, index: usize, count: usize) -> Self {
         let cases = self.cases.into_iter().skip(index).step_by(count).collect();
-        Self { name: self.name, cases }
+        Self { cases, ..self }
     }
 }
 
-fn sequences(length: u32, nesting: u32) -> Vec<Case> {
+fn sequences(policy: Policy, length: u32, nesting: u32) -> Vec<Case> {
     let mut all: Vec<Vec<Step>> = vec![Vec::new()];
     for _ in 0..length {
         all = all
             .into_iter()
             .flat_map(|steps| {
-                Step::all().into_iter().map(move |step| [steps.clone(), vec![step]].concat())
+                Step::all(policy).into_iter().map(move |step| [steps.clone(), vec![step]].concat())
             })
             .collect();
     }
@@ -108,6 +117,7 @@ fn sequences(length: u32, nesting: u32) -> Vec<Case> {
         scene: Scene::Steps(start, steps.clone()),
         domain,
         nesting,
+        policy,
     };
     let mut cases = Vec::new();
     for domain in DOMAINS {
@@ -119,24 +129,24 @@ fn sequences(length: u32, nesting: u32) -> Vec<Case> {
 }
 
 /// Every declaration and every change of what nothing owns.
-fn owners(nesting: u32) -> Vec<Case> {
+fn owners(policy: Policy, nesting: u32) -> Vec<Case> {
     let case = |domain| {
         let scenes = Change::ALL.into_iter().map(Scene::Owners);
-        scenes.map(move |scene| Case { scene, domain, nesting })
+        scenes.map(move |scene| Case { scene, domain, nesting, policy })
     };
     DOMAINS.into_iter().flat_map(case).collect()
 }
 
 /// Operations that append to the bookkeeping log: what they tear is copied away, or emptied where there is no room for a
 /// copy.
-fn full_disk(nesting: u32) -> Vec<Case> {
+fn full_disk(policy: Policy, nesting: u32) -> Vec<Case> {
     let ops = [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::FreeFewPerSlab];
     let mut cases = Vec::new();
     for domain in DOMAINS {
         for start in Start::ALL {
             for op in ops {
                 let scene = Scene::FullDisk(start, vec![Step { op, lane: 0 }]);
-                cases.push(Case { scene, domain, nesting });
+                cases.push(Case { scene, domain, nesting, policy });
             }
         }
     }
@@ -146,7 +156,7 @@ fn full_disk(nesting: u32) -> Vec<Case> {
 /// Operations that ask for memory, each refused at its first, second or third call for it: before anything is reserved, or
 /// when only the bookkeeping log still wants a chunk. A process that made the chunk before asks for no memory: so all is tried
 /// in one that has just opened the heap, too.
-fn no_room(nesting: u32) -> Vec<Case> {
+fn no_room(policy: Policy, nesting: u32) -> Vec<Case> {
     let ops =
         [Op::AllocPages, Op::AllocFewPerSlab, Op::FreePages, Op::PublishBlocks, Op::PublishPages];
     let step = |op| Step { op, lane: 0 };
@@ -159,7 +169,7 @@ fn no_room(nesting: u32) -> Vec<Case> {
             for steps in &sequences {
                 for nth in 0..3 {
                     let scene = Scene::NoRoom(start, steps.clone(), nth);
-                    cases.push(Case { scene, domain, nesting });
+                    cases.push(Case { scene, domain, nesting, policy });
                 }
             }
         }
@@ -170,7 +180,7 @@ fn no_room(nesting: u32) -> Vec<Case> {
 /// Every operation in a heap that gives memory back as soon as it is free: pages are punched when they are freed. A session looks
 /// after the heap at its first operation: also then, the first one of a session that follows another, or that finds what another
 /// process had freed, which is not known to have memory.
-fn keeping_nothing(nesting: u32) -> Vec<Case> {
+fn keeping_nothing(policy: Policy, nesting: u32) -> Vec<Case> {
     let first = |op| vec![Step { op, lane: 0 }];
     let before = [vec![], first(Op::RenewSession), first(Op::Kill)];
     let mut cases = Vec::new();
@@ -180,7 +190,7 @@ fn keeping_nothing(nesting: u32) -> Vec<Case> {
                 for op in Op::ALL {
                     let steps = [before.clone(), vec![Step { op, lane: 0 }]].concat();
                     let scene = Scene::KeepingNothing(start, steps);
-                    cases.push(Case { scene, domain, nesting });
+                    cases.push(Case { scene, domain, nesting, policy });
                 }
             }
         }
@@ -190,18 +200,18 @@ fn keeping_nothing(nesting: u32) -> Vec<Case> {
 
 /// Every operation, killed at every call that changes the medium, and `count` operations of those that then work on what it
 /// left; the next ones after the next call. Where every store is durable at once, a kill is a crash like others.
-fn killed(count: usize) -> Vec<Case> {
+fn killed(policy: Policy, count: usize) -> Vec<Case> {
     let ops = [Op::AllocSmallest, Op::AllocPages, Op::FreeFewPerSlab, Op::PublishBlocks];
     let then: Vec<Step> =
         [0, 1].into_iter().flat_map(|lane| ops.map(|op| Step { op, lane })).collect();
     let mut cases = Vec::new();
     for start in Start::ALL {
-        for step in Step::all() {
-            for (nth, first) in (0..calls(start, step)).zip((0..then.len()).cycle()) {
+        for step in Step::all(policy) {
+            for (nth, first) in (0..calls(policy, start, step)).zip((0..then.len()).cycle()) {
                 for then in then.iter().cycle().skip(first).take(count) {
                     let scene = Scene::Killed(start, step, nth, *then);
                     for domain in [Domain::Line64, Domain::Word8] {
-                        cases.push(Case { scene: scene.clone(), domain, nesting: 0 });
+                        cases.push(Case { scene: scene.clone(), domain, nesting: 0, policy });
                     }
                 }
             }
@@ -212,10 +222,10 @@ fn killed(count: usize) -> Vec<Case> {
 
 /// Groups of more records than the usual rings have room for: of five, and as many as can be. Where every store is durable
 /// at once, or no power is lost, a group is a prefix of its records.
-fn groups(nesting: u32) -> Vec<Case> {
+fn groups(policy: Policy, nesting: u32) -> Vec<Case> {
     let start = Start::LongRings;
     let [five, eight] = [Op::PublishFive, Op::PublishEight].map(|op| Step { op, lane: 0 });
-    let case = |scene, domain| Case { scene, domain, nesting };
+    let case = |scene, domain| Case { scene, domain, nesting, policy };
     let steps = |steps: &[Step], domain| case(Scene::Steps(start, steps.to_vec()), domain);
     let mut cases: Vec<Case> = DOMAINS.map(|domain| steps(&[five], domain)).into();
     cases.extend([Domain::Line64, Domain::Eadr].map(|domain| steps(&[eight], domain)));
@@ -226,19 +236,19 @@ fn groups(nesting: u32) -> Vec<Case> {
     );
     let then = Step { op: Op::AllocSmallest, lane: 0 };
     let killed = |nth| case(Scene::Killed(start, five, nth, then), Domain::Line64);
-    cases.extend((0..calls(start, five)).map(killed));
+    cases.extend((0..calls(policy, start, five)).map(killed));
     cases
 }
 
 /// A typed block and what its slot owns, made by one publish and freed by another; and a process that is killed in either.
-fn typed(nesting: u32) -> Vec<Case> {
+fn typed(policy: Policy, nesting: u32) -> Vec<Case> {
     let start = Start::Typed;
     let mut cases = Vec::new();
     for step in [Op::PublishNode, Op::PublishLargeNode].map(|op| Step { op, lane: 0 }) {
         for domain in DOMAINS {
             let case = |steps: &[Step], nesting| {
                 let scene = Scene::Steps(start, steps.to_vec());
-                Case { scene, domain, nesting }
+                Case { scene, domain, nesting, policy }
             };
             cases.push(case(&[step], nesting));
             cases.push(case(&[step, step], nesting - 1));
@@ -250,8 +260,9 @@ fn typed(nesting: u32) -> Vec<Case> {
             scene: Scene::Killed(start, step, nth, step),
             domain: Domain::Word8,
             nesting: nesting - 1,
+            policy,
         };
-        cases.extend((0..calls(start, step)).map(killed));
+        cases.extend((0..calls(policy, start, step)).map(killed));
     }
     cases
 }
@@ -259,12 +270,12 @@ fn typed(nesting: u32) -> Vec<Case> {
 /// A heap on a file in the page cache, of which only a sync makes anything durable: its life, and what may go wrong in it. Every
 /// `stride`-th story of those in which the process is killed. Whatever whole pages can be, torn ones can: whole ones are
 /// there to see that, where nothing goes wrong.
-fn cached(nesting: u32, stride: usize) -> Vec<Case> {
+fn cached(policy: Policy, nesting: u32, stride: usize) -> Vec<Case> {
     let is_step = |story: &Story| matches!(story.deed, Deed::First(_) | Deed::Later(_));
     let case = |domain, story: Story| {
         // Steps do not change how a heap opens.
         let nesting = if is_step(&story) { nesting - 1 } else { nesting };
-        Case { scene: Scene::Cached(story), domain, nesting }
+        Case { scene: Scene::Cached(story), domain, nesting, policy }
     };
     let (killed, others): (Vec<Story>, Vec<Story>) =
         cache::stories().into_iter().partition(|story| matches!(story.fate, Fate::Killed(_)));
@@ -281,22 +292,22 @@ fn cached(nesting: u32, stride: usize) -> Vec<Case> {
 ///
 /// If the step fails for another reason than want of room.
 #[must_use]
-pub fn calls(start: Start, step: Step) -> u64 {
-    let mut world = start.world(world::medium(Domain::Eadr));
+pub fn calls(policy: Policy, start: Start, step: Step) -> u64 {
+    let mut world = start.world(world::medium(Domain::Eadr), policy);
     let process = world.process().clone();
     let before = process.persist_calls();
     perform(&mut world, step, |_, _| {});
     process.persist_calls() - before
 }
 
-fn life(nesting: u32) -> Vec<Case> {
+fn life(policy: Policy, nesting: u32) -> Vec<Case> {
     let creator = world::medium(Domain::Eadr);
-    let heap = world::create(creator.clone()).expect("a fresh medium has room");
+    let heap = world::create(creator.clone(), policy).expect("a fresh medium has room");
     let creating = creator.persist_calls();
     drop(heap);
     let mut cases = Vec::new();
     for domain in DOMAINS {
-        let mut add = |scene| cases.push(Case { scene, domain, nesting });
+        let mut add = |scene| cases.push(Case { scene, domain, nesting, policy });
         add(Scene::Create);
         for start in Start::ALL {
             add(Scene::Close(start));
@@ -314,6 +325,8 @@ fn life(nesting: u32) -> Vec<Case> {
 pub struct Outcome {
     /// The set.
     pub name: &'static str,
+    /// The policy of its first case.
+    pub policy: Option<Policy>,
     /// Cases that were run.
     pub cases: usize,
     /// All their reports together.
@@ -363,6 +376,7 @@ pub fn run_until(
     let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     Outcome {
         name: set.name,
+        policy: set.cases.first().map(|case| case.policy),
         cases: total.cases,
         report: total.report,
         failure: total.failure,

@@ -5,7 +5,7 @@
 use std::{alloc::Layout, sync::OnceLock, time::Duration};
 
 use pmalloc::{
-    BlockLayout, Error, Heap, HeapOptions, Session, Slot, TestGeometry, VersionedCell,
+    BlockLayout, Error, Heap, HeapOptions, Policy, Session, Slot, TestGeometry, VersionedCell,
     persist::{
         LINE_BYTES, Medium, Offset, Word,
         sim::{Domain, Sim, SimOptions},
@@ -59,8 +59,8 @@ pub fn medium(domain: Domain) -> Sim {
 /// # Errors
 ///
 /// As [`HeapOptions::create_on`].
-pub fn create(sim: Sim) -> Result<Heap<Sim>, Error> {
-    create_as(options(), sim)
+pub fn create(sim: Sim, policy: Policy) -> Result<Heap<Sim>, Error> {
+    create_as(&options().clone().policy(policy), sim)
 }
 
 fn create_as(options: &HeapOptions, sim: Sim) -> Result<Heap<Sim>, Error> {
@@ -128,21 +128,21 @@ impl World {
     ///
     /// If the heap can't be created, which no simulated fault prevents here.
     #[must_use]
-    pub fn new(sim: Sim) -> Self {
-        Self::with_options(sim, options().clone())
+    pub fn new(sim: Sim, policy: Policy) -> Self {
+        Self::with_options(sim, options().clone().policy(policy))
     }
 
     /// Likewise, a heap that gives memory back as soon as it is free, and not only when time has passed.
     #[must_use]
-    pub fn keeping_nothing(sim: Sim) -> Self {
-        Self::with_options(sim, options().clone().decay(Duration::ZERO))
+    pub fn keeping_nothing(sim: Sim, policy: Policy) -> Self {
+        Self::with_options(sim, options().clone().policy(policy).decay(Duration::ZERO))
     }
 
     /// Likewise, with rings of so many places: the heap is as large.
     #[must_use]
-    pub fn with_rings(sim: Sim, ring_places: u32) -> Self {
+    pub fn with_rings(sim: Sim, policy: Policy, ring_places: u32) -> Self {
         let geometry = TestGeometry { ring_places, ..GEOMETRY };
-        Self::with_options(sim, options().clone().test_geometry(geometry))
+        Self::with_options(sim, options().clone().policy(policy).test_geometry(geometry))
     }
 
     fn with_options(sim: Sim, options: HeapOptions) -> Self {
@@ -160,7 +160,7 @@ impl World {
     /// As the heap's.
     pub fn created(sim: Sim) -> Result<Self, Error> {
         let process = sim.new_process();
-        Ok(Self::bare(sim, process.clone(), create(process)?, options().clone()))
+        Ok(Self::bare(sim, process.clone(), create(process, Policy::Eager)?, options().clone()))
     }
 
     /// The heap that is found on `sim`, with nothing in it.

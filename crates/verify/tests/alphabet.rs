@@ -4,7 +4,7 @@
 //! heap says of them, and through the records that they leave in the rings.
 
 use pmalloc::{
-    Error,
+    Error, Policy,
     persist::{
         Medium, Offset, Word,
         sim::{BackFault, Domain},
@@ -23,7 +23,7 @@ const RING: u64 = 64 + 8 * 64;
 const PLACES: u64 = 16;
 
 fn world(start: Start) -> World {
-    let mut world = World::new(medium(Domain::Line64));
+    let mut world = World::new(medium(Domain::Line64), Policy::Eager);
     start.build(&mut world);
     world
 }

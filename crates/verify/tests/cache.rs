@@ -4,7 +4,10 @@
 //! Method: a sample of the stories must be clean. Then each sync of the heap is left out, one at a time: some story must
 //! find that a mixture opens, or that a whole heap is refused.
 
-use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
+use pmalloc::{
+    Policy,
+    persist::sim::{Domain, SiteCount, SiteKind},
+};
 use pmalloc_verify::{
     cache::{self, Deed, Fate, Story},
     explore::{Case, Conditions, Scene},
@@ -14,7 +17,8 @@ use pmalloc_verify::{
 const THREADS: usize = 2;
 
 fn set(domain: Domain, stories: Vec<Story>) -> Set {
-    let case = |story| Case { scene: Scene::Cached(story), domain, nesting: 1 };
+    let case =
+        |story| Case { scene: Scene::Cached(story), domain, nesting: 1, policy: Policy::Eager };
     Set { name: "page cache", cases: stories.into_iter().map(case).collect() }
 }
 

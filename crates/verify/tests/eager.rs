@@ -4,7 +4,10 @@
 //! explored both as the sets are and by the plain product of all images. The recovered states must be the same, and none
 //! may be a violation. Then a persist is left out, and whatever one of the two finds, the other must find too.
 
-use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
+use pmalloc::{
+    Policy,
+    persist::sim::{Domain, SiteCount, SiteKind},
+};
 use pmalloc_verify::{
     alphabet::{Op, Start, Step},
     eager::{Moment, moments},
@@ -79,7 +82,8 @@ fn the_same_states_are_recovered_where_each_word_persists_on_its_own() {
 /// The flushes and fences of `op/commit.rs` in an allocation of a small block.
 fn persists_of_an_allocation(domain: Domain, start: Start) -> Vec<SiteCount> {
     let scene = Scene::Steps(start, vec![Step { op: Op::AllocSmallest, lane: 0 }]);
-    let (_, mut sites) = Case { scene, domain, nesting: 0 }.run(&Conditions::default());
+    let (_, mut sites) =
+        Case { scene, domain, nesting: 0, policy: Policy::Eager }.run(&Conditions::default());
     sites.retain(|site| {
         site.kind != SiteKind::Store && site.location.file().ends_with("op/commit.rs")
     });

@@ -5,7 +5,10 @@
 //! does not flush what it read must be found where the process was killed in an operation. A slab and an
 //! extent that no slot owns any more, and that do not come back, must be found as well.
 
-use pmalloc::persist::sim::{Domain, SiteCount, SiteKind};
+use pmalloc::{
+    Policy,
+    persist::sim::{Domain, SiteCount, SiteKind},
+};
 use pmalloc_verify::{
     alphabet::{Op, Start, Step},
     explore::{Case, Conditions, Lie, Scene},
@@ -21,13 +24,17 @@ fn single_operations() -> Set {
         scene: Scene::Steps(Start::Fragmented, vec![step]),
         domain: Domain::Word8,
         nesting: 0,
+        policy: Policy::Eager,
     };
-    Set { name: "single operations", cases: Step::all().into_iter().map(case).collect() }
+    Set {
+        name: "single operations",
+        cases: Step::all(Policy::Eager).into_iter().map(case).collect(),
+    }
 }
 
 #[test]
 fn a_sample_of_the_cases_has_no_violation() {
-    let outcome = sets::run(&Set::smoke(), &Conditions::default(), THREADS);
+    let outcome = sets::run(&Set::smoke(Policy::Eager), &Conditions::default(), THREADS);
     println!("{}: {} cases, {}", outcome.name, outcome.cases, outcome.report);
     assert_eq!(outcome.failure, None);
     assert!(outcome.report.is_exhaustive(), "no point is sampled");
@@ -84,9 +91,9 @@ fn is_write_back_found(file: &str) -> bool {
     let step = Step { op: Op::AllocPages, lane: 0 };
     let case = |nth| {
         let scene = Scene::Killed(Start::FastGcPending, step, nth, step);
-        Case { scene, domain: Domain::Word8, nesting: 0 }
+        Case { scene, domain: Domain::Word8, nesting: 0, policy: Policy::Eager }
     };
-    let cases = (0..sets::calls(Start::FastGcPending, step)).map(case).collect();
+    let cases = (0..sets::calls(Policy::Eager, Start::FastGcPending, step)).map(case).collect();
     let set = Set { name: "killed", cases };
     let clean = sets::run(&set, &Conditions::default(), THREADS);
     assert_eq!(clean.failure, None);
@@ -111,7 +118,12 @@ fn a_recovery_that_leaves_what_it_read_in_the_caches_is_found() {
 /// What the exploration says of one step from a fresh heap, if memory that the oracle frees waits for a guard.
 fn hoarded(op: Op) -> String {
     let steps = vec![Step { op, lane: 0 }];
-    let case = Case { scene: Scene::Steps(Start::Fresh, steps), domain: Domain::Word8, nesting: 0 };
+    let case = Case {
+        scene: Scene::Steps(Start::Fresh, steps),
+        domain: Domain::Word8,
+        nesting: 0,
+        policy: Policy::Eager,
+    };
     let conditions = Conditions { lie: Some(Lie::Hoarded), ..Conditions::default() };
     let (report, _) = case.run(&conditions);
     report.violations.first().expect("it is found").message.clone()
