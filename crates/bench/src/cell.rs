@@ -170,6 +170,7 @@ pub struct Latency {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use pmalloc::Policy;
 
     /// The first round of a quick cell.
     pub(crate) fn cell(
@@ -194,7 +195,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_description_is_read_as_it_was_written() {
-        let cell = cell("threadtest", "packed", Subject::Heap, 2, Mode::Count);
+        let cell = cell("threadtest", "packed", Subject::Heap(Policy::Eager), 2, Mode::Count);
         let text = serde_json::to_string(&cell).expect("string keys");
         let read: Cell = serde_json::from_str(&text).expect("the same");
         assert_eq!(format!("{read:?}"), format!("{cell:?}"));
@@ -202,7 +203,7 @@ pub(crate) mod tests {
 
     #[test]
     fn random_numbers_depend_on_seed_round_and_thread_alone() {
-        let first = cell("b", "v", Subject::Heap, 2, Mode::Time);
+        let first = cell("b", "v", Subject::Heap(Policy::Eager), 2, Mode::Time);
         let drawn = |cell: &Cell, thread| cell.rng(thread).u64(..);
         assert_eq!(drawn(&first, 1), drawn(&Cell { mode: Mode::Count, ..first.clone() }, 1));
         for (other, thread) in [

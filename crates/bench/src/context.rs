@@ -5,7 +5,7 @@ use pmalloc::{
     persist::{Exclusive, Mapped},
 };
 
-use crate::{cell::Cell, launcher::Launcher};
+use crate::{alloc::Subject, cell::Cell, launcher::Launcher};
 
 /// What a benchmark is given to run a cell.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,11 @@ impl Context<'_> {
     /// If it can't be made.
     pub fn make_heap<M: Exclusive + 'static>(&self, wrap: impl FnOnce(Mapped) -> M) -> Heap<M> {
         let path = self.cell.heap_path();
-        let made = self.options.create_with(&path, wrap);
+        let options = match self.cell.subject {
+            Subject::Heap(policy) => self.options.clone().policy(policy),
+            Subject::Bare | Subject::Pointer(_) => self.options.clone(),
+        };
+        let made = options.create_with(&path, wrap);
         made.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 }

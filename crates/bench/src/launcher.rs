@@ -68,9 +68,10 @@ fn death(cell: &Cell, output: &Output) -> Error {
 mod tests {
     use super::*;
     use crate::{alloc::Subject, cell::Mode};
+    use pmalloc::Policy;
 
     fn cell() -> Cell {
-        crate::cell::tests::cell("none", "none", Subject::Heap, 1, Mode::Time)
+        crate::cell::tests::cell("none", "none", Subject::Heap(Policy::Eager), 1, Mode::Time)
     }
 
     /// A launcher of a shell that runs `script` and is given the cell as its argument.

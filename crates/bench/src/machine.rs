@@ -37,7 +37,6 @@ pub(crate) struct HeapTraits {
     pub(crate) machine: Machine,
     pub(crate) storage: Storage,
     pub(crate) model: String,
-    pub(crate) policy: Option<String>,
 }
 
 impl HeapTraits {
@@ -66,8 +65,7 @@ impl HeapTraits {
         let info = pmalloc::info(&path)?;
         fs::remove_file(&path).map_err(Error::io("remove a heap"))?;
         let name = |choice: &dyn std::fmt::Debug| format!("{choice:?}").to_lowercase();
-        let policy = info.policy.map(|policy| name(&policy));
-        Ok(Self { machine, storage, model: name(&info.model), policy })
+        Ok(Self { machine, storage, model: name(&info.model) })
     }
 }
 

@@ -363,6 +363,7 @@ mod tests {
         cell::tests::cell,
         context::tests::run_here,
     };
+    use pmalloc::Policy;
 
     /// A few pairs: no slab is made or given back on the way.
     struct FewPairs;
@@ -390,8 +391,8 @@ mod tests {
     #[test]
     fn counts_are_exact() {
         for (subject, threads, flushes, fences) in [
-            (Subject::Heap, 1, 4.0, 3.0),
-            (Subject::Heap, 2, 4.0, 3.0),
+            (Subject::Heap(Policy::Eager), 1, 4.0, 3.0),
+            (Subject::Heap(Policy::Eager), 2, 4.0, 3.0),
             (Subject::Bare, 2, 1.0, 1.0),
         ] {
             let cell = cell("few pairs", "", subject, threads, Mode::Count);

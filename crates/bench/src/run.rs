@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pmalloc::HeapOptions;
+use pmalloc::{HeapOptions, Policy};
 use pmalloc_bench_peers::Peer;
 use tempfile::TempDir;
 
@@ -172,8 +172,10 @@ fn select(plan: &Plan, peers: &[Peer]) -> Result<Vec<Group>, Error> {
         [] => plan.scale.choose(&[1, 2][..], &[1, 2], &[1, 2, 8]),
         threads => threads,
     };
-    let subjects: Vec<Subject> = [Subject::Heap, Subject::Bare]
+    let subjects: Vec<Subject> = [Policy::Batched, Policy::Eager]
+        .map(Subject::Heap)
         .into_iter()
+        .chain([Subject::Bare])
         .chain(peers.iter().copied().map(Subject::Pointer))
         .collect();
     let mut groups = Vec::new();
@@ -319,13 +321,16 @@ impl Supervisor<'_> {
         let own: Samples = speedups.iter().map(|speedup| speedup.own).collect();
         let ring: Samples = speedups.iter().map(|speedup| speedup.ring).collect();
         let estimate = |samples: &Samples| (!samples.is_empty()).then(|| samples.estimate());
-        let is_heap = subject == Subject::Heap;
+        let policy = match subject {
+            Subject::Heap(policy) => Some(policy.name().to_owned()),
+            Subject::Bare | Subject::Pointer(_) => None,
+        };
         let cpu = samples(|timing| timing.cpu_ns);
         Row {
             bench: group.name(),
             allocator: subject.name(),
-            model: is_heap.then(|| self.traits.model.clone()),
-            policy: self.traits.policy.clone().filter(|_| is_heap),
+            model: subject.is_heap().then(|| self.traits.model.clone()),
+            policy,
             threads: group.threads,
             cpu_ns_per_op: cpu.spread(),
             wall_ns_per_op: samples(|timing| timing.wall_ns).spread(),

@@ -40,7 +40,7 @@ pub(crate) fn visit<M: Medium + 'static, V: Visitor>(
     visitor: V,
 ) -> V::Out {
     match subject {
-        Subject::Heap => visitor.visit(&HeapAlloc::new(heap)),
+        Subject::Heap(_) => visitor.visit(&HeapAlloc::new(heap)),
         Subject::Bare => visitor.visit(&Bare::new(heap)),
         Subject::Pointer(peer) => {
             let library = peer.load().unwrap_or_else(|missing| panic!("{missing}"));
@@ -51,14 +51,17 @@ pub(crate) fn visit<M: Medium + 'static, V: Visitor>(
 
 #[cfg(test)]
 mod tests {
-    use pmalloc::persist::{Anon, Traced};
+    use pmalloc::{
+        Policy,
+        persist::{Anon, Traced},
+    };
     use pmalloc_bench_peers::Peer;
 
     use super::*;
 
     /// A heap in memory that counts, and that flushes nothing.
-    fn heap() -> Heap<Traced<Anon>> {
-        let options = Heap::options().capacity_bytes(64 << 20).arenas(1);
+    fn heap(policy: Policy) -> Heap<Traced<Anon>> {
+        let options = Heap::options().policy(policy).capacity_bytes(64 << 20).arenas(1);
         let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
         options.create_on(medium).expect("created")
     }
@@ -92,19 +95,24 @@ mod tests {
     #[test]
     fn each_allocator_persists_what_its_kind_must() {
         for (subject, expected) in [
-            (Subject::Heap, [(4, 3), (4, 3), (5, 4)]),
+            (Subject::Heap(Policy::Eager), [(4, 3), (4, 3), (5, 4)]),
+            (Subject::Heap(Policy::Batched), [(1, 1), (1, 1), (2, 2)]),
             (Subject::Bare, [(1, 1); 3]),
             (Subject::Pointer(Peer::Glibc), [(1, 1); 3]),
         ] {
-            let heap = heap();
+            let policy = match subject {
+                Subject::Heap(policy) => policy,
+                _ => Policy::Eager,
+            };
+            let heap = heap(policy);
             assert_eq!(visit(subject, &heap, Counts(&heap)), expected, "{subject}");
         }
     }
 
     #[test]
     fn a_subject_is_found_by_its_name() {
-        let subjects = [Subject::Heap, Subject::Bare].into_iter();
-        for subject in subjects.chain(Peer::ALL.map(Subject::Pointer)) {
+        let subjects = [Policy::Eager, Policy::Batched].map(Subject::Heap).into_iter();
+        for subject in subjects.chain([Subject::Bare]).chain(Peer::ALL.map(Subject::Pointer)) {
             assert_eq!(Subject::from_name(&subject.name()), Some(subject));
         }
         assert_eq!(Subject::from_name("mimalloc"), None);

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use pmalloc::{HeapOptions, Policy};
 use pmalloc_bench_peers::Peer;
 use serde::{Deserialize, Serialize, de};
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// The heap of this project, through its public interface.
-    Heap,
+    /// The heap of this project, through its public interface, with this policy.
+    Heap(Policy),
     /// Nobody: each operation is one bare persist, the least that a durable operation costs.
     Bare,
     /// A volatile allocator whose pointers are stored into the heap's file and made durable there.
@@ -21,17 +22,27 @@ impl Subject {
     #[must_use]
     pub fn name(self) -> String {
         match self {
-            Self::Heap => "pmalloc".into(),
+            Self::Heap(HeapOptions::POLICY_DEFAULT) => "pmalloc".into(),
+            Self::Heap(policy) => format!("pmalloc-{}", policy.name()),
             Self::Bare => "bare".into(),
             Self::Pointer(peer) => format!("{peer}{POINTER_SUFFIX}"),
         }
     }
 
+    /// Whether it is the heap of this project.
+    #[must_use]
+    pub fn is_heap(self) -> bool {
+        matches!(self, Self::Heap(_))
+    }
+
     /// The subject of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
+        if let Some(policy) = name.strip_prefix("pmalloc-") {
+            return Policy::from_name(policy).map(Self::Heap);
+        }
         match name {
-            "pmalloc" => Some(Self::Heap),
+            "pmalloc" => Some(Self::Heap(HeapOptions::POLICY_DEFAULT)),
             "bare" => Some(Self::Bare),
             _ => Peer::from_name(name.strip_suffix(POINTER_SUFFIX)?).map(Self::Pointer),
         }

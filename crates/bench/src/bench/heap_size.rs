@@ -54,7 +54,7 @@ impl Bench for HeapSize {
     }
 
     fn fits(&self, subject: Subject, threads: usize) -> bool {
-        threads == 1 && subject == Subject::Heap
+        threads == 1 && subject.is_heap()
     }
 
     fn need_bytes(&self, variant: &str, _: usize) -> u64 {

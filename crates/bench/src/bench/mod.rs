@@ -51,6 +51,7 @@ fn known() -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use pmalloc::Policy;
     use pmalloc_bench_peers::Peer;
 
     use super::*;
@@ -94,7 +95,7 @@ mod tests {
             // An allocation flushes the line of its contents, behind a fence of its own; a free does not.
             ("contents", 1, 4.5, 3.5),
         ] {
-            let counts = counted("small", variant, Subject::Heap, threads);
+            let counts = counted("small", variant, Subject::Heap(Policy::Eager), threads);
             let of_slabs = [counts.flushes - flushes, counts.fences - fences];
             for count in of_slabs {
                 assert!((0.0..0.02).contains(&count), "{variant}, {threads} threads: {counts:?}");
@@ -113,7 +114,7 @@ mod tests {
             ("prod-con", "packed", 2, 0.1),
             ("prod-con", "own-line", 4, 0.1),
         ] {
-            let counts = counted(bench, variant, Subject::Heap, threads);
+            let counts = counted(bench, variant, Subject::Heap(Policy::Eager), threads);
             for more in [counts.flushes - 4.0, counts.fences - 3.0] {
                 assert!((0.0..of_slabs).contains(&more), "{bench}/{variant}: {counts:?}");
             }
@@ -126,9 +127,10 @@ mod tests {
 
     #[test]
     fn a_pair_has_a_producer_and_a_consumer() {
-        let fits = |threads| find("prod-con").expect("listed").fits(Subject::Heap, threads);
+        let fits =
+            |threads| find("prod-con").expect("listed").fits(Subject::Heap(Policy::Eager), threads);
         assert!(fits(2) && fits(8) && !fits(1) && !fits(3));
-        let outcome = run("prod-con", "packed", Subject::Heap, 2, Mode::Latency);
+        let outcome = run("prod-con", "packed", Subject::Heap(Policy::Eager), 2, Mode::Latency);
         let Outcome::Latency(latency) = outcome else { panic!("{outcome:?}") };
         assert!(latency.p50_ns > 0 && latency.p50_ns <= latency.p999_ns, "{latency:?}");
     }
@@ -142,11 +144,11 @@ mod tests {
 
     #[test]
     fn a_timed_cell_has_times_and_a_clocked_one_has_quantiles_in_order() {
-        let outcome = run("threadtest", "own-line", Subject::Heap, 2, Mode::Time);
+        let outcome = run("threadtest", "own-line", Subject::Heap(Policy::Eager), 2, Mode::Time);
         let Outcome::Timed(timing) = outcome else { panic!("{outcome:?}") };
         assert!(timing.cpu_ns > 0.0 && timing.wall_ns > 0.0 && timing.bare_ns > 0.0, "{timing:?}");
         assert_eq!(timing.speedup, None);
-        let outcome = run("threadtest", "own-line", Subject::Heap, 2, Mode::Latency);
+        let outcome = run("threadtest", "own-line", Subject::Heap(Policy::Eager), 2, Mode::Latency);
         let Outcome::Latency(latency) = outcome else { panic!("{outcome:?}") };
         assert!(latency.p50_ns > 0, "{latency:?}");
         assert!(latency.p50_ns <= latency.p99_ns && latency.p99_ns <= latency.p999_ns);
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_speed_up_is_told_beside_that_of_the_ring() {
-        let outcome = run("speedup", "small", Subject::Heap, 2, Mode::Time);
+        let outcome = run("speedup", "small", Subject::Heap(Policy::Eager), 2, Mode::Time);
         let Outcome::Timed(timing) = outcome else { panic!("{outcome:?}") };
         let speedup = timing.speedup.expect("it is the question");
         assert!(speedup.own > 0.0 && speedup.ring > 0.0, "{speedup:?}");
@@ -162,9 +164,9 @@ mod tests {
 
     #[test]
     fn large_blocks_and_full_heaps_run() {
-        run("large", "own-line", Subject::Heap, 1, Mode::Time);
+        run("large", "own-line", Subject::Heap(Policy::Eager), 1, Mode::Time);
         for variant in find("heap-size").expect("listed").variants(Scale::Quick) {
-            run("heap-size", &variant, Subject::Heap, 1, Mode::Count);
+            run("heap-size", &variant, Subject::Heap(Policy::Eager), 1, Mode::Count);
         }
     }
 }

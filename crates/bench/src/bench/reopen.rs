@@ -52,7 +52,7 @@ impl Bench for Reopen {
     }
 
     fn fits(&self, subject: Subject, threads: usize) -> bool {
-        threads == 1 && subject == Subject::Heap
+        threads == 1 && subject.is_heap()
     }
 
     fn run(&self, context: &Context<'_>) -> Outcome {
