@@ -80,6 +80,8 @@ pub(crate) fn explore(
     options: ExploreOptions,
 ) -> Report {
     let heap = build((sim, policy), change).expect("a fresh heap has room");
+    // What it took to build is not what is explored.
+    heap.sync().expect("the simulator never fails to sync");
     let accepted: Arc<Mutex<Vec<State>>> = Arc::default();
     let seen = Arc::clone(&accepted);
     let explorer = Explorer::watch(sim, options, move |sim: &Sim| {

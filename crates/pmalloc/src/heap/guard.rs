@@ -38,7 +38,7 @@ impl<'h, M: Medium> Guard<'h, M> {
 impl<M: Medium> Drop for Guard<'_, M> {
     fn drop(&mut self) {
         self.pin.leave();
-        if self.core.has_waiting()
+        if self.core.waits_for_guards()
             && let Ok(_entered) = self.core.enter()
         {
             self.core.collect();

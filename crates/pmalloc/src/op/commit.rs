@@ -136,7 +136,7 @@ fn commit_batched<M: Medium>(
     lane.check_group(records)?;
     // The lane of many sessions may be full although it was exchanged for another one.
     while !lane.has_room(engine.epochs.durable(), records) {
-        engine.synchronize(Patience::Endless)?;
+        engine.synchronize(Patience::For(STALL))?;
     }
     effects.reserve(space)?;
     lane.enter();

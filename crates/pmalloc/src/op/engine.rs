@@ -31,6 +31,12 @@ const LOOK_OPERATIONS: u32 = 256;
 /// The same while more memory is to be given back than one look does.
 const BEHIND_OPERATIONS: u32 = 16;
 
+/// How long an attempt of `sync` waits for a thread that is stopped inside an operation, before it lets others try.
+const SETTLE: Duration = Duration::from_millis(1);
+
+/// How long closing waits for such a thread. No operation runs any more: it panicked.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// How long an operation that finds no memory waits for a thread that is stopped inside an operation.
 const RECLAIM: Duration = Duration::from_millis(10);
 
@@ -228,7 +234,11 @@ impl<M: Medium> Engine<M> {
     fn settle_epoch(&self) -> Result<()> {
         match self.policy {
             Policy::Eager => Ok(()),
-            Policy::Batched => self.synchronize(Patience::Endless).map(drop),
+            Policy::Batched => {
+                // One attempt after the other: meanwhile others may be the synchronizer.
+                while self.synchronize(Patience::For(SETTLE))? == Outcome::Stalled {}
+                Ok(())
+            }
         }
     }
 
@@ -242,7 +252,11 @@ impl<M: Medium> Engine<M> {
         if *closed {
             return Ok(());
         }
-        self.settle_epoch()?;
+        if self.policy == Policy::Batched
+            && self.synchronize(Patience::For(CLOSE))? == Outcome::Stalled
+        {
+            return Err(stranded());
+        }
         *closed = true;
         self.collect();
         // Before all is written back: free pages need not be.
@@ -283,9 +297,10 @@ impl<M: Medium> Engine<M> {
         }
     }
 
-    /// Whether freed memory waits.
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.limbo.has_waiting()
+    /// Whether a guard that goes may let freed memory out of limbo. Under Batched it rarely does: memory waits there for its
+    /// free to become durable, and operations take it out.
+    pub(crate) fn waits_for_guards(&self) -> bool {
+        self.policy == Policy::Eager && self.limbo.has_waiting()
     }
 
     /// Makes freed memory usable again that is safe.
@@ -382,6 +397,14 @@ impl<M: Medium> Engine<M> {
         }
         Ok(())
     }
+}
+
+/// The error of a heap that can't be closed.
+#[cold]
+fn stranded() -> Error {
+    let why = "a thread panicked or was lost inside an operation, so that not everything can be made durable; open the heap \
+               again, which recovers it";
+    Error::io("closing the heap")(std::io::Error::other(why))
 }
 
 /// The error of a slot whose word names the block of a root.

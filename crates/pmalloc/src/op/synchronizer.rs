@@ -4,13 +4,14 @@
 //! operations have left, and says that the epoch is durable. Any thread may run one between two operations; whoever holds
 //! the lock is the synchronizer (rules 3 and 4).
 
+#[cfg(not(shuttle))]
 use std::time::Instant;
 
 use core::time::Duration;
 
 use pmalloc_persist::{
     LINE_BYTES, Medium, Span,
-    sync::{Arc, Mutex, lock, thread},
+    sync::{Arc, Mutex, MutexGuard, thread},
 };
 
 use super::{epochs::Epochs, line_set::LineSet};
@@ -34,16 +35,14 @@ pub(super) enum Outcome {
     Stalled,
 }
 
-/// How long an attempt waits for a thread that is inside an operation, which takes less than a microsecond unless the thread
-/// is stopped or has lost its processor.
+/// How long an attempt waits: for another synchronizer, and for a thread that is inside an operation, which takes less than
+/// a microsecond unless the thread is stopped or has lost its processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
     /// Looks a few times.
     Little,
     /// Waits as long as that.
     For(Duration),
-    /// Waits for ever.
-    Endless,
 }
 
 /// Looks before an attempt gives its processor up between two, or has lost its little patience.
@@ -60,7 +59,7 @@ struct Round {
 }
 
 impl Synchronizer {
-    /// Runs a round, or goes on with one that was stalled, unless another thread does and `patience` is little.
+    /// Runs a round, or first goes on with one that was stalled.
     ///
     /// The caller has [entered](super::Engine::enter).
     ///
@@ -78,17 +77,11 @@ impl Synchronizer {
         lanes: &Lanes,
         patience: Patience,
     ) -> Result<Outcome> {
-        let mut round = if patience == Patience::Little {
-            match self.0.try_lock() {
-                Ok(round) => round,
-                Err(_) => return Ok(Outcome::Stalled),
-            }
-        } else {
-            lock(&self.0)
-        };
+        let waiting = &mut Waiting::new(patience);
+        let Some(mut round) = self.begin(waiting) else { return Ok(Outcome::Stalled) };
         // What had returned before this call is of the epoch that is ending, or of the one that ends then.
         while let Some(epoch) = round.ending {
-            if round.finish(m, epochs, lanes, epoch, patience)? == Outcome::Stalled {
+            if round.finish(m, (epochs, lanes), epoch, waiting)? == Outcome::Stalled {
                 return Ok(Outcome::Stalled);
             }
         }
@@ -97,7 +90,19 @@ impl Synchronizer {
         }
         let epoch = epochs.begin_next();
         round.ending = Some(epoch);
-        round.finish(m, epochs, lanes, epoch, patience)
+        round.finish(m, (epochs, lanes), epoch, waiting)
+    }
+
+    /// Becomes the synchronizer, unless another thread is it for longer than this one waits.
+    fn begin(&self, waiting: &mut Waiting) -> Option<MutexGuard<'_, Round>> {
+        loop {
+            match self.0.try_lock() {
+                Ok(round) => return Some(round),
+                Err(_) if waiting.is_over() => return None,
+                // Poisoned or not: a thread that panicked in a round has stopped the durable epoch for good.
+                Err(_) => thread::yield_now(),
+            }
+        }
     }
 }
 
@@ -105,14 +110,13 @@ impl Round {
     fn finish<M: Medium>(
         &mut self,
         m: &M,
-        epochs: &Epochs,
-        lanes: &Lanes,
+        (epochs, lanes): (&Epochs, &Lanes),
         epoch: u64,
-        patience: Patience,
+        waiting: &mut Waiting,
     ) -> Result<Outcome> {
         // Behind the end of the epoch: who marks a lane that is not among these looks at the epoch later still.
         lanes.boards(&mut self.boards);
-        if !self.boards.iter().all(|board| has_left(board, patience)) {
+        if !self.boards.iter().all(|board| has_left(board, waiting)) {
             return Ok(Outcome::Stalled);
         }
         let Self { boards, flushed, .. } = self;
@@ -135,8 +139,8 @@ impl Round {
     }
 }
 
-/// Waits until the operation that is inside a lane, if there is one, has left.
-fn has_left(board: &Board, patience: Patience) -> bool {
+/// Waits until the operation that is inside a lane, if there is one, has left; whether it has.
+fn has_left(board: &Board, waiting: &mut Waiting) -> bool {
     let Some(mark) = board.inside() else { return true };
     for _ in 0..LOOKS {
         if board.has_left(mark) {
@@ -144,13 +148,50 @@ fn has_left(board: &Board, patience: Patience) -> bool {
         }
         core::hint::spin_loop();
     }
-    let started = Instant::now();
     while !board.has_left(mark) {
-        match patience {
-            Patience::Little => return false,
-            Patience::For(time) if started.elapsed() > time => return false,
-            Patience::For(_) | Patience::Endless => thread::yield_now(),
+        if waiting.is_over() {
+            return false;
         }
+        thread::yield_now();
     }
     true
+}
+
+/// How long an attempt still waits.
+///
+/// Schedule tests repeat schedules, where time does not repeat: there it is a number of looks.
+#[derive(Debug)]
+struct Waiting {
+    #[cfg(not(shuttle))]
+    until: Option<Instant>,
+    #[cfg(shuttle)]
+    looks: u32,
+}
+
+#[cfg(not(shuttle))]
+impl Waiting {
+    fn new(patience: Patience) -> Self {
+        let until = match patience {
+            Patience::Little => None,
+            Patience::For(time) => Some(Instant::now() + time),
+        };
+        Self { until }
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.until.is_none_or(|until| Instant::now() > until)
+    }
+}
+
+#[cfg(shuttle)]
+impl Waiting {
+    fn new(patience: Patience) -> Self {
+        Self { looks: if patience == Patience::Little { 0 } else { 1000 } }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let is_over = self.looks == 0;
+        self.looks = self.looks.saturating_sub(1);
+        is_over
+    }
 }
