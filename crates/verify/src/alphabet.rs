@@ -137,11 +137,8 @@ impl Step {
     #[must_use]
     pub fn all(policy: Policy) -> Vec<Self> {
         let steps = |op| [0, 1].map(|lane| Self { op, lane });
-        let mut all: Vec<Self> = Op::ALL.into_iter().flat_map(steps).collect();
-        if policy == Policy::Batched {
-            all.push(Self { op: Op::Sync, lane: 0 });
-        }
-        all
+        let sync = (policy == Policy::Batched).then_some(Self { op: Op::Sync, lane: 0 });
+        Op::ALL.into_iter().flat_map(steps).chain(sync).collect()
     }
 
     /// What the step does in the present state of `world`, decided before anything happens.
@@ -520,9 +517,9 @@ impl Start {
                 world.age();
             }
         }
-        // What the state took to build is not what is explored.
         if world.heap().policy() == Policy::Batched {
-            world.heap().sync().expect("the simulator never fails to sync");
+            // What the state took to build is not what is explored.
+            world.heap().sync().expect("no sync fails yet");
         }
     }
 }

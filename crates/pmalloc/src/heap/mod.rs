@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`options`] | create and open, on a file or on any medium |
+//! | [`serve`] | recovers a heap and marks it as open |
 //! | [`format`] | writes an empty heap |
 //! | [`core`] | the heap itself, shared by handles and sessions |
 //! | [`session`] | what a thread has of a heap |
@@ -59,6 +60,7 @@ mod root_table;
 mod roots;
 mod salvage;
 mod salvage_notes;
+mod serve;
 mod session;
 mod slot;
 mod stats;
