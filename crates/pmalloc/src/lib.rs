@@ -103,14 +103,17 @@
 
 mod arena;
 mod book;
+mod core;
 mod error;
 mod extent;
 mod heap;
+mod inspect;
 mod lane;
 mod layout;
 mod op;
 mod page_map;
 mod recovery;
+mod root;
 mod size_class;
 mod slab;
 mod tcache;
@@ -122,20 +125,24 @@ mod value;
 #[cfg(all(test, not(shuttle)))]
 extern crate self as pmalloc;
 
+pub use self::core::{Block, NewBlock, PUBLISH_MAX};
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use heap::TestGeometry;
-pub use heap::{
-    Block, BlockLayout, Blocks, CellInteger, CellValue, CheckReport, ClassStats, Content,
-    CopyReport, Guard, Heap, HeapMap, HeapOptions, Info, LayoutHash, LogStats, NewBlock, PCell,
-    PPtr, PUBLISH_MAX, Part, PartKind, Persistent, Problem, ProblemKind, Publish, RecoveryReport,
-    Reservation, RootInfo, SalvageReport, Session, Slot, SlotLayout, SlotMap, SlotRef, SlotScope,
-    Stats, TagStats, TypeGraph, VersionedCell, check_file, copy_file, copy_file_with, info,
-    map_file, recover_file, salvage_file, stats_file,
+pub use heap::{Guard, Heap, HeapOptions, Publish, Reservation, Session, SlotRef};
+pub use inspect::{
+    Blocks, CheckReport, ClassStats, CopyReport, HeapMap, Info, LogStats, Part, PartKind, Problem,
+    ProblemKind, RecoveryReport, SalvageReport, Stats, TagStats, check_file, copy_file,
+    copy_file_with, info, map_file, recover_file, salvage_file, stats_file,
 };
 pub use layout::{root::RootKind, state::Policy, superblock::Model};
 pub use pmalloc_derive::Persistent;
 pub use pmalloc_persist as persist;
+pub use root::RootInfo;
+pub use value::{
+    BlockLayout, CellInteger, CellValue, Content, LayoutHash, PCell, PPtr, Persistent, Slot,
+    SlotLayout, SlotMap, SlotScope, TypeGraph, VersionedCell,
+};
 
 /// Compiles and runs the example of the README.
 #[cfg(doctest)]

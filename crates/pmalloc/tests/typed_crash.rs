@@ -155,7 +155,7 @@ fn changing(act: fn(&Heap<Sim>)) -> Scene<(i64, u64, u64)> {
 fn a_cell_holds_the_old_value_or_the_new_one() {
     let store = changing(|heap| cells(heap).mean.store(heap, f64::MIN).expect("it is live"));
     store.explore_cleanly();
-    store.notices_faults(2, |sites| sites_of("heap/pcell.rs", sites));
+    store.notices_faults(2, |sites| sites_of("core/in_place.rs", sites));
     changing(|heap| cells(heap).last.store(heap, PPtr::from_offset(64)).expect("it is live"))
         .explore_cleanly();
     changing(|heap| {
@@ -194,7 +194,7 @@ fn a_typed_root_is_there_with_its_whole_value_or_not_at_all() {
     let small = creation::<9>();
     small.explore_cleanly();
     small.notices_faults(3, |sites| {
-        let mut vital = sites_of("heap/root_entry.rs", sites);
+        let mut vital = sites_of("root/entry.rs", sites);
         // The contents are flushed and fenced at once, in one place; nothing else in that file is.
         let allocating = sites_of("op/alloc.rs", sites);
         let here = |at| allocating.iter().filter(|site| site.location == at).count();

@@ -109,7 +109,7 @@ mod power {
             ("large-freed-by-one-used-by-the-other", "op/commit.rs", 3),
             ("large-one-log", "op/commit.rs", 3),
             ("replaced-by-one-used-by-the-other", "op/commit.rs", 3),
-            ("publish", "heap/reserve.rs", 1),
+            ("publish", "core/pending.rs", 1),
         ] {
             let sites = sites(name, SiteKind::Fence, file);
             assert_eq!(sites.len(), fences, "{sites:?}");

@@ -14,7 +14,7 @@ use pmalloc::persist::sim::{SiteCount, SiteKind};
 /// The sources of the heap, as a location names them.
 const SOURCES: &str = "crates/pmalloc/src/";
 
-/// A store, flush, fence or sync of the heap, as in `flush heap/root_entry.rs write_words 1: m.flush_of(entry);`.
+/// A store, flush, fence or sync of the heap, as in `flush root/entry.rs write_words 1: m.flush_of(entry);`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// What is done there.
@@ -267,20 +267,20 @@ mod tests {
         let places = Place::persists().expect("the sources");
         assert!(places.iter().all(|place| place.exists().expect("its file")));
         let known =
-            "flush heap/root_entry.rs write_words 1: m.flush_of(entry);".parse().expect("a place");
+            "flush root/entry.rs write_words 1: m.flush_of(entry);".parse().expect("a place");
         assert!(places.contains(&known));
     }
 
     #[test]
     fn a_place_is_read_as_it_is_written() {
-        let text = "flush heap/root_entry.rs write_words 1: m.flush_of(entry);";
+        let text = "flush root/entry.rs write_words 1: m.flush_of(entry);";
         let place: Place = text.parse().expect("well-formed");
         assert_eq!(
             (&*place.function, place.nth, &*place.text),
             ("write_words", 1, "m.flush_of(entry);")
         );
         assert_eq!(place.to_string(), text);
-        for wrong in ["flush heap/root_entry.rs write: m.flush_of(entry);", "crash a b 1: c", ""] {
+        for wrong in ["flush root/entry.rs write: m.flush_of(entry);", "crash a b 1: c", ""] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_place_exists_as_often_as_its_line_does() {
         let place: Place =
-            "flush heap/root_entry.rs write_words 1: m.flush_of(entry);".parse().expect("a place");
+            "flush root/entry.rs write_words 1: m.flush_of(entry);".parse().expect("a place");
         assert!(place.exists().expect("the sources"));
         assert!(!Place { nth: 2, ..place.clone() }.exists().expect("the sources"));
         assert!(!Place { function: "read".into(), ..place }.exists().expect("the sources"));

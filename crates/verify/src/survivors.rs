@@ -84,8 +84,8 @@ pub fn compare(listed: &[Survivor], places: &[Place], mutants: &[Mutant]) -> Dif
 mod tests {
     use super::*;
 
-    const ONE: &str = "fence heap/roots.rs write_name 1: m.fence();";
-    const OTHER: &str = "flush heap/roots.rs write_name 1: m.flush_of(entry);";
+    const ONE: &str = "fence root/entry.rs write_name 1: m.fence();";
+    const OTHER: &str = "flush root/entry.rs write_name 1: m.flush_of(entry);";
 
     #[test]
     fn every_survivor_still_has_its_place() {

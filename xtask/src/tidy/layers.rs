@@ -1,8 +1,8 @@
 //! The order of modules: a module uses only what stands to its right.
 //!
-//! Of the allocator: `heap -> op -> value -> recovery, tcache -> arena -> slab -> extent -> lane, book -> page_map ->
-//! size_class -> layout`, then the crate `pmalloc-persist`, where the compiler keeps the order. Other crates, and modules of many files, have an
-//! order of their own; the root of each may use all. Modules of one step do not know each other. Code under
+//! Of the allocator: `heap -> inspect -> root -> core -> op -> value -> recovery, tcache -> arena -> slab -> extent -> lane,
+//! book -> page_map -> size_class -> layout`, then the crate `pmalloc-persist`, where the compiler keeps the order. Other
+//! crates, and modules of many files, have an order of their own; the root of each may use all. Modules of one step do not know each other. Code under
 //! `#[cfg(test)]` may build what it tests from above. Paths inside a macro's arguments are not seen.
 
 use std::collections::BTreeMap;
@@ -35,6 +35,9 @@ const ORDERS: &[Order] = &[
         module: &[],
         layers: &[
             &["heap"],
+            &["inspect"],
+            &["root"],
+            &["core"],
             &["op"],
             &["value"],
             &["recovery", "tcache"],
@@ -47,6 +50,78 @@ const ORDERS: &[Order] = &[
             &["layout"],
             // Every module reports errors; this one uses no other.
             &["error"],
+        ],
+    },
+    Order {
+        folder: "crates/pmalloc/src/heap/",
+        root: "crates/pmalloc/src/heap/mod.rs",
+        module: &["heap"],
+        layers: &[
+            &["entrusted", "publish", "roots", "slot", "typed"],
+            &["reserve"],
+            &[
+                "cells",
+                "declare",
+                "guard",
+                "inspection",
+                "media",
+                "operations",
+                "options",
+                "orphans",
+                "session",
+                "slot_ref",
+            ],
+            &["handle"],
+        ],
+    },
+    Order {
+        folder: "crates/pmalloc/src/inspect/",
+        root: "crates/pmalloc/src/inspect/mod.rs",
+        module: &["inspect"],
+        layers: &[
+            &["copy", "recover", "salvage"],
+            &["check", "map", "orphans", "serve", "stats"],
+            &["owners", "refusal"],
+            &["blocks", "notes", "owner", "root_table"],
+            &["info", "problem"],
+        ],
+    },
+    Order {
+        folder: "crates/pmalloc/src/root/",
+        root: "crates/pmalloc/src/root/mod.rs",
+        module: &["root"],
+        layers: &[
+            &["remove"],
+            &["typed"],
+            &["declarations"],
+            &["own", "untyped"],
+            &["close", "obtain"],
+            &["table"],
+            &["entry", "name"],
+        ],
+    },
+    Order {
+        folder: "crates/pmalloc/src/core/",
+        root: "crates/pmalloc/src/core/mod.rs",
+        module: &["core"],
+        layers: &[
+            &["transaction"],
+            &["change", "in_place"],
+            &["pending"],
+            &["thread"],
+            &["open_heap"],
+            &["format", "header"],
+        ],
+    },
+    Order {
+        folder: "crates/pmalloc/src/value/",
+        root: "crates/pmalloc/src/value/mod.rs",
+        module: &["value"],
+        layers: &[
+            &["declared", "own_types", "raw"],
+            &["pcell"],
+            &["persistent"],
+            &["block_layout", "pptr", "slot", "slot_map", "versioned_cell"],
         ],
     },
     Order {

@@ -14,12 +14,21 @@ pub(super) fn check(repository: &Repository) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in repository.all().filter(|file| file.path != LIST) {
         for (index, line) in file.text.lines().enumerate() {
-            for word in words.iter().filter(|word| line.contains(**word)) {
+            for word in words.iter().filter(|word| stands_in(line, word)) {
                 violations.push(Violation::new(&file.path, index + 1, format!("`{word}`")));
             }
         }
     }
     violations
+}
+
+/// Whether a line has the word; a path from the root of a machine is none inside of another path.
+fn stands_in(line: &str, word: &str) -> bool {
+    let is_inside = |at: usize| {
+        let before = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        word.starts_with('/') && line[..at].ends_with(before)
+    };
+    line.match_indices(word).any(|(at, _)| !is_inside(at))
 }
 
 fn word(line: &str) -> Option<&str> {
@@ -36,9 +45,11 @@ mod tests {
         let repository = Repository::of(&[
             (LIST, "# paths\n/nowhere/\n"),
             ("a.md", "fine\nsee /nowhere/else\n"),
-            ("b.rs", "// somewhere\n"),
+            ("b.rs", "// somewhere, and src/nowhere/else\n"),
+            ("c.rs", "//nowhere/ src/nowhere/ (/nowhere/)\n"),
         ]);
-        assert_eq!(check(&repository), [Violation::new("a.md", 2, "`/nowhere/`")]);
+        let found = |path, line| Violation::new(path, line, "`/nowhere/`");
+        assert_eq!(check(&repository), [found("a.md", 2), found("c.rs", 1)]);
     }
 
     #[test]

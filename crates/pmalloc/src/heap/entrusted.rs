@@ -6,14 +6,12 @@
 
 use pmalloc_persist::{Medium, Offset};
 
-use super::{
-    Heap, HeapOptions,
+use super::{handle::Heap, options::HeapOptions};
+use crate::{
     core::Core,
-    raw,
-    slot::{Slot, SlotCell},
-    versioned_cell::{CellImage, VersionedCell},
+    error::{Error, Result},
+    value::{Slot, VersionedCell, raw, slot::SlotCell, versioned_cell::CellImage},
 };
-use crate::error::{Error, Result};
 
 impl HeapOptions {
     /// As [`create_on`](Self::create_on), on a medium of which others have handles: an `Arc`, a simulator.
@@ -62,7 +60,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// The slot at byte `offset`, which stands in a block or root of bytes.
     ///
     /// In values of a program's types slots are found by their names and without a promise: see
-    /// [`Persistent`](super::Persistent).
+    /// [`Persistent`](crate::Persistent).
     ///
     /// # Errors
     ///
@@ -71,7 +69,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Safety
     ///
     /// 1. The eight bytes were zero when the block or root was made, and were written by nothing but operations on slots
-    ///    since. They lie in no value of a [`Persistent`](super::Persistent) type.
+    ///    since. They lie in no value of a [`Persistent`](crate::Persistent) type.
     /// 2. No `&[u8]` of the block is used any more when the slot is changed: [`Slot::get`] lends all bytes of a block,
     ///    those of its slots, too.
     /// 3. The block is not freed, and the root not removed, while the reference is used; or a [`Guard`](super::Guard) lives

@@ -4,8 +4,12 @@ use std::fmt;
 
 use pmalloc_persist::{Medium, sync::Arc};
 
-use super::{core::Core, session::Implicit};
-use crate::op::{Access, Pin};
+use super::handle::Heap;
+use crate::{
+    core::{Core, Implicit},
+    op::{Access, Pin},
+    value::raw::BlockGuard,
+};
 
 /// While it lives, memory that slots owned when it was made, or later, is not reused, not given back to the
 /// system and not changed by the heap.
@@ -15,6 +19,14 @@ use crate::op::{Access, Pin};
 pub struct Guard<'h, M: Medium> {
     core: &'h Core<M>,
     pin: &'h Pin,
+}
+
+impl<M: Medium + 'static> Heap<M> {
+    /// Keeps memory that is freed from now on from being reused until the guard is dropped.
+    #[must_use]
+    pub fn pin(&self) -> Guard<'_, M> {
+        Guard::new(self.core())
+    }
 }
 
 impl<'h, M: Medium + 'static> Guard<'h, M> {
@@ -34,6 +46,8 @@ impl<'h, M: Medium> Guard<'h, M> {
         self.pin
     }
 }
+
+impl<M: Medium> BlockGuard for Guard<'_, M> {}
 
 impl<M: Medium> Drop for Guard<'_, M> {
     fn drop(&mut self) {

@@ -4,8 +4,11 @@ use std::ptr::NonNull;
 
 use pmalloc_persist::{Counts, Event, MediaInfo, Medium, Observed, Observer, Span, Traced};
 
-use super::Heap;
-use crate::error::{Error, Result};
+use super::handle::Heap;
+use crate::{
+    core::in_place,
+    error::{Error, Result},
+};
 
 impl<M: Medium + 'static> Heap<M> {
     /// Where the heap lies, how long it is, and what a durable store survives there.
@@ -75,15 +78,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// What was written is durable after the fence, and may be before, in any order.
     pub fn flush(&self, span: Span) -> Result<()> {
-        let m = self.core().medium();
-        let _entered = self.core().enter()?;
-        if span.end() > m.len() {
-            let why = format!("{span:?}; the heap has {} bytes", m.len());
-            return Err(Error::Invalid { what: "span", why });
-        }
-        m.stored(span);
-        m.flush(span);
-        Ok(())
+        in_place::flush(self.core(), span)
     }
 
     /// Waits until all that this thread flushed is durable. A forked child has nothing to wait for.

@@ -1,35 +1,32 @@
 //! Creating and opening heaps.
 
-use std::{
-    path::Path,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::OnceLock, time::Duration};
 
 use pmalloc_persist::{
-    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, MediaFile, Medium,
-    Offset, Span, Word, has_addresses,
+    DurabilityChoice, Exclusive, Mapped, MediaFile, Medium, Span, has_addresses,
 };
 
-use super::{
-    CheckReport, Heap, SalvageReport, check,
-    format::{self, Exposure},
-    map::areas,
-    owner::{self, owner_of, owner_on},
-    salvage,
-    serve::{Serving, serve},
-};
+use super::handle::Heap;
 use crate::{
+    core::{
+        format::{self, Exposure},
+        header,
+    },
     error::{Error, Result},
-    extent::KEEP_DEFAULT,
+    inspect::{
+        CheckReport, SalvageReport, check,
+        map::areas,
+        owner::{self, owner_of, owner_on},
+        salvage,
+        serve::{self, Opening},
+    },
     layout::{
         geometry::{
             CHUNK_BYTES, Geometry, LANES, LOGS_MAX, RING_PLACES, ROOTS, SLAB_BYTES, STRIPES_MAX,
         },
         state::Policy,
-        superblock::{Header, LAYOUT_NAME_MAX_BYTES, MAGIC, Model, SUPERBLOCK_WORDS},
+        superblock::{Header, LAYOUT_NAME_MAX_BYTES, Model},
     },
-    recovery::{ensure_fixed, identify, state::OwnerImage, superblock_places},
 };
 
 /// The least that is chosen where a process has no addresses for the default.
@@ -56,13 +53,8 @@ const STRIPES_DEFAULT: u32 = 6;
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct HeapOptions {
-    layout: Option<String>,
-    durability: DurabilityChoice,
-    forced: bool,
+    opening: Opening,
     initial_bytes: u64,
-    decay: Duration,
-    /// The policy that was asked for.
-    policy: Option<Policy>,
     /// Whether nobody asked for a capacity, so that a new file may have less than the default.
     is_capacity_open: bool,
     geometry: Geometry,
@@ -77,12 +69,8 @@ impl HeapOptions {
 
     pub(super) fn new() -> Self {
         Self {
-            layout: None,
-            durability: DurabilityChoice::Auto,
-            forced: false,
+            opening: Opening::default(),
             initial_bytes: 0,
-            decay: KEEP_DEFAULT,
-            policy: None,
             is_capacity_open: true,
             geometry: Geometry {
                 capacity_bytes: Self::CAPACITY_DEFAULT_BYTES,
@@ -141,7 +129,7 @@ impl HeapOptions {
     /// # }
     /// ```
     pub fn decay(mut self, time: Duration) -> Self {
-        self.decay = time;
+        self.opening.decay = time;
         self
     }
 
@@ -166,13 +154,13 @@ impl HeapOptions {
     /// # }
     /// ```
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = Some(policy);
+        self.opening.policy = Some(policy);
         self
     }
 
     /// A name for the layout of the application's data, at most 63 bytes: written at create, compared at open.
     pub fn layout(mut self, name: impl Into<String>) -> Self {
-        self.layout = Some(name.into());
+        self.opening.layout = Some(name.into());
         self
     }
 
@@ -191,14 +179,14 @@ impl HeapOptions {
 
     /// The durability to run with. Default: what the mapping offers.
     pub fn durability(mut self, choice: DurabilityChoice) -> Self {
-        self.durability = choice;
+        self.opening.durability = choice;
         self
     }
 
     /// Runs with the durability asked for even where the memory does not have it: DRAM or a page-cache file
     /// then stands in for persistent memory, at its cost, and a power loss destroys the heap.
     pub fn unsafe_force_durability(mut self) -> Self {
-        self.forced = true;
+        self.opening.forced = true;
         self
     }
 
@@ -254,17 +242,17 @@ impl HeapOptions {
     ) -> Result<Heap<M>> {
         let header = Self { geometry: self.fitting_geometry(), ..self.clone() }.header()?;
         let file = MediaFile::create(path.as_ref())?;
-        let mapped = file.map(&self.map_options(&header.geometry))?;
+        let mapped = file.map(&self.opening.map_options(&header.geometry))?;
         let owner = owner_of(&mapped)?;
         self.format(&mapped, &header, Exposure::Hidden)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         let file = std::sync::Arc::clone(mapped.file());
         let medium = wrap(mapped);
         let claim = medium.claim()?;
-        let heap = serve(medium, Some(claim), header, &self.serving(&owner), Instant::now())?;
+        let heap = self.opening.serve_new(medium, claim, header, &owner)?;
         // Last, as what fails behind it would leave a heap although it was not created.
         file.publish()?;
-        Ok(heap)
+        Ok(Heap::new(heap))
     }
 
     /// Opens the heap in the file at `path`, recovering it first if it was not closed.
@@ -292,17 +280,7 @@ impl HeapOptions {
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
-        let started = Instant::now();
-        let file = owner::open_file(path, Access::Shared)?;
-        let header = read_header(&file)?;
-        self.check_layout(&header)?;
-        let mapped = file.map(&self.map_options(&header.geometry))?;
-        ensure_fixed(&mapped, &header.geometry)?;
-        let owner = owner_of(&mapped)?;
-        let power = Some(owner::power_of(&mapped)?);
-        let medium = wrap(mapped);
-        let claim = medium.claim()?;
-        serve(medium, Some(claim), header, &Serving { power, ..self.serving(&owner) }, started)
+        Ok(Heap::new(self.opening.open_file(path, wrap)?))
     }
 
     /// Opens a copy of the heap in the file at `path` that only this process sees: nothing of what is done to it reaches the
@@ -318,21 +296,7 @@ impl HeapOptions {
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
-        let started = Instant::now();
-        let file = owner::open_file(path, Access::PrivateCopy)?;
-        let header = read_header(&file)?;
-        self.check_layout(&header)?;
-        let mapped = file.map(&self.map_options(&header.geometry))?;
-        let owner = owner_of(&mapped)?;
-        let power = Some(owner::power_of(&mapped)?);
-        let medium = wrap(mapped);
-        let claim = match medium.claim() {
-            Ok(claim) => Some(claim),
-            // The lock of a private copy keeps writers out: the pages that are still the file's do not change.
-            Err(ClaimError::NotShared { access: Access::PrivateCopy }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        serve(medium, claim, header, &Serving { power, ..self.serving(&owner) }, started)
+        Ok(Heap::new(self.opening.open_private(path, wrap)?))
     }
 
     /// Creates a heap on a medium of zeros, which it has to itself.
@@ -368,17 +332,11 @@ impl HeapOptions {
         }
         self.format(&medium, &header, Exposure::InPlace)?;
         let owner = owner_on(&medium)?;
-        serve(medium, Some(claim), header, &self.serving(&owner), Instant::now())
+        Ok(Heap::new(self.opening.serve_new(medium, claim, header, &owner)?))
     }
 
     pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
-        let claim = medium.claim()?;
-        let header = read_header_of(&medium)?;
-        self.check_layout(&header)?;
-        let owner = owner_on(&medium)?;
-        let power = Some(owner::power_on(&medium)?);
-        let serving = Serving { power, ..self.serving(&owner) };
-        serve(medium, Some(claim), header, &serving, Instant::now())
+        Ok(Heap::new(self.opening.open_on(medium)?))
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.
@@ -388,9 +346,9 @@ impl HeapOptions {
     /// [`Error::NotAHeap`], [`Error::Version`], [`Error::Io`], [`Error::Medium`] if a heap is served from it; damage is in
     /// the report.
     pub fn check_on<M: Medium>(&self, medium: M) -> Result<CheckReport> {
-        let _claim = claim_if_shared(&medium)?;
+        let _claim = serve::claim_if_shared(&medium)?;
         let power = owner::power_on(&medium)?;
-        check::check_closed(read_header_of(&medium), medium, Some(power))
+        check::check_closed(header::read_header_of(&medium), medium, Some(power))
     }
 
     /// Salvages the heap on a medium that nobody serves: see [`salvage_file`](crate::salvage_file).
@@ -403,8 +361,8 @@ impl HeapOptions {
     ///
     /// None: what a crash leaves on the medium is to be salvaged again, and is not to be opened before.
     pub fn salvage_on<M: Medium + Clone>(&self, medium: &M) -> Result<SalvageReport> {
-        let _claim = claim_if_shared(medium)?;
-        salvage::salvage(&read_header_of(medium)?, medium)
+        let _claim = serve::claim_if_shared(medium)?;
+        salvage::salvage(&header::read_header_of(medium)?, medium)
     }
 
     /// The areas of a heap with these options, in the order of their places: what the geometry says about its bytes.
@@ -430,13 +388,13 @@ impl HeapOptions {
         let start = header.geometry.data_span().start;
         m.back(Span::new(start, self.initial_bytes))
             .map_err(Error::backing("backing a new heap"))?;
-        let policy = self.policy.unwrap_or(Self::POLICY_DEFAULT);
+        let policy = self.opening.policy.unwrap_or(Self::POLICY_DEFAULT);
         format::format(m, header, policy, exposure)
     }
 
     fn header(&self) -> Result<Header> {
         let invalid = |what, why: String| Error::Invalid { what, why };
-        let layout_name = self.layout.clone().unwrap_or_default();
+        let layout_name = self.opening.layout.clone().unwrap_or_default();
         if layout_name.len() > LAYOUT_NAME_MAX_BYTES || layout_name.contains('\0') {
             let why = format!("{layout_name:?}; at most {LAYOUT_NAME_MAX_BYTES} bytes and no NUL");
             return Err(invalid("layout name", why));
@@ -484,24 +442,30 @@ impl HeapOptions {
         }
         geometry
     }
+}
 
-    fn map_options(&self, geometry: &Geometry) -> MapOptions {
-        let options = MapOptions::new(geometry.heap_bytes()).durability(self.durability);
-        if self.forced { options.unsafe_force_durability() } else { options }
+impl Heap {
+    /// Options for creating and opening heaps, all at their defaults.
+    pub fn options() -> HeapOptions {
+        HeapOptions::new()
     }
 
-    /// How a heap with these options is served by `owner`, where no power can have been lost.
-    fn serving<'a>(&self, owner: &'a OwnerImage) -> Serving<'a> {
-        Serving { owner, power: None, decay: self.decay, policy: self.policy }
+    /// Creates a heap in a new file at `path` with default options.
+    ///
+    /// # Errors
+    ///
+    /// As [`HeapOptions::create`].
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().create(path)
     }
 
-    fn check_layout(&self, header: &Header) -> Result<()> {
-        match &self.layout {
-            Some(expected) if *expected != header.layout_name => {
-                Err(Error::Layout { expected: expected.clone(), found: header.layout_name.clone() })
-            }
-            _ => Ok(()),
-        }
+    /// Opens the heap in the file at `path` with default options.
+    ///
+    /// # Errors
+    ///
+    /// As [`HeapOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(path)
     }
 }
 
@@ -535,52 +499,4 @@ pub struct TestGeometry {
     pub logs: u32,
     pub roots: u32,
     pub stripes: u32,
-}
-
-/// Keeps a medium from being served while metadata on it is changed. Nothing of it is lent meanwhile, so that its bytes may
-/// be those of a file that others write.
-fn claim_if_shared<M: Medium>(m: &M) -> Result<Option<Claim>> {
-    match m.claim() {
-        Ok(claim) => Ok(Some(claim)),
-        Err(ClaimError::NotShared { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The superblock of a file.
-pub(super) fn read_header(file: &MediaFile) -> Result<Header> {
-    let mut copies = [[0; SUPERBLOCK_WORDS]; 2];
-    for (copy, place) in copies.iter_mut().zip(superblock_places()) {
-        let mut bytes = [0; SUPERBLOCK_WORDS * 8];
-        match file.read_at(place, &mut bytes) {
-            Ok(()) => {}
-            // A short file may still hold the first copy; what is missing reads as no copy.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
-            Err(source) => return Err(Error::Io { doing: "reading the superblock", source }),
-        }
-        for (word, bytes) in copy.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        }
-    }
-    identify(&copies)
-}
-
-/// The superblock of a medium.
-pub(super) fn read_header_of<M: Medium>(m: &M) -> Result<Header> {
-    if m.len() <= superblock_places()[1] {
-        return Err(Error::NotAHeap { why: "it is too short for a superblock" });
-    }
-    let mut copies = [[0; SUPERBLOCK_WORDS]; 2];
-    for (copy, place) in copies.iter_mut().zip(superblock_places()) {
-        let words: &[Word; SUPERBLOCK_WORDS] = m.at(Offset::new(place))?;
-        // Without the magic word there is no copy, whatever stands behind it.
-        if m.load(&words[0]) == MAGIC {
-            *copy = words.each_ref().map(|word| m.load(word));
-        }
-    }
-    let header = identify(&copies)?;
-    if header.geometry.heap_bytes() > m.region().len() {
-        return Err(Error::corrupted(0, "the heap is larger than its medium"));
-    }
-    Ok(header)
 }

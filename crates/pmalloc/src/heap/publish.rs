@@ -1,25 +1,17 @@
 //! `publish`: many changes of slots and cells, atomic as a whole; and the four that have names of their own.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 use pmalloc_persist::{Mapped, Medium, sync::Arc};
-use smallvec::SmallVec;
 
-use super::{
-    Content, change,
-    core::Core,
-    reserve::{NewBlock, Pending, Reservation, persist_contents},
-    session::{Implicit, Session},
-    slot::{Slot, SlotCell},
-    versioned_cell::{VersionedCell, cell_value},
-};
+use super::{handle::Heap, reserve::Reservation, session::Session, slot_ref::SlotRef};
+#[cfg(doc)]
+use crate::{Error, PUBLISH_MAX};
 use crate::{
-    error::{Error, Result},
-    op::{self, Access, CellAt, Inside, SlotAt, Step},
+    core::{Action, Core, Implicit, Transaction, change},
+    error::Result,
+    value::{Content, VersionedCell},
 };
-
-/// Most actions of one publish.
-pub const PUBLISH_MAX: usize = 64;
 
 /// Actions that take effect together: all of them or, after an error or a crash, none.
 ///
@@ -56,60 +48,20 @@ pub const PUBLISH_MAX: usize = 64;
 /// # }
 /// ```
 pub struct Publish<'h, M: Medium + 'static = Mapped> {
-    core: &'h Arc<Core<M>>,
-    actions: SmallVec<[Action<'h>; PUBLISH_MAX]>,
-    blocks: SmallVec<[Pending<'h, M>; PUBLISH_MAX]>,
+    transaction: Transaction<'h, M>,
 }
 
-/// A slot that an action names: one in a live block, or one in a block of the same publish, as
-/// [`Reservation::slot`] and [`NewBlock::slot`] give it.
-pub struct SlotRef<'h, T: ?Sized = [u8]>(Target<'h>, PhantomData<fn() -> Box<T>>);
-
-/// A [`SlotRef`] without the type of what the slot owns.
-#[derive(Debug, Clone, Copy)]
-enum Target<'h> {
-    Live(&'h SlotCell),
-    New { block: NewBlock, at_byte: usize },
-}
-
-impl<T: ?Sized> SlotRef<'_, T> {
-    /// The slot at byte `at_byte` of a block that is not live yet.
-    pub(super) const fn in_new(block: NewBlock, at_byte: usize) -> Self {
-        Self(Target::New { block, at_byte }, PhantomData)
+impl<M: Medium + 'static> Heap<M> {
+    /// An empty [`Publish`]: add actions to it, and commit them as one.
+    #[must_use]
+    pub fn publish(&self) -> Publish<'_, M> {
+        Publish::new(self.core())
     }
-}
-
-impl<'h, T: ?Sized> From<&'h Slot<T>> for SlotRef<'h, T> {
-    fn from(slot: &'h Slot<T>) -> Self {
-        Self(Target::Live(slot.cell()), PhantomData)
-    }
-}
-
-impl<T: ?Sized> Clone for SlotRef<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: ?Sized> Copy for SlotRef<'_, T> {}
-impl<T: ?Sized> fmt::Debug for SlotRef<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SlotRef").field(&self.0).finish()
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Action<'h> {
-    /// With the index of the block.
-    Alloc(Target<'h>, usize),
-    Free(Target<'h>, Inside),
-    Move(Target<'h>, Target<'h>),
-    Swap(Target<'h>, Target<'h>),
-    Set(&'h VersionedCell, u64),
 }
 
 impl<'h, M: Medium + 'static> Publish<'h, M> {
     pub(super) fn new(core: &'h Arc<Core<M>>) -> Self {
-        Self { core, actions: SmallVec::new(), blocks: SmallVec::new() }
+        Self { transaction: Transaction::new(core) }
     }
 
     /// Gives `block` to `slot`, which is empty.
@@ -118,14 +70,14 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         slot: impl Into<SlotRef<'h, T>>,
         block: Reservation<'h, M, T>,
     ) -> &mut Self {
-        let at = self.blocks.len();
-        self.blocks.push(block.into_pending());
-        self.add(Action::Alloc(slot.into().0, at))
+        self.transaction.alloc(slot.into().0, block.into_pending());
+        self
     }
 
     /// Frees the block that `slot` owns. The slots of a typed block must be empty when the publish is done.
     pub fn free<T: Content + ?Sized>(&mut self, slot: impl Into<SlotRef<'h, T>>) -> &mut Self {
-        self.add(Action::Free(slot.into().0, change::inside::<T>()))
+        self.transaction.add(Action::Free(slot.into().0, change::inside::<T>()));
+        self
     }
 
     /// Moves the block of `from` to `to`, which is empty.
@@ -134,7 +86,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         from: impl Into<SlotRef<'h, T>>,
         to: impl Into<SlotRef<'h, T>>,
     ) -> &mut Self {
-        self.add(Action::Move(from.into().0, to.into().0))
+        self.transaction.add(Action::Move(from.into().0, to.into().0));
+        self
     }
 
     /// Exchanges what two slots own, if anything.
@@ -143,26 +96,28 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
         a: impl Into<SlotRef<'h, T>>,
         b: impl Into<SlotRef<'h, T>>,
     ) -> &mut Self {
-        self.add(Action::Swap(a.into().0, b.into().0))
+        self.transaction.add(Action::Swap(a.into().0, b.into().0));
+        self
     }
 
     /// Sets `cell` to `value`, at most [`VersionedCell::VALUE_MAX`].
     ///
     /// The cell lies in a live block. In a block of the same publish a cell gets its value with the contents.
     pub fn set(&mut self, cell: &'h VersionedCell, value: u64) -> &mut Self {
-        self.add(Action::Set(cell, value))
+        self.transaction.add(Action::Set(cell, value));
+        self
     }
 
     /// Number of actions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.actions.len()
+        self.transaction.len()
     }
 
     /// Whether there are no actions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty()
+        self.transaction.len() == 0
     }
 
     /// Performs the actions, and is empty then.
@@ -183,7 +138,7 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// blocks are durable before the blocks can be reached. Cost: a record per change of a slot or cell, three fences, and
     /// one more with contents.
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_with(&mut Implicit(self.core))
+        self.transaction.commit(&mut Implicit(self.transaction.core()))
     }
 
     /// As [`commit`](Self::commit), within an explicit session of the same heap.
@@ -192,8 +147,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     ///
     /// As [`commit`](Self::commit), and [`Error::Invalid`] for a session of another heap.
     pub fn commit_in(&mut self, session: &mut Session<M>) -> Result<()> {
-        session.check_heap(self.core)?;
-        self.commit_with(&mut session.access())
+        session.check_heap(self.transaction.core())?;
+        self.transaction.commit(&mut session.access())
     }
 
     /// The blocks that were added and are not published, in the order in which they were added.
@@ -202,74 +157,14 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// later, or elsewhere. What was written to them is still there.
     #[must_use]
     pub fn into_reservations(self) -> Vec<Reservation<'h, M>> {
-        self.blocks.into_iter().map(Reservation::of_pending).collect()
-    }
-
-    pub(super) fn commit_with(&mut self, access: &mut impl Access) -> Result<()> {
-        if self.actions.len() > PUBLISH_MAX {
-            let limit = PUBLISH_MAX as u64;
-            return Err(Error::Limit { what: "actions in one publish", limit });
-        }
-        if self.blocks.iter().any(|block| !block.is_of(self.core)) {
-            let why = "it was reserved in another heap".into();
-            return Err(Error::Invalid { what: "block", why });
-        }
-        let core: &Core<M> = self.core;
-        access.with(|state| {
-            let _entered = core.enter()?;
-            persist_contents(core, &self.blocks);
-            op::perform(core, state, &self.steps()?)
-        })?;
-        self.actions.clear();
-        self.blocks.drain(..).for_each(Pending::published);
-        Ok(())
-    }
-
-    fn add(&mut self, action: Action<'h>) -> &mut Self {
-        self.actions.push(action);
-        self
-    }
-
-    fn steps(&self) -> Result<SmallVec<[Step; PUBLISH_MAX]>> {
-        let step = |action: &Action<'h>| {
-            Ok(match *action {
-                Action::Alloc(slot, at) => Step::Alloc(self.place(slot)?, self.blocks[at].block()),
-                Action::Free(slot, inside) => Step::Free(self.place(slot)?, inside),
-                Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
-                Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
-                Action::Set(cell, value) => {
-                    Step::Set(CellAt { offset: self.core.offset_of(cell)? }, cell_value(value)?)
-                }
-            })
-        };
-        self.actions.iter().map(step).collect()
-    }
-
-    fn place(&self, slot: Target<'h>) -> Result<SlotAt> {
-        match slot {
-            Target::Live(slot) => Ok(SlotAt::live(self.core.offset_of(slot)?)),
-            Target::New { block, at_byte } => self.new_place(block, at_byte),
-        }
-    }
-
-    /// A slot in a block of this publish, whose contents have made it durable.
-    fn new_place(&self, block: NewBlock, at_byte: usize) -> Result<SlotAt> {
-        let invalid = |why: &str| Error::Invalid { what: "slot in a new block", why: why.into() };
-        let block = self.blocks.iter().find(|pending| pending.id() == block);
-        let block = block.ok_or_else(|| invalid("the block was not added to this publish"))?;
-        let contents = block.contents();
-        let contents =
-            contents.ok_or_else(|| invalid("the block was not written: initialise its slots"))?;
-        let at = at_byte as u64;
-        if !at.is_multiple_of(8) || at.saturating_add(8) > contents.len {
-            return Err(invalid("slots are 8 bytes, aligned to 8, inside the bytes asked for"));
-        }
-        Ok(SlotAt { offset: contents.start + at, is_new: true })
+        self.transaction.into_blocks().map(Reservation::of_pending).collect()
     }
 }
 
 impl<M: Medium + 'static> fmt::Debug for Publish<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publish").field("actions", &self.actions).finish_non_exhaustive()
+        f.debug_struct("Publish")
+            .field("actions", &self.transaction.actions())
+            .finish_non_exhaustive()
     }
 }

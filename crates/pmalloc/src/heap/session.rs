@@ -4,21 +4,16 @@
 //! implicitly, and gives it back when it exits; a program that runs its own scheduler can make
 //! [`Session`]s explicitly and move them between threads.
 
-use std::{cell::RefCell, fmt};
+use std::fmt;
 
-#[cfg(not(shuttle))]
-use pmalloc_persist::AtThreadEnd;
-use pmalloc_persist::{
-    Medium,
-    sync::{Arc, Weak},
-};
+use pmalloc_persist::{Medium, sync::Arc};
 
-use super::{
-    BlockLayout, Content, Heap, change, core::Core, slot::Slot, versioned_cell::VersionedCell,
-};
+use super::handle::Heap;
 use crate::{
+    core::{Core, change, thread},
     error::{Error, Result},
     op::{Access, Explicit, SessionState},
+    value::{BlockLayout, Content, Slot, VersionedCell},
 };
 
 /// An explicit session: its own lane and caches, for one thread at a time.
@@ -162,111 +157,18 @@ impl<M: Medium + 'static> fmt::Debug for Session<M> {
     }
 }
 
-/// The calling thread's implicit session.
-pub(super) struct Implicit<'a, M: Medium + 'static>(pub(super) &'a Arc<Core<M>>);
-
-impl<M: Medium + 'static> Access for Implicit<'_, M> {
-    #[inline]
-    fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
-        let mut operation = Some(operation);
-        let mut run = |state: &mut SessionState| (operation.take().expect("run once"))(state);
-        let done = SESSIONS.try_with(|sessions| {
-            let sessions = &mut *sessions.try_borrow_mut().ok()?;
-            let at = match sessions.iter().position(|session| session.heap_id == self.0.id) {
-                Some(at) => at,
-                None => begin(sessions, self.0),
-            };
-            Some(run(&mut sessions[at].state))
-        });
-        match done {
-            Ok(Some(result)) => result,
-            Ok(None) | Err(_) => in_passing(self.0, run),
-        }
-    }
-}
-
-/// Runs an operation of a thread whose sessions can't be had: they have ended, and a destructor runs at the thread's very
-/// end; or an operation uses them, and its medium calls another heap, as the simulator does to judge a recovered one.
-#[cold]
-fn in_passing<M: Medium + 'static, T>(
-    core: &Arc<Core<M>>,
-    operation: impl FnOnce(&mut SessionState) -> T,
-) -> T {
-    let mut sessions = Vec::new();
-    let at = begin(&mut sessions, core);
-    operation(&mut sessions[at].state)
-}
-
 impl<M: Medium + 'static> Heap<M> {
+    /// An explicit session, for programs that run their own scheduler.
+    #[must_use]
+    pub fn session(&self) -> Session<M> {
+        Session::new(self.clone())
+    }
+
     /// Gives back what the calling thread holds of the heap: its lane, and the free blocks at hand.
     ///
     /// A thread that exits does so by itself. This is for one that stays and has no use for the heap for some time; its
     /// next call takes anew what it needs.
     pub fn release_thread(&self) {
-        // Who has no sessions at this moment (see `in_passing`) has nothing to give back.
-        let released = SESSIONS.try_with(|sessions| {
-            let mut sessions = sessions.try_borrow_mut().ok()?;
-            let own = |session: &ThreadSession| session.heap_id == self.core().id;
-            sessions.iter().position(own).map(|at| sessions.swap_remove(at))
-        });
-        drop(released);
+        thread::release(self.core());
     }
-}
-
-/// What a session's end needs of its heap, whatever the medium.
-trait EndSession: Send + Sync {
-    fn end(&self, state: &mut SessionState);
-}
-
-impl<M: Medium> EndSession for Core<M> {
-    fn end(&self, state: &mut SessionState) {
-        self.end_session(state);
-    }
-}
-
-/// The session of this thread with one heap.
-struct ThreadSession {
-    heap_id: u64,
-    state: SessionState,
-    /// Weak: an exited thread must not keep a heap mapped.
-    heap: Weak<dyn EndSession>,
-}
-
-impl Drop for ThreadSession {
-    fn drop(&mut self) {
-        if let Some(heap) = self.heap.upgrade() {
-            heap.end(&mut self.state);
-        }
-    }
-}
-
-#[cfg(not(shuttle))]
-thread_local! {
-    /// The sessions of this thread, one per open heap that it used.
-    static SESSIONS: RefCell<Vec<ThreadSession>> = const { RefCell::new(Vec::new()) };
-}
-#[cfg(shuttle)]
-shuttle::thread_local! {
-    /// The sessions of this thread, one per open heap that it used.
-    static SESSIONS: RefCell<Vec<ThreadSession>> = RefCell::new(Vec::new());
-}
-
-/// Ends the sessions of a thread that has begun its first one in the destructor of a POSIX key, when those of its
-/// thread-local values had run.
-#[cfg(not(shuttle))]
-static LATE_END: AtThreadEnd = AtThreadEnd::new(|| {
-    // Other threads' sessions have ended before.
-    let sessions = SESSIONS
-        .try_with(|sessions| sessions.try_borrow_mut().map(|mut all| std::mem::take(&mut *all)));
-    drop(sessions);
-});
-
-#[cold]
-fn begin<M: Medium + 'static>(sessions: &mut Vec<ThreadSession>, core: &Arc<Core<M>>) -> usize {
-    #[cfg(not(shuttle))]
-    LATE_END.arm();
-    sessions.retain(|session| session.heap.strong_count() > 0);
-    let weak: Weak<Core<M>> = Arc::downgrade(core);
-    sessions.push(ThreadSession { heap_id: core.id, state: core.begin_session(), heap: weak });
-    sessions.len() - 1
 }

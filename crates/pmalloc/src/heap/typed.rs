@@ -5,8 +5,12 @@
 
 use pmalloc_persist::{Medium, sync::Arc};
 
-use super::{Heap, Persistent, Reservation, Session, Slot, change, session::Implicit};
-use crate::error::Result;
+use super::{handle::Heap, reserve::Reservation, session::Session};
+use crate::{
+    core::{Implicit, change},
+    error::Result,
+    value::{Persistent, Slot},
+};
 
 impl<M: Medium + 'static> Heap<M> {
     /// Allocates a block into the empty `slot` that holds `value`.

@@ -18,7 +18,8 @@
 //! | [`limbo`], [`pins`] | freed memory that may not be used yet, and who may still see it |
 //! | [`root_blocks`] | blocks that slots may neither free nor read |
 //!
-//! Called by [`heap`](crate::heap). Persistent: what [`changes`] stores. Everything else is volatile.
+//! Called by [`core`](crate::core), [`root`](crate::root) and [`inspect`](crate::inspect). Persistent: what
+//! [`changes`] stores. Everything else is volatile.
 
 mod alloc;
 mod changes;

@@ -135,7 +135,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a slot is not read again",
-        file: "heap/blocks.rs",
+        file: "core/open_heap.rs",
         changes: &[(
             "Some(now) if now == block =>",
             "Some(now) if now == block || now != block =>",
@@ -167,7 +167,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a root is looked up without the lock under which it is made",
-        file: "heap/roots.rs",
+        file: "root/obtain.rs",
         changes: &[(
             "    let _roots = lock(&core.roots);\n    let Found",
             "    drop(lock(&core.roots));\n    let Found",
@@ -366,7 +366,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "the slots of a crashed heap are not looked at",
-        file: "heap/refusal.rs",
+        file: "inspect/refusal.rs",
         changes: &[(
             "Clean::Unwritten => root_table::examine_slots(&core, tell)?,",
             "Clean::Unwritten => {}",
@@ -375,7 +375,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a root without a block is served",
-        file: "heap/root_table.rs",
+        file: "inspect/root_table.rs",
         changes: &[(
             "if span.is_none_or(|span| span.len < size) {",
             "if span.is_some_and(|span| span.len < size) {",
@@ -384,7 +384,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "an entry of the root table that was wiped is one that was never used",
-        file: "heap/root_table.rs",
+        file: "inspect/root_table.rs",
         changes: &[(
             "            return tell(Problem::damaged(offset, what));\n        }\n",
             "            let _ = (offset, what);\n            return Ok(());\n        }\n",

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     heap::Heap,
     layout::{geometry::Geometry, sealed::unseal},
+    root,
 };
 
 /// Memory that stands for a file in the page cache of a disk, where the system may write any page at any time and all
@@ -165,7 +166,7 @@ fn the_flag_never_vouches_for_what_may_not_be_on_the_disk() {
         heap.free_from(&slots[1]).unwrap();
         heap.trim().unwrap();
     }
-    heap.core().close().unwrap();
+    root::close(heap.core()).unwrap();
     assert_eq!(flag(&heap), Clean::Closed);
     assert_eq!(lock(&heap.core().medium().written).problems, Vec::<String>::new());
 }
@@ -191,7 +192,7 @@ fn a_session_that_ends_after_the_close_changes_nothing() {
     core.prepare(&mut session).unwrap();
     heap.sync().unwrap();
     // What closing the heap does first; then it would wait for the session.
-    core.close().unwrap();
+    root::close(core).unwrap();
     core.end_session(&mut session);
     assert_eq!(flag(&heap), Clean::Closed);
 }
