@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pmalloc::{Error, Policy, persist::sim::Sim};
+use pmalloc::{Error, Policy};
 
 use crate::{
     model::{Extra, Held, Model, Node},
@@ -87,6 +87,10 @@ pub enum Op {
     PublishLargeNode,
     /// Makes all effects durable: for the policy Batched.
     Sync,
+    /// The heap is closed and opened with the other policy.
+    Switch,
+    /// The process is killed, and another opens the heap with the other policy.
+    KillAndSwitch,
     /// Publishes five changes, one more than the usual rings allow: for [`Start::LongRings`].
     PublishFive,
     /// Publishes eight changes, as many as rings of that start state allow.
@@ -137,8 +141,11 @@ impl Step {
     #[must_use]
     pub fn all(policy: Policy) -> Vec<Self> {
         let steps = |op| [0, 1].map(|lane| Self { op, lane });
-        let sync = (policy == Policy::Batched).then_some(Self { op: Op::Sync, lane: 0 });
-        Op::ALL.into_iter().flat_map(steps).chain(sync).collect()
+        // Whatever switches to Batched is explored by what switches back.
+        let of_batched = [Op::Sync, Op::Switch, Op::KillAndSwitch];
+        let more = of_batched.into_iter().filter(|_| policy == Policy::Batched);
+        let more = more.map(|op| Self { op, lane: 0 });
+        Op::ALL.into_iter().flat_map(steps).chain(more).collect()
     }
 
     /// What the step does in the present state of `world`, decided before anything happens.
@@ -160,6 +167,8 @@ impl Step {
             Op::FreePages => self.free(world, |held| held.size >= PAGES),
             Op::Trim => Plan::Trim,
             Op::Sync => Plan::Sync,
+            Op::Switch => Plan::Switch,
+            Op::KillAndSwitch => Plan::KillAndSwitch,
             Op::MakeRoot | Op::MakeLargeRoot if world.model.extra.is_some() => Plan::Nothing,
             Op::MakeRoot => Plan::MakeRoot(Extra::Small),
             Op::MakeLargeRoot => Plan::MakeRoot(Extra::Large),
@@ -308,6 +317,10 @@ pub enum Plan {
     Trim,
     /// Make all effects durable.
     Sync,
+    /// Close the heap, and open it with the other policy.
+    Switch,
+    /// Kill the process, and open the heap with the other policy.
+    KillAndSwitch,
     /// Create the root `extra`.
     MakeRoot(Extra),
     /// Remove it.
@@ -392,6 +405,8 @@ impl Plan {
             Self::Nothing
             | Self::Trim
             | Self::Sync
+            | Self::Switch
+            | Self::KillAndSwitch
             | Self::RenewSession(_)
             | Self::Kill
             | Self::Reopen
@@ -416,6 +431,15 @@ impl Plan {
             Self::Free(lane, at) => world.free(*lane, *at),
             Self::Trim => world.heap().trim().map(drop),
             Self::Sync => world.heap().sync(),
+            Self::Switch => {
+                world.switch_policy();
+                Ok(())
+            }
+            Self::KillAndSwitch => {
+                world.process().kill();
+                world.switch_policy();
+                Ok(())
+            }
             Self::MakeRoot(extra) => {
                 world.heap().root_bytes("extra", extra.bytes(), EXTRA_TYPE).map(drop)
             }
@@ -440,159 +464,5 @@ impl Plan {
                 error => error,
             },
         }
-    }
-}
-
-/// A state that sequences start from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Start {
-    /// Nothing but the slots.
-    Fresh,
-    /// Blocks of several sizes, every other one freed, also by the other session.
-    Fragmented,
-    /// No page is left, and few slots; the second root is there.
-    AlmostFull,
-    /// The next record of each lane goes to its ring's last place, and the one behind it to the first again; the versions of
-    /// slots and cells are the last ones before they begin again, or the last but one.
-    Wrapped,
-    /// The next allocation of a page-granular block by the first session drops a chunk from its bookkeeping log.
-    FastGcPending,
-    /// The next allocation of a page-granular block by the first session copies its bookkeeping log.
-    SlowGcPending,
-    /// A block, and rings that are twice as long as usual: groups may have eight records.
-    LongRings,
-    /// As [`Start::Fragmented`], with the root of typed blocks; all versions of slots are near their end.
-    Typed,
-}
-
-impl Start {
-    /// Every start state but those of sets of their own.
-    pub const ALL: [Self; 6] = [
-        Self::Fresh,
-        Self::Fragmented,
-        Self::AlmostFull,
-        Self::Wrapped,
-        Self::FastGcPending,
-        Self::SlowGcPending,
-    ];
-
-    /// A world in this state, on `sim`.
-    ///
-    /// # Panics
-    ///
-    /// If the heap refuses what it has room for.
-    #[must_use]
-    pub fn world(self, sim: Sim, policy: Policy) -> World {
-        let mut world = self.empty(sim, policy);
-        self.build(&mut world);
-        world
-    }
-
-    /// The fresh world that this state is built in.
-    #[must_use]
-    pub fn empty(self, sim: Sim, policy: Policy) -> World {
-        match self {
-            Self::LongRings => World::with_rings(sim, policy, 32),
-            _ => World::new(sim, policy),
-        }
-    }
-
-    /// Brings a fresh world into the state.
-    ///
-    /// # Panics
-    ///
-    /// If the heap refuses what it has room for.
-    pub fn build(self, world: &mut World) {
-        match self {
-            Self::Fresh => {}
-            Self::Fragmented => fragment(world),
-            Self::AlmostFull => fill(world),
-            Self::Wrapped => wrap_lanes(world),
-            Self::FastGcPending => churn_pages(world, 1),
-            Self::SlowGcPending => churn_pages(world, 0),
-            Self::LongRings => must(world, Op::AllocContents, 1),
-            Self::Typed => {
-                world.make_nodes();
-                fragment(world);
-                world.age();
-            }
-        }
-        if world.heap().policy() == Policy::Batched {
-            // What the state took to build is not what is explored.
-            world.heap().sync().expect("no sync fails yet");
-        }
-    }
-}
-
-/// Pairs of a page-granular allocation and its free that fill as many chunks as a log has before it is collected; the test
-/// `start_states_are_what_they_say` keeps it true.
-const PAIRS_TO_GC: usize = 6;
-
-fn step(world: &mut World, op: Op, lane: usize) -> Result<(), Error> {
-    let plan = Step { op, lane }.plan(world);
-    let after = plan.after(&world.model);
-    plan.perform(world)?;
-    world.model = after;
-    Ok(())
-}
-
-fn must(world: &mut World, op: Op, lane: usize) {
-    step(world, op, lane).expect("the heap has room");
-}
-
-fn fragment(world: &mut World) {
-    for lane in [0, 1] {
-        for op in [Op::AllocSmallest, Op::AllocPages, Op::AllocContents, Op::AllocFewPerSlab] {
-            must(world, op, lane);
-        }
-    }
-    for op in [Op::FreeOwn, Op::FreeOther, Op::FreePages, Op::FreeFewPerSlab] {
-        must(world, op, 0);
-    }
-    must(world, Op::AllocSmallest, 1);
-    // What a new root gets is not all zero by itself.
-    let filled = world
-        .model
-        .slots
-        .iter()
-        .position(|held| held.as_ref().is_some_and(|held| held.filled && held.lane == 1));
-    let filled = filled.expect("the contents of session 1 are not the oldest block");
-    world.free(1, filled).expect("just allocated");
-    world.model.slots[filled] = None;
-    must(world, Op::RenewSession, 1);
-}
-
-fn fill(world: &mut World) {
-    must(world, Op::AllocSmallest, 0);
-    must(world, Op::AllocContents, 1);
-    must(world, Op::AllocFewPerSlab, 0);
-    must(world, Op::MakeRoot, 1);
-    for turn in 0.. {
-        if step(world, Op::AllocLargest, turn % 2).is_err() {
-            break;
-        }
-    }
-}
-
-fn wrap_lanes(world: &mut World) {
-    for lane in [0, 1] {
-        for _ in 0..7 {
-            must(world, Op::AllocSmallest, lane);
-            must(world, Op::FreeOwn, lane);
-        }
-        must(world, Op::AllocContents, lane);
-    }
-    world.age();
-}
-
-/// Fills the log of the first session with pairs that say nothing any more. A block that stays has its entry before them
-/// if it is of that session: then no chunk is empty, and only a copy shortens the log.
-fn churn_pages(world: &mut World, lane_of_block: usize) {
-    must(world, Op::AllocPages, lane_of_block);
-    for _ in 0..PAIRS_TO_GC {
-        must(world, Op::AllocPages, 0);
-        let newest = world.model.slots.iter().rposition(Option::is_some).expect("just allocated");
-        world.free(0, newest).expect("just allocated");
-        world.model.slots[newest] = None;
     }
 }

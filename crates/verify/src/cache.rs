@@ -20,9 +20,10 @@ use pmalloc::{
 };
 
 use crate::{
-    alphabet::{Op, Plan, Start, Step},
+    alphabet::{Op, Plan, Step},
     model::{Expected, Model, Shared},
     oracle::{self, ABSENT, Oracle, Verdict},
+    start::Start,
     world::{self, World},
 };
 

@@ -15,10 +15,11 @@ use pmalloc::{
 };
 
 use crate::{
-    alphabet::{Start, Step},
+    alphabet::Step,
     explore::perform,
     model::{Expected, Shared},
     oracle::Oracle,
+    start::Start,
     world::{self, World},
 };
 

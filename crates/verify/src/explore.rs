@@ -17,11 +17,12 @@ use pmalloc::{
 };
 
 use crate::{
-    alphabet::{Start, Step},
+    alphabet::Step,
     cache::Story,
     model::{Model, Shared},
     oracle::{self, ABSENT, Oracle},
     owners::{self, Change},
+    start::Start,
     world::{self, World},
 };
 
@@ -197,10 +198,12 @@ impl Case {
         Explorer::watch(sim, self.options(conditions), move |sim: &Sim| oracle.check(sim))
     }
 
-    /// Records of long groups multiply.
+    /// Records of long groups multiply, and what is not durable yet.
     fn budget(&self) -> u64 {
         match self.scene {
-            Scene::Steps(Start::LongRings, _) | Scene::Killed(Start::LongRings, ..) => 1 << 14,
+            Scene::Steps(Start::LongRings | Start::Pending, _)
+            | Scene::Killed(Start::LongRings | Start::Pending, ..) => 1 << 14,
+            _ if self.policy == Policy::Batched => 1 << 12,
             _ => 1 << 10,
         }
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`model`] | what each slot must hold: the oracle's memory |
 //! | [`world`] | a small heap on the simulator with two sessions |
-//! | [`alphabet`] | the operations, and the states they start from |
+//! | [`alphabet`], [`start`] | the operations, and the states they start from |
 //! | [`oracle`] | judges a recovered heap |
 //! | [`room`] | does all that is freed come back, and can it be used? |
 //! | [`explore`] | one case: start state, operations, domain, nesting |
@@ -30,5 +30,6 @@ pub mod place;
 pub mod power;
 pub mod room;
 pub mod sets;
+pub mod start;
 pub mod survivors;
 pub mod world;

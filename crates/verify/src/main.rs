@@ -9,11 +9,12 @@ use std::{
 use clap::{Parser, Subcommand};
 use pmalloc::{Policy, persist::sim::ImageId};
 use pmalloc_verify::{
-    alphabet::{Op, Start},
+    alphabet::Op,
     explore::Conditions,
     place::Place,
     power::{self, Judge, Mutant, Verdict},
     sets::{self, Outcome, Set},
+    start::Start,
     survivors::{self, Differences},
 };
 

@@ -14,10 +14,11 @@ use pmalloc::{
 };
 
 use crate::{
-    alphabet::{Op, Start, Step},
+    alphabet::{Op, Step},
     cache::{self, Deed, Fate, Story},
     explore::{Case, Conditions, Scene, perform},
     owners::Change,
+    start::Start,
     world,
 };
 
@@ -53,6 +54,7 @@ impl Set {
             Self { name: "typed blocks, nesting 1", cases: typed(policy, 1) },
             Self { name: "2 operations", cases: sequences(policy, 2, 0) },
             Self { name: "page cache", cases: cached(policy, 1, 8) },
+            Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },
         ]
     }
 
@@ -75,6 +77,7 @@ impl Set {
             Self { name: "2 operations, nesting 1", cases: sequences(policy, 2, 1) },
             Self { name: "3 operations", cases: sequences(policy, 3, 0) },
             Self { name: "page cache, nesting 2", cases: cached(policy, 2, 1) },
+            Self { name: "pending, then 1 operation, nesting 1", cases: pending(policy, 1, 1) },
         ]
     }
 
@@ -237,6 +240,28 @@ fn groups(policy: Policy, nesting: u32) -> Vec<Case> {
     let then = Step { op: Op::AllocSmallest, lane: 0 };
     let killed = |nth| case(Scene::Killed(start, five, nth, then), Domain::Line64);
     cases.extend((0..calls(policy, start, five)).map(killed));
+    cases
+}
+
+/// Every operation where many before it are not durable yet, and every one killed then, at every `stride`-th call: for the
+/// policy Batched.
+fn pending(policy: Policy, nesting: u32, stride: usize) -> Vec<Case> {
+    if policy == Policy::Eager {
+        return Vec::new();
+    }
+    let mut cases = Vec::new();
+    for step in Step::all(policy) {
+        for domain in DOMAINS {
+            let scene = Scene::Steps(Start::Pending, vec![step]);
+            cases.push(Case { scene, domain, nesting, policy });
+        }
+        let then = Step { op: Op::AllocSmallest, lane: 1 };
+        let killed = |nth| {
+            let scene = Scene::Killed(Start::Pending, step, nth, then);
+            Case { scene, domain: Domain::Line64, nesting: 0, policy }
+        };
+        cases.extend((0..calls(policy, Start::Pending, step)).step_by(stride).map(killed));
+    }
     cases
 }
 

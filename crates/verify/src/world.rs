@@ -418,6 +418,20 @@ impl World {
         self.open().expect("it was whole");
     }
 
+    /// Closes the heap, unless its process was killed, and opens it in another process with the other policy.
+    ///
+    /// # Panics
+    ///
+    /// If the heap does not open.
+    pub fn switch_policy(&mut self) {
+        let policy = match self.heap().policy() {
+            Policy::Batched => Policy::Eager,
+            _ => Policy::Batched,
+        };
+        self.options = self.options.clone().policy(policy);
+        self.reopen();
+    }
+
     /// Gives the heap up as a program that ends: it is closed, unless its process was killed.
     pub fn abandon(&mut self) {
         self.sessions.clear();

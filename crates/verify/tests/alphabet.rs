@@ -11,7 +11,8 @@ use pmalloc::{
     },
 };
 use pmalloc_verify::{
-    alphabet::{Action, Op, Plan, Start, Step},
+    alphabet::{Action, Op, Plan, Step},
+    start::Start,
     world::{World, medium},
 };
 

@@ -9,9 +9,10 @@ use pmalloc::{
     persist::sim::{Domain, SiteCount, SiteKind},
 };
 use pmalloc_verify::{
-    alphabet::{Op, Start, Step},
+    alphabet::{Op, Step},
     eager::{Moment, moments},
     explore::{Case, Conditions, Scene},
+    start::Start,
 };
 
 /// Images of one moment that are run one by one.

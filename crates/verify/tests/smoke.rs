@@ -10,10 +10,11 @@ use pmalloc::{
     persist::sim::{Domain, SiteCount, SiteKind},
 };
 use pmalloc_verify::{
-    alphabet::{Op, Start, Step},
+    alphabet::{Op, Step},
     explore::{Case, Conditions, Lie, Scene},
     place::Place,
     sets::{self, Set},
+    start::Start,
 };
 
 const THREADS: usize = 2;
