@@ -94,14 +94,14 @@ const CHANGE: Step = Step { op: Op::AllocContents, lane: 0 };
 
 /// Every deed from every start state; the process killed in it at each call, and each of its syncs failing.
 #[must_use]
-pub fn stories() -> Vec<Story> {
+pub fn stories(policy: Policy) -> Vec<Story> {
     let mut stories = Vec::new();
     for start in Start::ALL {
         let lives = [Deed::Open, Deed::OpenLeft, Deed::Sync, Deed::Close];
         let ops = [Op::AllocContents, Op::FreePages, Op::PublishBlocks, Op::Trim, Op::RemoveRoot];
         let firsts = ops.map(|op| Deed::First(Step { op, lane: 0 }));
         for deed in lives.into_iter().chain(firsts) {
-            stories.extend(fates(start, deed).map(|fate| Story { start, deed, fate }));
+            stories.extend(fates(policy, start, deed).map(|fate| Story { start, deed, fate }));
         }
         let others = Step::all(Policy::Eager)
             .into_iter()
@@ -111,13 +111,13 @@ pub fn stories() -> Vec<Story> {
         stories.extend(steps.map(|deed| Story { start, deed, fate: Fate::Returns }));
     }
     let (start, deed) = (Start::Fresh, Deed::Create);
-    stories.extend(fates(start, deed).map(|fate| Story { start, deed, fate }));
+    stories.extend(fates(policy, start, deed).map(|fate| Story { start, deed, fate }));
     stories
 }
 
 /// What can become of a deed.
-fn fates(start: Start, deed: Deed) -> impl Iterator<Item = Fate> {
-    let mut stage = Stage::set(world::medium(Domain::Page4096), start, deed);
+fn fates(policy: Policy, start: Start, deed: Deed) -> impl Iterator<Item = Fate> {
+    let mut stage = Stage::set(world::medium(Domain::Page4096), policy, (start, deed));
     let sim = stage.sim.clone();
     sim.fail_syncs(BackFault::Never);
     let calls = stage.calls_of(deed);
@@ -201,11 +201,11 @@ struct Stage {
 
 impl Stage {
     /// The state in which `deed` begins.
-    fn set(sim: Sim, start: Start, deed: Deed) -> Self {
+    fn set(sim: Sim, policy: Policy, (start, deed): (Start, Deed)) -> Self {
         if deed == Deed::Create {
             return Self { sim, world: None };
         }
-        let mut world = World::new(sim.clone(), Policy::Eager);
+        let mut world = World::new(sim.clone(), policy);
         start.build(&mut world);
         match deed {
             Deed::Open => world.close().expect("no sync fails yet"),
@@ -277,16 +277,16 @@ struct Play {
 
 impl Story {
     /// Explores the story.
-    pub(crate) fn run(&self, sim: &Sim, options: ExploreOptions) -> Report {
+    pub(crate) fn run(&self, sim: &Sim, policy: Policy, options: ExploreOptions) -> Report {
         let deed = self.deed;
-        let mut stage = Stage::set(sim.clone(), self.start, deed);
+        let mut stage = Stage::set(sim.clone(), policy, (self.start, deed));
         let (before, after) = stage.models(deed);
         let judge = Arc::new(Judge {
             promise: Mutex::new(in_flight(deed, &before)),
             oracle: Oracle::new(Shared::default(), None),
         });
         if let Fate::Killed(nth) = self.fate {
-            kill_in(&mut stage, deed, nth);
+            kill_in(&mut stage, policy, (deed, nth));
         }
         let watching = Arc::clone(&judge);
         let explorer = Explorer::watch(sim, options, move |sim: &Sim| watching.check(sim));
@@ -321,12 +321,12 @@ fn in_flight(deed: Deed, before: &Model) -> Promise {
 }
 
 /// Kills the process at the `nth` call of `deed`, which is not watched.
-fn kill_in(stage: &mut Stage, deed: Deed, nth: u64) {
+fn kill_in(stage: &mut Stage, policy: Policy, (deed, nth): (Deed, u64)) {
     match deed {
         Deed::Create | Deed::Open | Deed::OpenLeft => {
             let process = stage.sim.new_process();
             let open = || match deed {
-                Deed::Create => world::create(process.clone(), Policy::Eager).map(drop),
+                Deed::Create => world::create(process.clone(), policy).map(drop),
                 _ => world::open(process.clone()).map(drop),
             };
             assert!(process.kill_in(nth, open).is_none(), "{deed:?} makes so many calls");

@@ -184,7 +184,7 @@ impl Case {
             Scene::KilledCreate(nth) => self.killed_create(&sim, *nth, conditions),
             Scene::Close(start) => self.close(&sim, &expected, *start, conditions),
             Scene::Open(start) => self.open(&sim, &expected, *start, conditions),
-            Scene::Cached(story) => story.run(&sim, self.options(conditions)),
+            Scene::Cached(story) => story.run(&sim, self.policy, self.options(conditions)),
         };
         (report, sim.sites())
     }
@@ -202,7 +202,7 @@ impl Case {
     fn budget(&self) -> u64 {
         match self.scene {
             Scene::Steps(Start::LongRings | Start::Pending, _)
-            | Scene::Killed(Start::LongRings | Start::Pending, ..) => 1 << 14,
+            | Scene::Killed(Start::LongRings | Start::Pending, ..) => 1 << 16,
             _ if self.policy == Policy::Batched => 1 << 12,
             _ => 1 << 10,
         }

@@ -80,6 +80,11 @@ pub struct Judge {
     threads: usize,
 }
 
+/// The sets of CI, of either policy: most places are reached under one of them only.
+fn quick() -> Vec<Set> {
+    [Policy::Eager, Policy::Batched].into_iter().flat_map(Set::quick).collect()
+}
+
 impl Judge {
     /// A judge that gives each mutant `patience`, looked at between cases.
     ///
@@ -88,8 +93,7 @@ impl Judge {
     /// If the number of cases is a multiple of the stride between them.
     #[must_use]
     pub fn new(patience: Duration, threads: usize) -> Self {
-        let cases: Vec<Case> =
-            Set::quick(Policy::Eager).into_iter().flat_map(|set| set.cases).collect();
+        let cases: Vec<Case> = quick().into_iter().flat_map(|set| set.cases).collect();
         assert!(!cases.len().is_multiple_of(STRIDE), "every case is reached");
         let strided = (0..cases.len()).map(|at| cases[at * STRIDE % cases.len()].clone()).collect();
         Self { cases: strided, killers: Vec::new(), patience, threads }
@@ -228,10 +232,7 @@ mod tests {
         assert_eq!(order.len(), judge.cases.len());
         let distinct: HashSet<&Case> = order.iter().collect();
         assert_eq!(distinct.len(), order.len());
-        assert_eq!(
-            distinct.len(),
-            Set::quick(Policy::Eager).iter().map(|set| set.cases.len()).sum::<usize>()
-        );
+        assert_eq!(distinct.len(), quick().iter().map(|set| set.cases.len()).sum::<usize>());
     }
 
     #[test]

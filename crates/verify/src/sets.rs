@@ -9,7 +9,7 @@ use std::{
 };
 
 use pmalloc::{
-    Policy,
+    HeapOptions, Policy,
     persist::sim::{Domain, Report, SiteCount},
 };
 
@@ -35,7 +35,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// The sets of CI: every sequence of one operation with a crash in recovery, every sequence of two without, and the
+    /// The sets of CI, which are thinned for the policy that is not the default: every sequence of one operation with a crash in recovery, every sequence of two without, and the
     /// heap's own life.
     #[must_use]
     pub fn quick(policy: Policy) -> Vec<Self> {
@@ -48,12 +48,12 @@ impl Set {
             },
             Self { name: "1 operation on a full disk", cases: no_room(policy, 0) },
             Self { name: "memory goes back at once", cases: keeping_nothing(policy, 0) },
-            Self { name: "killed in 1 operation, then 1", cases: killed(policy, 1) },
+            Self { name: "killed in 1 operation, then 1", cases: thin(policy, killed(policy, 1)) },
             Self { name: "declarations and orphans, nesting 1", cases: owners(policy, 1) },
             Self { name: "groups of five and eight", cases: groups(policy, 0) },
             Self { name: "typed blocks, nesting 1", cases: typed(policy, 1) },
-            Self { name: "2 operations", cases: sequences(policy, 2, 0) },
-            Self { name: "page cache", cases: cached(policy, 1, 8) },
+            Self { name: "2 operations", cases: thin(policy, sequences(policy, 2, 0)) },
+            Self { name: "page cache", cases: thin(policy, cached(policy, 1, 8)) },
             Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },
         ]
     }
@@ -104,6 +104,14 @@ impl Set {
         let cases = self.cases.into_iter().skip(index).step_by(count).collect();
         Self { cases, ..self }
     }
+}
+
+/// All `cases` of the default policy, and of the other one so many that each kind is there.
+fn thin(policy: Policy, cases: Vec<Case>) -> Vec<Case> {
+    /// No divisor of the numbers of operations, start states and domains.
+    const STRIDE: usize = 5;
+    let stride = if policy == HeapOptions::POLICY_DEFAULT { 1 } else { STRIDE };
+    cases.into_iter().step_by(stride).collect()
 }
 
 fn sequences(policy: Policy, length: u32, nesting: u32) -> Vec<Case> {
@@ -303,7 +311,7 @@ fn cached(policy: Policy, nesting: u32, stride: usize) -> Vec<Case> {
         Case { scene: Scene::Cached(story), domain, nesting, policy }
     };
     let (killed, others): (Vec<Story>, Vec<Story>) =
-        cache::stories().into_iter().partition(|story| matches!(story.fate, Fate::Killed(_)));
+        cache::stories(policy).into_iter().partition(|story| matches!(story.fate, Fate::Killed(_)));
     let lives = others.iter().filter(|story| story.fate == Fate::Returns && !is_step(story));
     let mut cases: Vec<Case> = lives.cloned().map(|story| case(Domain::Page4096, story)).collect();
     let killed = killed.into_iter().step_by(stride);

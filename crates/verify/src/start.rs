@@ -1,6 +1,9 @@
 //! The states that sequences of operations start from.
 
-use pmalloc::{Error, Policy, persist::sim::Sim};
+use pmalloc::{
+    Error, Policy,
+    persist::{Medium, sim::Sim},
+};
 
 use crate::{
     alphabet::{Op, Step},
@@ -85,7 +88,7 @@ impl Start {
                 world.age();
             }
         }
-        if world.heap().policy() == Policy::Batched {
+        if world.heap().policy() == Policy::Batched && !world.sim.needs_sync() {
             // What the state took to build is not what is explored.
             world.heap().sync().expect("no sync fails yet");
         }

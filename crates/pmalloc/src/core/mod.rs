@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`open_heap`] | what a heap is in memory: the engine of its operations and all else that there is to know of it |
 //! | [`header`], [`format`] | which heap lies in a file; writes an empty one |
+//! | [`own_thread`] | the thread that a heap may have |
 //! | [`thread`] | the sessions of a thread with the heaps that it calls |
 //! | [`pending`] | blocks that are reserved and not published yet |
 //! | [`change`] | the operations that have names of their own |
@@ -18,6 +19,7 @@ pub(crate) mod format;
 pub(crate) mod header;
 pub(crate) mod in_place;
 mod open_heap;
+pub(crate) mod own_thread;
 mod pending;
 pub(crate) mod thread;
 mod transaction;

@@ -11,7 +11,7 @@ use pmalloc_persist::{
 };
 
 use crate::{
-    core::{Core, Implicit},
+    core::{Core, Implicit, own_thread},
     error::{Error, Result},
     layout::state::Policy,
     root,
@@ -90,8 +90,10 @@ fn unmap<M: Medium>(mut core: Arc<Core<M>>) {
 }
 
 impl<M: Medium + 'static> Heap<M> {
-    pub(super) fn new(core: Core<M>) -> Self {
-        Self(Arc::new(Handle(Some(Arc::new(core)))))
+    pub(super) fn new(core: Core<M>) -> Result<Self> {
+        let heap = Self(Arc::new(Handle(Some(Arc::new(core)))));
+        own_thread::begin(heap.core())?;
+        Ok(heap)
     }
 
     #[inline]

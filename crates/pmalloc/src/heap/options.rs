@@ -158,6 +158,16 @@ impl HeapOptions {
         self
     }
 
+    /// Whether the heap has a thread of its own that makes the effects of operations durable, under
+    /// [`Policy::Batched`]; default: none. Operations do that themselves now and then, some microseconds each time, and need
+    /// not where another processor has nothing else to do.
+    ///
+    /// The thread ends when the heap is closed.
+    pub fn background_thread(mut self, has_thread: bool) -> Self {
+        self.opening.has_thread = has_thread;
+        self
+    }
+
     /// A name for the layout of the application's data, at most 63 bytes: written at create, compared at open.
     pub fn layout(mut self, name: impl Into<String>) -> Self {
         self.opening.layout = Some(name.into());
@@ -252,7 +262,7 @@ impl HeapOptions {
         let heap = self.opening.serve_new(medium, claim, header, &owner)?;
         // Last, as what fails behind it would leave a heap although it was not created.
         file.publish()?;
-        Ok(Heap::new(heap))
+        Heap::new(heap)
     }
 
     /// Opens the heap in the file at `path`, recovering it first if it was not closed.
@@ -280,7 +290,7 @@ impl HeapOptions {
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
-        Ok(Heap::new(self.opening.open_file(path, wrap)?))
+        Heap::new(self.opening.open_file(path, wrap)?)
     }
 
     /// Opens a copy of the heap in the file at `path` that only this process sees: nothing of what is done to it reaches the
@@ -296,7 +306,7 @@ impl HeapOptions {
         path: impl AsRef<Path>,
         wrap: impl FnOnce(Mapped) -> M,
     ) -> Result<Heap<M>> {
-        Ok(Heap::new(self.opening.open_private(path, wrap)?))
+        Heap::new(self.opening.open_private(path, wrap)?)
     }
 
     /// Creates a heap on a medium of zeros, which it has to itself.
@@ -332,11 +342,11 @@ impl HeapOptions {
         }
         self.format(&medium, &header, Exposure::InPlace)?;
         let owner = owner_on(&medium)?;
-        Ok(Heap::new(self.opening.serve_new(medium, claim, header, &owner)?))
+        Heap::new(self.opening.serve_new(medium, claim, header, &owner)?)
     }
 
     pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
-        Ok(Heap::new(self.opening.open_on(medium)?))
+        Heap::new(self.opening.open_on(medium)?)
     }
 
     /// Checks the heap on a medium without opening it. A heap that was not closed is recovered, on the medium.

@@ -43,12 +43,14 @@ pub(crate) struct Opening {
     pub(crate) decay: Duration,
     /// The policy that was asked for.
     pub(crate) policy: Option<Policy>,
+    /// Whether the heap gets a thread of its own.
+    pub(crate) has_thread: bool,
 }
 
 impl Default for Opening {
     fn default() -> Self {
         let (layout, durability, forced) = (None, DurabilityChoice::Auto, false);
-        Self { layout, durability, forced, decay: KEEP_DEFAULT, policy: None }
+        Self { layout, durability, forced, decay: KEEP_DEFAULT, policy: None, has_thread: false }
     }
 }
 
@@ -125,7 +127,8 @@ impl Opening {
 
     /// How a heap is served by `owner`, where no power can have been lost.
     fn serving<'a>(&self, owner: &'a OwnerImage) -> Serving<'a> {
-        Serving { owner, power: None, decay: self.decay, policy: self.policy }
+        let Self { decay, policy, has_thread, .. } = *self;
+        Serving { owner, power: None, decay, policy, has_thread }
     }
 
     fn check_layout(&self, header: &Header) -> Result<()> {
@@ -159,6 +162,8 @@ struct Serving<'a> {
     decay: Duration,
     /// The policy that was asked for.
     policy: Option<Policy>,
+    /// Whether it gets a thread of its own.
+    has_thread: bool,
 }
 
 /// Recovers the heap on `medium`, if nothing keeps it from being served, and marks it as open by `owner`.
@@ -188,6 +193,9 @@ fn serve<M: Medium>(
         // CRASH: recovery has zeroed the rings, and the heap counts as open: no record is read by the wrong policy.
         state::set_policy(m, policy)?;
         core.engine.policy = policy;
+    }
+    if serving.has_thread && core.engine.policy == Policy::Batched {
+        core.background.want();
     }
     core.recovery.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Ok(core)

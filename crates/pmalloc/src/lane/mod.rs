@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     layout::{
         geometry::Geometry,
-        lane::{LANE_MAGIC, LaneHeader, NUMBER_MAX},
+        lane::{LANE_MAGIC, LaneHeader},
         sealed::{checksum, seal},
     },
 };
@@ -170,29 +170,19 @@ impl Lanes {
 
 impl Claim {
     /// The lane; its lock, if it is shared, is kept in `held`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Limit`] if the lane has used up its operation numbers.
     #[inline(always)]
     pub(crate) fn lane<'c, 'h>(
         &'c mut self,
         held: &'h mut Option<MutexGuard<'c, Lane>>,
-    ) -> Result<&'h mut Lane>
+    ) -> &'h mut Lane
     where
         'c: 'h,
     {
-        let lane = match self {
+        match self {
             Self::Own(lane) => lane,
             Self::Shared(lane) => held.insert(lock(lane)),
-        };
-        if lane.number() > NUMBER_MAX { Err(no_numbers()) } else { Ok(lane) }
+        }
     }
-}
-
-#[cold]
-fn no_numbers() -> Error {
-    Error::Limit { what: "operations of one lane", limit: NUMBER_MAX }
 }
 
 /// The directory word of lane `index`.
@@ -254,6 +244,11 @@ mod tests {
     use pmalloc_persist::Anon;
 
     use super::*;
+    use crate::layout::{
+        lane::{NUMBER_MAX, Op},
+        slot::Version,
+        state::Policy,
+    };
 
     /// Lanes of a heap that has four, the last one for sharing, in memory that holds `garbage` where lanes are made.
     fn lanes(garbage: u64) -> (Anon, Geometry, Lanes) {
@@ -270,7 +265,7 @@ mod tests {
     }
 
     fn index(claim: &mut Claim) -> u32 {
-        claim.lane(&mut None).expect("few operations").index()
+        claim.lane(&mut None).index()
     }
 
     #[test]
@@ -300,12 +295,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_used_up_after_its_last_number() {
-        let (_, geometry, _) = lanes(0);
-        let board = || Arc::new(Board::new(geometry.ring_places));
-        let numbered = |newest_mark| Claim::Own(Lane::new(&geometry, 0, newest_mark, board()));
-        let number = |newest_mark| numbered(newest_mark).lane(&mut None).map(|lane| lane.number());
-        assert!(number(NUMBER_MAX - 1).is_ok_and(|number| number == NUMBER_MAX));
-        assert!(matches!(number(NUMBER_MAX), Err(Error::Limit { limit: NUMBER_MAX, .. })));
+    fn a_lane_begins_again_after_its_last_number() {
+        let (m, geometry, lanes) = lanes(0);
+        let Claim::Own(mut lane) = lanes.claim(&m).expect("room") else { panic!("it is its own") };
+        let draft =
+            Draft { op: Op::FreeSmall, block: 64, pages: 0, slot: 8, version: Version::default() };
+        lane.set_number(NUMBER_MAX - 2);
+        lane.retire(&m);
+        let left = Left { is_closed: false, policy: Policy::Eager, durable: 0 };
+        for number in [NUMBER_MAX - 1, NUMBER_MAX, 1, 2] {
+            lane.renew_if_used_up(&m);
+            lane.record(&m, &[draft]);
+            let image = &replay(&m, &geometry, left).expect("whole")[0];
+            assert_eq!(image.live.iter().map(|record| record.number).collect::<Vec<_>>(), [number]);
+            lane.retire(&m);
+            let image = &replay(&m, &geometry, left).expect("whole")[0];
+            assert_eq!((image.newest_mark, image.operations()), (number, 0));
+        }
     }
 }

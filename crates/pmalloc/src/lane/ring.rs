@@ -1,6 +1,6 @@
 //! A lane: record, then retire.
 
-use pmalloc_persist::{LINE_BYTES, Medium, Offset, sync::Arc};
+use pmalloc_persist::{LINE_BYTES, Medium, Offset, Span, Word, sync::Arc};
 
 use super::{board::Board, window::Window};
 use crate::{
@@ -8,7 +8,8 @@ use crate::{
     layout::{
         geometry::Geometry,
         lane::{
-            GROUP_MAX, LaneHeader, MARK_LINES, MarkLine, Op, RECORD_BYTES, Record, RecordWords, Tag,
+            GROUP_MAX, LaneHeader, MARK_LINES, MarkLine, NUMBER_MAX, Op, RECORD_BYTES, Record,
+            RecordWords, Tag,
         },
         sealed::seal,
         slot::Version,
@@ -93,9 +94,40 @@ impl Lane {
         self.index
     }
 
-    /// Number of the next operation, under the policy Eager.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
+    /// Sees to it that the next operation has a number, under the policy Eager.
+    #[inline]
+    pub(crate) fn renew_if_used_up<M: Medium>(&mut self, m: &M) {
+        if self.number > NUMBER_MAX {
+            self.renew(m);
+        }
+    }
+
+    /// Begins again with the first number.
+    ///
+    /// # Crash consistency
+    ///
+    /// Every record is retired. The ring is durably zero before the first mark is: no mark that is missing then makes a
+    /// record live.
+    #[cold]
+    fn renew<M: Medium>(&mut self, m: &M) {
+        let zero = |start: u64, len: u64| {
+            let span = Span::new(start, len);
+            let words = m.region().array::<Word>(Offset::new(start), len / 8);
+            for word in words.expect("a lane lies inside its heap") {
+                // CRASH: see above.
+                m.store(word, 0);
+            }
+            m.persist(span);
+        };
+        zero(self.ring, u64::from(self.places) * RECORD_BYTES);
+        zero(self.marks, MARK_LINES * LINE_BYTES);
+        (self.place, self.tag, self.number) = (0, Tag::of_count(0), 1);
+    }
+
+    /// Sets the number of the next operation.
+    #[cfg(test)]
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.number = number;
     }
 
     /// Whether more than half of the ring holds records that may not be durable, where `durable` is the durable epoch.

@@ -13,7 +13,8 @@ pub(crate) const RECORD_BYTES: u64 = 32;
 /// Lines of a lane's mark array; consecutive marks go to different ones.
 pub(crate) const MARK_LINES: u64 = 8;
 
-/// Largest operation number of a lane: 40 bits, more than a thread performs in a century.
+/// Largest operation number of a lane, and largest epoch: 40 bits. A thread that does nothing else performs as many
+/// operations in a few days; a lane begins again then.
 pub(crate) const NUMBER_MAX: u64 = (1 << 40) - 1;
 
 /// Most records of one operation, however long the ring.

@@ -93,8 +93,9 @@ fn commit_eager<M: Medium>(
 ) -> Result<u64> {
     let (space, m) = (&engine.space, engine.medium());
     let mut held = None;
-    let lane = claim.lane(&mut held)?;
+    let lane = claim.lane(&mut held);
     lane.check_group(effects.drafts().len())?;
+    lane.renew_if_used_up(m);
     // The last thing that may fail: it is done with the lane held, whose own refusal comes first.
     effects.reserve(space)?;
     lane.record(m, effects.drafts());
@@ -132,7 +133,7 @@ fn commit_batched<M: Medium>(
         make_room(engine, claim, records)?;
     }
     let mut held = None;
-    let lane = claim.lane(&mut held)?;
+    let lane = claim.lane(&mut held);
     lane.check_group(records)?;
     // The lane of many sessions may be full although it was exchanged for another one.
     while !lane.has_room(engine.epochs.durable(), records) {

@@ -8,6 +8,7 @@ use pmalloc_persist::{
 };
 
 use super::{
+    background::Background,
     epochs::Epochs,
     gate::{Entered, Gate},
     limbo::{InLimbo, Limbo},
@@ -66,6 +67,8 @@ pub(crate) struct Engine<M> {
     /// Volatile: who may still see it.
     pins: Pins,
     synchronizer: Synchronizer,
+    /// Volatile: the thread that runs its rounds, if there is one.
+    pub(crate) background: Background,
     /// Volatile: blocks that slots may neither free nor read.
     pub(crate) root_blocks: RootBlocks,
     lanes: Lanes,
@@ -93,6 +96,7 @@ impl<M: Medium> Engine<M> {
             limbo: Limbo::new(arenas.len()),
             pins: Pins::new(),
             synchronizer: Synchronizer::default(),
+            background: Background::default(),
             root_blocks: RootBlocks::new(),
             lanes,
             next_arena: AtomicUsize::new(0),
@@ -175,9 +179,12 @@ impl<M: Medium> Engine<M> {
         Ok(())
     }
 
-    /// Runs a round of the synchronizer, unless another thread does, and takes back what is safe then.
+    /// Has a round of the synchronizer run, unless another thread does, and takes back what is safe then.
     #[cold]
     fn make_durable(&self, state: &mut SessionState) -> Result<()> {
+        if self.background.wake() {
+            return Ok(());
+        }
         self.synchronize(Patience::Little)?;
         self.collect_own(state);
         Ok(())
@@ -186,6 +193,13 @@ impl<M: Medium> Engine<M> {
     /// Makes the effects of all operations that have returned durable. The caller has [entered](Engine::enter).
     pub(super) fn synchronize(&self, patience: Patience) -> Result<Outcome> {
         self.synchronizer.synchronize(self.medium(), &self.epochs, &self.lanes, patience)
+    }
+
+    /// Runs a round in the heap's own thread.
+    pub(crate) fn synchronize_behind(&self) {
+        // What is refused, in a forked child or for want of epochs, is refused to operations as well.
+        let Ok(_entered) = self.enter() else { return };
+        drop(self.synchronize(Patience::For(SETTLE)));
     }
 
     /// Exchanges a full lane for one with room for `records`, if there is one.
@@ -214,6 +228,11 @@ impl<M: Medium> Engine<M> {
         let Space { extents, medium, .. } = &self.space;
         // A session may end before its first look: what it did until then is not counted, but this operation.
         if extents.look(medium, state.operations_granted.max(1)) == Look::WindowEnded {
+            // What waits for nothing but the end of its epoch is as free as the rest.
+            if self.policy == Policy::Batched && self.limbo.has_waiting() {
+                self.synchronize(Patience::Little)?;
+                self.collect();
+            }
             self.arenas.iter().for_each(|arena| arena.retire_idle(&self.space));
         }
         let granted = if extents.is_behind() { BEHIND_OPERATIONS } else { LOOK_OPERATIONS };
@@ -230,13 +249,14 @@ impl<M: Medium> Engine<M> {
         self.gate.sync(self.medium())
     }
 
-    /// Makes the effects of all operations that have returned durable, under the policy Batched.
+    /// Makes the effects of all operations that have returned durable, under the policy Batched, and what they freed usable.
     fn settle_epoch(&self) -> Result<()> {
         match self.policy {
             Policy::Eager => Ok(()),
             Policy::Batched => {
                 // One attempt after the other: meanwhile others may be the synchronizer.
                 while self.synchronize(Patience::For(SETTLE))? == Outcome::Stalled {}
+                self.collect();
                 Ok(())
             }
         }
@@ -252,6 +272,7 @@ impl<M: Medium> Engine<M> {
         if *closed {
             return Ok(());
         }
+        self.background.end();
         if self.policy == Policy::Batched
             && self.synchronize(Patience::For(CLOSE))? == Outcome::Stalled
         {
@@ -386,15 +407,31 @@ impl<M: Medium> Engine<M> {
     /// As [`synchronize`](Synchronizer::synchronize).
     #[cold]
     pub(crate) fn reclaim(&self, state: &mut SessionState) -> Result<()> {
-        self.limbo.empty(state.arena, &mut state.bag);
-        if self.policy == Policy::Batched && self.limbo.has_waiting() {
-            self.synchronize(Patience::For(RECLAIM))?;
-        }
-        self.collect();
+        self.empty_limbo(state)?;
         state.cache.drain(&self.space, &self.arenas[state.arena]);
         for arena in &self.arenas {
             arena.reclaim(&self.space);
         }
+        Ok(())
+    }
+
+    /// Gives free memory back to the file system, and returns how many bytes: of caches only what their sessions give back.
+    pub(crate) fn trim(&self, state: &mut SessionState) -> Result<u64> {
+        self.empty_limbo(state)?;
+        for arena in &self.arenas {
+            arena.reclaim(&self.space);
+        }
+        self.space.extents.trim(self.medium())
+    }
+
+    /// Makes everything usable that was freed and that no guard sees.
+    fn empty_limbo(&self, state: &mut SessionState) -> Result<()> {
+        self.limbo.empty(state.arena, &mut state.bag);
+        if self.policy == Policy::Batched && self.limbo.has_waiting() {
+            self.synchronize(Patience::For(RECLAIM))?;
+        }
+        self.collect_own(state);
+        self.collect();
         Ok(())
     }
 }

@@ -13,6 +13,7 @@
 //! | [`changes`] | what an operation changes: bits, log entries, slots and cells |
 //! | [`commit`] | record and apply: the one sequence of all operations, under either policy |
 //! | [`epochs`], [`synchronizer`], [`line_set`] | what stamps operations, and what makes many of them durable at once |
+//! | [`background`] | the heap's own thread, which does that |
 //! | [`reserve`] | blocks that are taken and not live yet |
 //! | [`slot_locks`], [`gate`] | who may change a slot, when a sync may run |
 //! | [`limbo`], [`pins`] | freed memory that may not be used yet, and who may still see it |
@@ -22,6 +23,7 @@
 //! [`changes`] stores. Everything else is volatile.
 
 mod alloc;
+mod background;
 mod changes;
 mod commit;
 mod engine;

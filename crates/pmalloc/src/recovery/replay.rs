@@ -163,8 +163,10 @@ struct Replay<'a, M> {
     /// The extents that records in flight allocate or free, and their blocks, in address order: a group may name slots
     /// inside them.
     in_flight: Vec<(PageRange, u64)>,
-    /// What the redone records ask of the logs.
-    requests: Vec<Request>,
+    /// Allocations that the logs lack, by first page.
+    allocs: BTreeMap<Page, Request>,
+    /// Frees that they lack.
+    frees: Vec<Request>,
     appends: Vec<Append>,
 }
 
@@ -196,39 +198,32 @@ impl<'a, M: Medium> Replay<'a, M> {
             grown_pages,
             roots_used: u64::from(state.roots_used),
             in_flight: Vec::new(),
-            requests: Vec::new(),
+            allocs: BTreeMap::new(),
+            frees: Vec::new(),
             appends: Vec::new(),
         })
     }
 
     /// Checks that all records name blocks and slots that can exist, before any of them changes anything.
     fn check_all(&mut self, records: &[(LogId, Record)]) -> Result<()> {
+        let mut in_flight = Vec::new();
         for (_, record) in records.iter().filter(|(_, record)| record.op.is_large()) {
-            self.in_flight.push((self.range_of(record)?, record.block));
+            in_flight.push((self.range_of(record)?, record.block, record.op.is_alloc()));
         }
-        self.in_flight.sort_by_key(|(range, _)| range.start);
-        self.check_overlaps(records)?;
+        in_flight.sort_by_key(|(range, _, is_alloc)| (range.start, *is_alloc));
+        // The pages of an operation are nobody else's until it is retired or its epoch is durable: of two epochs there may
+        // be the allocation of an extent, and its free.
+        let collide = |pair: &&[(PageRange, u64, bool)]| {
+            let [(one, _, is_alloc), (other, _, is_other_alloc)] = [pair[0], pair[1]];
+            one.end() > u64::from(other.start.0) && (one != other || is_alloc == is_other_alloc)
+        };
+        if let Some(pair) = in_flight.windows(2).find(collide) {
+            return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
+        }
+        self.in_flight = in_flight.into_iter().map(|(range, block, _)| (range, block)).collect();
         self.in_flight.dedup();
         self.ensure_in_use()?;
         records.iter().try_for_each(|(_, record)| self.check(record))
-    }
-
-    /// Sees that the records name each page at most once as allocated and once as freed, and then as the same extent: the
-    /// pages of an operation are nobody else's until it is retired or its epoch is durable.
-    fn check_overlaps(&self, records: &[(LogId, Record)]) -> Result<()> {
-        let overlaps = |pair: &&[(PageRange, u64)]| pair[0].0.end() > u64::from(pair[1].0.start.0);
-        for pair in self.in_flight.windows(2).filter(overlaps) {
-            let of_block = |op: &dyn Fn(Op) -> bool| {
-                records.iter().filter(|(_, r)| r.block == pair[1].1 && op(r.op)).count()
-            };
-            let is_pair = pair[0] == pair[1]
-                && of_block(&|op| matches!(op, Op::AllocLarge(_))) == 1
-                && of_block(&|op| op == Op::FreeLarge) == 1;
-            if !is_pair {
-                return Err(Error::corrupted(pair[1].1, "two records in flight name one extent"));
-            }
-        }
-        Ok(())
     }
 
     /// Sees that all extents and the descriptors of slabs have memory, before any of them is touched.
@@ -265,7 +260,8 @@ impl<'a, M: Medium> Replay<'a, M> {
 
     /// Writes the entries that are missing.
     fn append_all(&mut self) -> Result<()> {
-        self.book.reserve_all(self.m, self.requests.iter().copied(), &mut self.appends)?;
+        let requests = self.allocs.values().chain(&self.frees).copied();
+        self.book.reserve_all(self.m, requests, &mut self.appends)?;
         self.appends.iter().for_each(|append| self.book.write(self.m, append));
         Ok(())
     }
@@ -330,7 +326,7 @@ impl<'a, M: Medium> Replay<'a, M> {
             return Ok(());
         }
         let extent = Extent { range, kind: ExtentKind::Large, tag };
-        self.requests.push(Request::Alloc(log, extent));
+        self.allocs.insert(range.start, Request::Alloc(log, extent));
         self.held.insert(range.start, Held { extent, log });
         Ok(())
     }
@@ -338,11 +334,9 @@ impl<'a, M: Medium> Replay<'a, M> {
     fn free_extent(&mut self, record: &Record) -> Result<()> {
         let range = self.range_of(record)?;
         let Some(held) = self.held.remove(&range.start) else { return Ok(()) };
-        // The log lacks the allocation, which is redone as well: neither entry says anything.
-        let is_same = |request: &Request| matches!(request, Request::Alloc(_, extent) if extent.range.start == range.start);
-        match self.requests.iter().position(is_same) {
-            Some(at) => drop(self.requests.swap_remove(at)),
-            None => self.requests.push(Request::Free(held.log, range.start)),
+        // Where the logs lack the allocation, too, neither entry would say anything.
+        if self.allocs.remove(&range.start).is_none() {
+            self.frees.push(Request::Free(held.log, range.start));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use shared::{Raw, Shared};
 use std::{alloc::Layout, hint::black_box, mem::discriminant, sync::Arc};
 
 use pmalloc::{
-    BlockLayout, Error, Heap, HeapOptions, Slot, TestGeometry,
+    BlockLayout, Error, Heap, HeapOptions, Policy, Slot, TestGeometry,
     persist::{Anon, Medium},
 };
 
@@ -25,7 +25,8 @@ pub(crate) const SIZES: [usize; 8] = [16, 48, 200, 900, 3000, 9000, 20_000, 33_0
 
 /// Options of a heap in which a full ring, chunk or slab is a few operations away.
 pub(crate) fn options() -> HeapOptions {
-    Heap::options().test_geometry(TestGeometry {
+    // Images of crashed heaps stop at a certain fence of an operation.
+    Heap::options().policy(Policy::Eager).test_geometry(TestGeometry {
         capacity_bytes: 256 << 10,
         slab_bytes: 16 << 10,
         ring_places: 8,
