@@ -247,3 +247,35 @@ fn a_typed_root_of_a_crashed_heap_is_not_handed_out_with_a_slot_that_dangles() {
     }
     assert_eq!(count, 1, "the root is no block of a slab");
 }
+
+#[test]
+fn a_lane_that_has_used_up_its_numbers_begins_again() {
+    let image = image::closed();
+    let medium = Arc::new(Anon::new(image::heap_bytes()));
+    image.restore(&medium);
+    let areas = options().areas().expect("valid options");
+    let lanes = areas.iter().find(|(name, _)| *name == "lanes").expect("there are lanes").1;
+    // The mark of residue 7, sealed: the value and the exclusive or of its 16-bit parts with a constant.
+    let last = (1_u64 << 40) - 1;
+    let check = (last ^ last >> 16 ^ last >> 32 ^ 0x5ea1) & 0xffff;
+    let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 7 * 64)];
+    medium.store(mark, last | check << 48);
+    let heap = options().open_shared(Arc::clone(&medium)).expect("opened");
+    let empty = |heap: &Heap<Arc<Anon>>| {
+        let slots = heap.slots("first", 24).expect("it exists");
+        let guard = heap.pin();
+        slots.iter().position(|slot| slot.is_empty(&guard)).expect("one is empty")
+    };
+    let at = empty(&heap);
+    heap.alloc_to(&heap.slots("first", 24).expect("it exists")[at], layout(16)).expect("room");
+    assert_eq!(heap.check().expect("readable").problems, []);
+    let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 64)];
+    assert_eq!(
+        medium.load(mark) & (1 << 48) - 1,
+        1,
+        "the first operation of a lane that began again"
+    );
+    drop(heap);
+    let heap = options().open_shared(medium).expect("opened");
+    assert_ne!(empty(&heap), at);
+}

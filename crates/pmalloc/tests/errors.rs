@@ -378,24 +378,6 @@ fn a_root_array_that_owns_blocks_is_not_removed() {
 }
 
 #[test]
-fn a_lane_that_has_used_up_its_numbers_says_so() {
-    let image = image::closed();
-    let medium = Arc::new(Anon::new(image::heap_bytes()));
-    image.restore(&medium);
-    let areas = options().areas().expect("valid options");
-    let lanes = areas.iter().find(|(name, _)| *name == "lanes").expect("there are lanes").1;
-    // The mark of residue 7, sealed: the value and the exclusive or of its 16-bit parts with a constant.
-    let last = (1_u64 << 40) - 1;
-    let check = (last ^ last >> 16 ^ last >> 32 ^ 0x5ea1) & 0xffff;
-    let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 7 * 64)];
-    medium.store(mark, last | check << 48);
-    let heap = options().open_shared(medium).expect("opened");
-    let slots = heap.slots("first", 24).expect("it exists");
-    assert_error!(heap.alloc_to(&slots[0], layout(16)), Error::Limit { .. }, "use fewer");
-    assert_eq!(heap.check().expect("readable").problems, []);
-}
-
-#[test]
 fn an_initialiser_that_panics_gives_its_block_back() {
     let heap = small_heap();
     let slots = heap.slots("first", 24).expect("there is room");

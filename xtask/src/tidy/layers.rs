@@ -108,7 +108,7 @@ const ORDERS: &[Order] = &[
             &["transaction"],
             &["change", "in_place"],
             &["pending"],
-            &["thread"],
+            &["own_thread", "thread"],
             &["open_heap"],
             &["format", "header"],
         ],
