@@ -80,8 +80,7 @@ impl Start {
             Self::Wrapped => wrap_lanes(world),
             Self::FastGcPending => churn_pages(world, 1),
             Self::SlowGcPending => churn_pages(world, 0),
-            Self::LongRings => must(world, Op::AllocContents, 1),
-            Self::Pending => must(world, Op::AllocContents, 1),
+            Self::LongRings | Self::Pending => must(world, Op::AllocContents, 1),
             Self::Typed => {
                 world.make_nodes();
                 fragment(world);

@@ -94,7 +94,8 @@ impl Board {
 
     #[inline]
     fn place(&self, nth: u64) -> usize {
-        // The length is a power of two, and what is cut off does not matter.
-        nth as usize & (self.lines.len() - 1)
+        #[allow(clippy::cast_possible_truncation, reason = "the length is a power of two")]
+        let nth = nth as usize;
+        nth & (self.lines.len() - 1)
     }
 }

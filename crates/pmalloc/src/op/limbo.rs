@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn what_waits_is_handed_out_when_it_is_safe_in_the_order_of_its_frees_and_once() {
         let limbo = Limbo::new(1);
-        for epoch in 1..=50 {
-            limbo.add(0, (0..20).map(|nth| freed(epoch, 20 * (epoch as u32 - 1) + nth)));
+        for round in 0..50 {
+            limbo.add(0, (0..20).map(|nth| freed(u64::from(round) + 1, 20 * round + nth)));
         }
         assert_eq!((limbo.large_bytes(), limbo.has_waiting()), (1000 * 4096, true));
         assert!(collected(&limbo, 0).is_empty());
@@ -176,7 +176,7 @@ mod tests {
     fn a_bag_is_full_once_and_empties_into_the_queue() {
         let limbo = Limbo::new(1);
         let mut bag = Bag::default();
-        let full = (0..BAG as u32).filter(|nth| bag.put(freed(1, *nth))).count();
+        let full = (0..).take(BAG).filter(|nth| bag.put(freed(1, *nth))).count();
         assert_eq!(full, 1, "the last one fills it");
         assert!(!limbo.has_waiting());
         limbo.empty(0, &mut bag);

@@ -10,15 +10,15 @@ use crossbeam_utils::CachePadded;
 use pmalloc_persist::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// Pins that are made at once.
-const PART: usize = 16;
+const PART: u32 = 16;
 
 /// Parts of the table. Sessions beyond share a pin: it holds the epoch of its oldest guard for all of them.
-const PARTS: usize = 64;
+const PARTS: u32 = 64;
 
 /// The pins of a heap.
 #[derive(Debug)]
 pub(crate) struct Pins {
-    parts: [OnceLock<Box<[CachePadded<Pin>]>>; PARTS],
+    parts: [OnceLock<Box<[CachePadded<Pin>]>>; PARTS as usize],
     /// Pins that no session has, and how many were ever taken.
     free: Mutex<(Vec<u32>, u32)>,
     /// Whether there ever was a guard.
@@ -73,7 +73,7 @@ impl Pins {
     /// No guard, no pin.
     pub(super) fn new() -> Self {
         Self {
-            parts: [const { OnceLock::new() }; PARTS],
+            parts: [const { OnceLock::new() }; PARTS as usize],
             free: Mutex::new((Vec::new(), 0)),
             used: AtomicBool::new(false),
         }
@@ -85,9 +85,9 @@ impl Pins {
         if let Some(index) = free.pop() {
             return index;
         }
-        let index = *taken % (PART * PARTS) as u32;
+        let index = *taken % (PART * PARTS);
         *taken = taken.wrapping_add(1);
-        self.parts[index as usize / PART]
+        self.parts[(index / PART) as usize]
             .get_or_init(|| (0..PART).map(|_| CachePadded::default()).collect());
         index
     }
@@ -104,8 +104,8 @@ impl Pins {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
-        let part = self.parts[index as usize / PART].get().expect("made when it was taken");
-        let pin = &part[index as usize % PART];
+        let part = self.parts[(index / PART) as usize].get().expect("made when it was taken");
+        let pin = &part[(index % PART) as usize];
         pin.enter(epoch);
         pin
     }
@@ -160,7 +160,7 @@ mod tests {
         pins.pin(index, 9).leave();
         assert_eq!(pins.oldest(), Some(1), "a guard outlives its session");
         guard.leave();
-        let all: Vec<u32> = (0..2 * (PART * PARTS) as u32).map(|_| pins.take()).collect();
+        let all: Vec<u32> = (0..2 * PART * PARTS).map(|_| pins.take()).collect();
         all.iter().for_each(|index| pins.pin(*index, 4).leave());
         assert!(pins.oldest().is_none());
     }
