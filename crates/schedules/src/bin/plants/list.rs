@@ -1,92 +1,9 @@
-//! Proves the power of the means of testing: plants bugs, one at a time, in a copy of the sources, and expects each to be
-//! found: by the schedules, if only threads can trip over it, by a set of the explorer, if it takes a crash, or by a test.
-//!
-//! `plants [NAME]`; the copy and its build lie in `plants` under the target directory.
+//! The bugs that any heap could have.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-};
+use super::{By, Plant};
 
-/// Schedules within which a planted bug must show.
-const PATIENCE: &str = "20000";
-
-/// Text to find, exactly once, and what to put there.
-type Change = (&'static str, &'static str);
-
-/// A bug.
-struct Plant {
-    name: &'static str,
-    /// The source file, in `crates/pmalloc/src`.
-    file: &'static str,
-    changes: &'static [Change],
-    by: By,
-}
-
-/// What must find a bug.
-#[derive(Clone, Copy)]
-enum By {
-    /// Schedules of all scenarios.
-    Schedules,
-    /// Those of one.
-    Scenario(&'static str),
-    /// The sets of the explorer that begin like this.
-    Explorer(&'static str),
-    /// Unit tests of the allocator, by the beginning of their names.
-    Unit(&'static str),
-    /// A file of its integration tests.
-    Test(&'static str),
-}
-
-impl By {
-    /// The arguments of cargo that look for the bug, and what its output says of one.
-    fn arguments(self) -> (Vec<&'static str>, &'static [&'static str]) {
-        let schedules =
-            ["run", "-p", "pmalloc-schedules", "--", "--seed", "1", "--failures", "1"].as_slice();
-        // A scenario may also fail when its length is measured.
-        let fails = ["FAILED", "does not work"].as_slice();
-        let (arguments, more, says) = match self {
-            Self::Schedules => (schedules, vec!["--schedules", PATIENCE], fails),
-            Self::Scenario(name) => {
-                (schedules, vec!["--schedules", PATIENCE, "--scenario", name], fails)
-            }
-            Self::Explorer(set) => {
-                let explore = ["run", "-p", "pmalloc-verify", "--", "explore", "--set"].as_slice();
-                (explore, vec![set], ["VIOLATION"].as_slice())
-            }
-            Self::Unit(name) => (["test", "-p", "pmalloc", "--lib"].as_slice(), vec![name], fails),
-            Self::Test(file) => (["test", "-p", "pmalloc", "--test"].as_slice(), vec![file], fails),
-        };
-        ([arguments, &more].concat(), says)
-    }
-
-    /// Whether threads are the schedule tester's.
-    const fn is_shuttle(self) -> bool {
-        matches!(self, Self::Schedules | Self::Scenario(_))
-    }
-}
-
-impl Plant {
-    fn file_in(&self, workspace: &Path) -> PathBuf {
-        workspace.join("crates/pmalloc/src").join(self.file)
-    }
-
-    /// The file in `workspace` with the bug in it.
-    fn planted(&self, workspace: &Path) -> Result<String, String> {
-        let mut source =
-            fs::read_to_string(self.file_in(workspace)).map_err(|error| error.to_string())?;
-        for (from, to) in self.changes {
-            if source.matches(from).count() != 1 {
-                return Err(format!("{from:?} does not occur exactly once"));
-            }
-            source = source.replace(from, to);
-        }
-        Ok(source)
-    }
-}
-
-const PLANTS: &[Plant] = &[
+/// The list.
+pub(crate) const PLANTS: &[Plant] = &[
     Plant {
         name: "an allocation does not keep its slot",
         file: "op/alloc.rs",
@@ -178,12 +95,12 @@ const PLANTS: &[Plant] = &[
         name: "a block is reused before its free is durable",
         file: "op/free.rs",
         changes: &[(
-            "            commit(engine, &mut state.claim, &mut free)?;\n            \
-             Ok(Unlinked { block, was_live: free.was_live })",
-            "            let early = engine.limbo.quiescent();\n            \
+            "            let epoch = commit(engine, &mut state.claim, &mut free)?;\n            \
+             Ok(Unlinked { block, was_live: free.was_live, epoch })",
+            "            let early = !engine.is_pinned();\n            \
              if early { engine.recycle(block); }\n            \
-             commit(engine, &mut state.claim, &mut free)?;\n            \
-             Ok(Unlinked { block, was_live: free.was_live && !early })",
+             let epoch = commit(engine, &mut state.claim, &mut free)?;\n            \
+             Ok(Unlinked { block, was_live: free.was_live && !early, epoch })",
         )],
         by: By::Schedules,
     },
@@ -191,35 +108,30 @@ const PLANTS: &[Plant] = &[
         name: "an extent is reused before its free is durable",
         file: "op/free.rs",
         changes: &[(
-            "    commit(engine, &mut state.claim, &mut free)?;\n    \
-             Ok(Unlinked { block: Block::Large(block), was_live: true })",
-            "    if engine.limbo.quiescent() { engine.recycle(Block::Large(block)); }\n    \
-             commit(engine, &mut state.claim, &mut free)?;\n    \
-             Ok(Unlinked { block: Block::Large(block), was_live: false })",
+            "    let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Large(block), was_live: true, epoch })",
+            "    let early = !engine.is_pinned();\n    \
+             if early { engine.recycle(Block::Large(block)); }\n    \
+             let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Large(block), was_live: !early, epoch })",
         )],
         by: By::Schedules,
     },
     Plant {
         name: "a free does not look for guards",
-        file: "op/limbo.rs",
+        file: "op/engine.rs",
         changes: &[(
-            "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
-            "!self.live.is_empty()",
+            "self.policy == Policy::Eager && !self.pins.were_used()",
+            "self.policy == Policy::Eager",
         )],
         by: By::Schedules,
     },
     Plant {
-        name: "freed memory waits for one epoch only",
-        file: "op/limbo.rs",
-        changes: &[("freed_in + 2 <= epoch", "freed_in < &epoch")],
-        by: By::Schedules,
-    },
-    Plant {
-        name: "the epoch moves on over live guards",
-        file: "op/limbo.rs",
+        name: "memory is used again whatever guards live",
+        file: "op/engine.rs",
         changes: &[(
-            "if self.counter(epoch + 1).load(Ordering::SeqCst) != 0 {",
-            "if epoch > 1 << 40 {",
+            "self.pins.oldest().map_or(u64::MAX, |oldest| oldest.saturating_sub(2))",
+            "self.pins.oldest().map_or(u64::MAX, |_| u64::MAX)",
         )],
         by: By::Schedules,
     },
@@ -266,8 +178,10 @@ const PLANTS: &[Plant] = &[
         name: "a group that lacks its fifth record is whole",
         file: "lane/replay.rs",
         changes: &[(
-            "usize::from(record.count) == group.len()",
-            "(usize::from(record.count) == group.len() || group.len() == 4)",
+            "let (record, its_tag) = found[(place + usize::from(index)) % found.len()]?;",
+            "let next = found[(place + usize::from(index)) % found.len()];\n        \
+             if next.is_none() && index == 4 { break; }\n        \
+             let (record, its_tag) = next?;",
         )],
         by: By::Explorer("groups of five"),
     },
@@ -314,20 +228,29 @@ const PLANTS: &[Plant] = &[
         by: By::Unit("op::root_blocks"),
     },
     Plant {
-        name: "a guard of the epoch before does not count",
-        file: "op/limbo.rs",
+        name: "the youngest guard counts",
+        file: "op/pins.rs",
         changes: &[(
-            "self.live.iter().all(|live| live.load(Ordering::SeqCst) == 0)",
-            "self.counter(self.epoch.load(Ordering::SeqCst)).load(Ordering::SeqCst) == 0",
+            "made.flatten().filter_map(|pin| pin.epoch()).min()",
+            "made.flatten().filter_map(|pin| pin.epoch()).max()",
         )],
-        by: By::Unit("op::limbo"),
+        by: By::Unit("op::pins"),
     },
     Plant {
-        name: "large blocks wait for one epoch only",
+        name: "a session's guards count as its youngest",
+        file: "op/pins.rs",
+        changes: &[(
+            "_ => Some(word + 1),",
+            "_ => Some(epoch << COUNT_BITS | (word & COUNT) + 1),",
+        )],
+        by: By::Unit("op::pins"),
+    },
+    Plant {
+        name: "large blocks do not wait for the last epoch",
         file: "op/limbo.rs",
         changes: &[(
-            "|(freed_in, _)| freed_in + 2 <= epoch",
-            "|(at, block)| at + 2 <= epoch || matches!(block, Block::Large(_)) && *at < epoch",
+            "|freed| freed.epoch <= safe",
+            "|f| f.epoch <= safe || matches!(f.block, Block::Large(_)) && f.epoch == safe + 1",
         )],
         by: By::Unit("op::limbo"),
     },
@@ -335,7 +258,7 @@ const PLANTS: &[Plant] = &[
         name: "who finds no room does not look at what waits for guards",
         file: "op/engine.rs",
         changes: &[(
-            "        self.collect();\n        state.cache.drain",
+            "        self.empty_limbo(state)?;\n        state.cache.drain",
             "        state.cache.drain",
         )],
         by: By::Unit("op::limbo"),
@@ -398,95 +321,3 @@ const PLANTS: &[Plant] = &[
         by: By::Unit("tests::sealed"),
     },
 ];
-
-fn main() -> ExitCode {
-    let wanted = env::args().nth(1).unwrap_or_default();
-    let sown = PLANTS.iter().filter(|plant| plant.name.contains(&wanted));
-    let results: Vec<Result<(), String>> = sown.map(grow).collect();
-    let missed = results.iter().filter(|result| result.is_err()).count();
-    println!("{} planted, {} found", results.len(), results.len() - missed);
-    if missed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Plants one bug, builds, and looks whether it is found.
-fn grow(plant: &Plant) -> Result<(), String> {
-    let outcome = try_grow(plant);
-    match &outcome {
-        Ok(schedule) => println!("found: {}: {schedule}", plant.name),
-        Err(problem) => println!("MISSED: {}: {problem}", plant.name),
-    }
-    outcome.map(drop)
-}
-
-fn try_grow(plant: &Plant) -> Result<String, String> {
-    let field = field();
-    let copy = field.join("src");
-    let text = |error: io::Error| error.to_string();
-    copy_tree(&workspace(), &copy).map_err(text)?;
-    let source = plant.planted(&copy)?;
-    fs::write(plant.file_in(&copy), source).map_err(text)?;
-    let (arguments, says) = plant.by.arguments();
-    let mut run = cargo(&copy, &field, plant.by);
-    let ran = run.args(arguments).stderr(Stdio::piped()).output().map_err(text)?;
-    if ran.status.success() {
-        return Err("nothing notices".into());
-    }
-    let told = [ran.stdout, ran.stderr].concat();
-    let told = String::from_utf8_lossy(&told);
-    let failure = told.lines().find(|line| says.iter().any(|what| line.contains(what)));
-    failure.map(str::to_owned).ok_or_else(|| format!("it does not build, or broke off: {told}"))
-}
-
-/// Cargo on the copy, with the flags of the schedules where they look.
-fn cargo(copy: &Path, field: &Path, by: By) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let (flags, target) =
-        if by.is_shuttle() { ("--cfg shuttle", "target") } else { ("", "target-threads") };
-    cargo.current_dir(copy).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", field.join(target));
-    cargo.stdout(Stdio::piped());
-    cargo
-}
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn field() -> PathBuf {
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into);
-    target.join("plants")
-}
-
-/// Copies the sources, touching only what differs so that little is built again.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == "target" || name.to_string_lossy().starts_with(".git") {
-            continue;
-        }
-        let (source, copy) = (entry.path(), to.join(&name));
-        if entry.file_type()?.is_dir() {
-            copy_tree(&source, &copy)?;
-        } else {
-            let bytes = fs::read(&source)?;
-            if fs::read(&copy).ok().as_ref() != Some(&bytes) {
-                fs::write(&copy, bytes)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_a_place_for_every_plant() {
-        for plant in PLANTS {
-            plant.planted(&workspace()).unwrap_or_else(|error| panic!("{}: {error}", plant.name));
-        }
-    }
-}
