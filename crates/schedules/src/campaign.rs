@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pmalloc::persist::sim::{Domain, SiteCount};
+use pmalloc::{
+    Policy,
+    persist::sim::{Domain, SiteCount},
+};
 use pmalloc_verify::place::Place;
 
 use crate::{
@@ -25,6 +28,8 @@ pub struct Campaign {
     pub seed: u64,
     /// The only scenario, or all.
     pub scenario: Option<&'static Scenario>,
+    /// The only policy, or both.
+    pub policy: Option<Policy>,
     /// A persist that is left out, to see that it is missed.
     pub mutation: Option<SiteCount>,
     /// Failures after which it ends.
@@ -42,9 +47,10 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, scenario, policy, domain, .. } = &self.plan;
-        writeln!(f, "FAILED: {} with seed {seed} ({policy:?}, {domain:?})", scenario.name)?;
-        writeln!(f, "  again: --scenario {} --seed {seed} --schedules 1", scenario.name)?;
+        let Plan { seed, scenario, policy, turns, domain, .. } = &self.plan;
+        let (name, policy) = (scenario.name, policy.name());
+        writeln!(f, "FAILED: {name} with seed {seed} ({policy}, {turns:?}, {domain:?})")?;
+        writeln!(f, "  again: --scenario {name} --policy {policy} --seed {seed} --schedules 1")?;
         self.problems.iter().try_for_each(|problem| writeln!(f, "  {problem}"))
     }
 }
@@ -54,6 +60,10 @@ impl fmt::Display for Failure {
 pub struct Report {
     /// Schedules run.
     pub schedules: u64,
+    /// Of these, under the policy Batched.
+    pub batched: u64,
+    /// Images that were worked with until a second crash.
+    pub second_runs: u64,
     /// Crashes, by the number of calls in flight.
     pub crashes: BTreeMap<usize, u64>,
     /// Images recovered and judged.
@@ -100,18 +110,23 @@ impl Campaign {
     }
 
     fn plans(&self) -> impl Iterator<Item = Plan> {
-        (0..self.schedules).map(|nth| Plan::of(self.seed.wrapping_add(nth), self.scenario))
+        (0..self.schedules)
+            .map(|nth| Plan::of(self.seed.wrapping_add(nth), self.scenario, self.policy))
     }
 }
 
 /// The heaps that schedules begin with, made when they are needed.
 #[derive(Default)]
-struct Bases(BTreeMap<(&'static str, bool), Base>);
+struct Bases(BTreeMap<(&'static str, [bool; 3]), Base>);
 
 impl Bases {
     fn of(&mut self, plan: &Plan) -> &Base {
-        let key = (plan.scenario.name, plan.domain == Domain::Word8);
-        self.0.entry(key).or_insert_with(|| Base::new(plan.scenario, plan.domain))
+        let are_batched = [plan.policy_before, plan.policy].map(|one| one == Policy::Batched);
+        let key =
+            (plan.scenario.name, [plan.domain == Domain::Word8, are_batched[0], are_batched[1]]);
+        self.0.entry(key).or_insert_with(|| {
+            Base::new(plan.scenario, plan.domain, (plan.policy_before, plan.policy))
+        })
     }
 }
 
@@ -119,6 +134,8 @@ impl Report {
     /// Adds what `other` came to.
     pub fn merge(&mut self, other: Self) {
         self.schedules += other.schedules;
+        self.batched += other.batched;
+        self.second_runs += other.second_runs;
         self.images += other.images;
         self.nested_images += other.nested_images;
         self.steps += other.steps;
@@ -136,6 +153,8 @@ impl Report {
 
     fn add(&mut self, plan: Plan, outcome: Outcome) {
         self.schedules += 1;
+        self.batched += u64::from(plan.policy == Policy::Batched);
+        self.second_runs += outcome.second_runs;
         self.images += outcome.images;
         self.nested_images += outcome.nested_images;
         self.steps += outcome.steps;
@@ -158,7 +177,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { schedules, images, nested_images, steps, failures, .. } = self;
+        let Self {
+            schedules, batched, images, nested_images, second_runs, steps, failures, ..
+        } = self;
         let crashes: u64 = self.crashes.values().sum();
         let in_flight: Vec<String> =
             self.crashes.iter().map(|(calls, count)| format!("{calls}: {count}")).collect();
@@ -166,8 +187,8 @@ impl fmt::Display for Report {
             self.returns.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(
             f,
-            "{schedules} schedules, {steps} steps, {crashes} crashes, {images} images and {nested_images} of \
-             crashes in recovery, {} failures, {:.1} s",
+            "{schedules} schedules, {batched} of them batched, {steps} steps, {crashes} crashes, {images} images and \
+             {nested_images} of crashes in recovery, {second_runs} second runs, {} failures, {:.1} s",
             failures.len(),
             self.elapsed.as_secs_f64()
         )?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use pmalloc::{
-    Error, Heap, HeapOptions, Slot,
+    Error, Heap, HeapOptions, Policy, Slot,
     persist::sim::{Digest, Sim},
 };
 
@@ -16,7 +16,17 @@ use crate::{
     threads,
 };
 
-/// Opens the image on `sim` and checks that `history` explains what is in it, beginning from `start`.
+/// What is done with a recovered heap before the power fails again.
+#[derive(Debug, Clone, Copy)]
+pub struct SecondRun {
+    /// Operations that return before.
+    pub operations: usize,
+    /// Decides which.
+    pub seed: u64,
+}
+
+/// Opens the image on `sim` and checks that `history` explains what is in it, beginning from `start`, and that it can be
+/// worked with.
 ///
 /// # Errors
 ///
@@ -24,26 +34,30 @@ use crate::{
 pub fn judge(
     sim: &Sim,
     scenario: &Scenario,
-    start: &Contents,
-    history: &History,
+    (start, history): (&Contents, &History),
+    second: Option<SecondRun>,
 ) -> Result<Digest, String> {
-    let heap = open(sim).map_err(|error| said("open", &error))?;
+    let heap = open(sim, None).map_err(|error| said("open", &error))?;
     sim.recovered();
     let observed = judge_open(&heap, scenario, start, history)?;
+    if let Some(second) = second {
+        run_again((sim, &heap), scenario, &observed, second)?;
+    }
     probe(&heap, scenario)?;
     Ok(Digest::of(&observed))
 }
 
-/// Opens the heap on a simulator of which the schedule has handles.
+/// Opens the heap on a simulator of which the schedule has handles, and switches it to `policy` if it has another.
 ///
 /// # Errors
 ///
 /// As [`HeapOptions::open_on`].
-pub fn open(sim: &Sim) -> Result<Heap<Sim>, Error> {
+pub fn open(sim: &Sim, policy: Option<Policy>) -> Result<Heap<Sim>, Error> {
+    let options = policy.map_or_else(Heap::options, |policy| Heap::options().policy(policy));
     // SAFETY:
     // 1. the schedule looks at the memory, and stores through heaps only;
     // 2. it opens one heap at a time.
-    unsafe { Heap::options().open_on_shared(sim.clone()) }
+    unsafe { options.open_on_shared(sim.clone()) }
 }
 
 /// As [`judge`], for a heap that is open and on which no operation runs. Makes root arrays that are missing.
@@ -138,6 +152,55 @@ fn observe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<Observed, Error> {
     Ok(Observed { roots, slots: found, cells: values })
 }
 
+/// Works with a recovered heap in which there is what was `observed`, and judges what a crash leaves of it then.
+fn run_again(
+    (sim, heap): (&Sim, &Heap<Sim>),
+    scenario: &Scenario,
+    observed: &Observed,
+    second: SecondRun,
+) -> Result<(), String> {
+    let rng = &mut fastrand::Rng::with_seed(second.seed);
+    let slots = heap.slots(SLOTS, SLOT_COUNT).map_err(|error| said("a lookup", &error))?;
+    let mut expected = observed.clone();
+    for _ in 0..second.operations {
+        let at = rng.usize(..slots.len());
+        let seen = expected.slots.get_mut(&(SLOTS, at)).expect("all were observed");
+        let (result, then) = if *seen == Seen::Empty {
+            let bytes = [SMALL, SMALL, LARGE][rng.usize(..3)];
+            (heap.alloc_to(&slots[at], threads::layout(bytes)), Seen::Other)
+        } else {
+            (heap.free_from(&slots[at]), Seen::Empty)
+        };
+        match result {
+            Ok(()) => *seen = then,
+            Err(Error::OutOfMemory { .. }) => {}
+            Err(error) => return Err(said("an operation after recovery", &error)),
+        }
+    }
+    let state = sim.crash_state();
+    for image in [state.oldest(), state.sample(second.seed)] {
+        judge_again(&image, scenario, &expected)
+            .map_err(|problem| format!("after {second:?} of {observed:?}: {problem}"))?;
+    }
+    Ok(())
+}
+
+fn judge_again(sim: &Sim, scenario: &Scenario, expected: &Observed) -> Result<(), String> {
+    let heap = open(sim, None).map_err(|error| said("open", &error))?;
+    check(&heap, scenario)?;
+    let observed = observe(&heap, scenario).map_err(|error| said("a lookup", &error))?;
+    // What is in a block that was allocated bare, nobody knows.
+    let same = |(found, expected): (&Seen, &Seen)| match expected {
+        Seen::Other => *found != Seen::Empty,
+        _ => found == expected,
+    };
+    let are_same = observed.slots.values().zip(expected.slots.values()).all(same);
+    if !are_same || (&observed.roots, &observed.cells) != (&expected.roots, &expected.cells) {
+        return Err(format!("{expected:?} was to be there, but {observed:?} is"));
+    }
+    probe(&heap, scenario)
+}
+
 /// A recovered heap must serve: everything can be freed, and blocks of all kinds be had again.
 fn probe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<(), String> {
     if nodes::are_in(scenario) {
@@ -158,9 +221,9 @@ fn probe(heap: &Heap<Sim>, scenario: &Scenario) -> Result<(), String> {
     check(heap, scenario)
 }
 
-/// The options of a scenario's heap.
-pub fn options(scenario: &Scenario) -> HeapOptions {
-    Heap::options().test_geometry(scenario.geometry)
+/// The options of a scenario's heap under `policy`. Who opens it asks for none: it has one.
+pub fn options(scenario: &Scenario, policy: Policy) -> HeapOptions {
+    Heap::options().test_geometry(scenario.geometry).policy(policy)
 }
 
 /// What went wrong where.

@@ -11,7 +11,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`scenario`] | what the threads do |
+//! | [`scenario`] | what the threads do; `rounds` has those of the policy Batched |
 //! | [`history`] | calls and returns, and which states they explain |
 //! | [`threads`] | carries out a scenario's operations and writes the history |
 //! | [`image`] | recovers an image and judges it |
@@ -24,6 +24,7 @@ pub mod history;
 pub mod image;
 pub mod nodes;
 pub mod plan;
+mod rounds;
 pub mod scenario;
 pub mod schedule;
 #[cfg(shuttle)]

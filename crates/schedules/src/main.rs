@@ -1,19 +1,17 @@
 //! Runs schedules from the command line.
 //!
-//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME] [--failures MAX] [--site PLACE]`
+//! `pmalloc-schedules --schedules N [--seed S] [--scenario NAME] [--policy eager|batched] [--failures MAX] [--site PLACE]`
 //!
 //! With a place, as `pmalloc-verify power` prints it, the flush or fence there is left out, or the store delayed, and the
 //! question is whether a schedule notices.
 
 use std::process::ExitCode;
 
-use pmalloc_schedules::{
-    campaign::Campaign,
-    scenario::{self, SCENARIOS},
-};
+use pmalloc::Policy;
+use pmalloc_schedules::{campaign::Campaign, scenario};
 use pmalloc_verify::place::Place;
 
-const USAGE: &str = "--schedules N [--seed S] [--scenario NAME] [--failures MAX] [--site PLACE]";
+const USAGE: &str = "--schedules N [--seed S] [--scenario NAME] [--policy eager|batched] [--failures MAX] [--site PLACE]";
 
 /// Schedules between two lines of progress.
 const PROGRESS: u64 = 5_000;
@@ -85,6 +83,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Campaign, Option<Pla
             "--seed" => campaign.seed = number()?,
             "--site" => place = Some(value.parse()?),
             "--scenario" => campaign.scenario = Some(named(&value)?),
+            "--policy" => {
+                let policy = Policy::from_name(&value).ok_or("a policy is eager or batched")?;
+                campaign.policy = Some(policy);
+            }
             _ => return Err(format!("there is no {flag}")),
         }
     }
@@ -93,7 +95,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Campaign, Option<Pla
 
 fn named(name: &str) -> Result<&'static scenario::Scenario, String> {
     scenario::find(name).ok_or_else(|| {
-        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let names: Vec<&str> = scenario::all().map(|scenario| scenario.name).collect();
         format!("there is no scenario {name}, but {}", names.join(", "))
     })
 }

@@ -2,6 +2,8 @@
 
 use pmalloc::TestGeometry;
 
+use crate::rounds::ROUNDS;
+
 /// The root array that every scenario starts with.
 pub const SLOTS: &str = "slots";
 
@@ -134,7 +136,7 @@ pub struct Scenario {
 }
 
 /// Two arenas, a lane for each thread.
-const ROOMY: TestGeometry = TestGeometry {
+pub(crate) const ROOMY: TestGeometry = TestGeometry {
     capacity_bytes: 256 << 10,
     slab_bytes: 16 << 10,
     ring_places: 8,
@@ -146,7 +148,7 @@ const ROOMY: TestGeometry = TestGeometry {
 };
 
 /// All threads share one arena and its log.
-const ONE_ARENA: TestGeometry = TestGeometry { logs: 1, ..ROOMY };
+pub(crate) const ONE_ARENA: TestGeometry = TestGeometry { logs: 1, ..ROOMY };
 
 /// One lane to claim, the others share the last; a ring wraps after four records.
 const SHARED_LANE: TestGeometry = TestGeometry { lanes: 2, ring_places: 4, ..ROOMY };
@@ -155,22 +157,22 @@ const SHARED_LANE: TestGeometry = TestGeometry { lanes: 2, ring_places: 4, ..ROO
 const ONLY_SHARED_LANE: TestGeometry = TestGeometry { lanes: 1, ring_places: 4, ..ROOMY };
 
 /// Two arenas, and rings that have room for groups of four.
-const GROUPS: TestGeometry = TestGeometry { ring_places: 16, ..ROOMY };
+pub(crate) const GROUPS: TestGeometry = TestGeometry { ring_places: 16, ..ROOMY };
 
 /// The same with one arena.
 const GROUPS_ONE_ARENA: TestGeometry = TestGeometry { logs: 1, ..GROUPS };
 
 /// Four slabs' worth of pages.
-const TIGHT: TestGeometry = TestGeometry { capacity_bytes: 80 << 10, ..ROOMY };
+pub(crate) const TIGHT: TestGeometry = TestGeometry { capacity_bytes: 80 << 10, ..ROOMY };
 
-const A: Place = (SLOTS, 0);
-const B: Place = (SLOTS, 1);
-const C: Place = (SLOTS, 2);
-const D: Place = (SLOTS, 3);
-const E: Place = (SLOTS, 4);
+pub(crate) const A: Place = (SLOTS, 0);
+pub(crate) const B: Place = (SLOTS, 1);
+pub(crate) const C: Place = (SLOTS, 2);
+pub(crate) const D: Place = (SLOTS, 3);
+pub(crate) const E: Place = (SLOTS, 4);
 
 /// Slots in a block that is no array.
-const P: Place = (BOX, 0);
+pub(crate) const P: Place = (BOX, 0);
 const Q: Place = (BOX, 1);
 
 use Op::{
@@ -185,7 +187,13 @@ const fn churn(place: Place) -> [Op; 16] {
 }
 
 /// All scenarios.
-pub const SCENARIOS: &[Scenario] = &[
+pub fn all() -> impl ExactSizeIterator<Item = &'static Scenario> {
+    let count = SCENARIOS.len() + ROUNDS.len();
+    (0..count).map(|nth| SCENARIOS.get(nth).unwrap_or_else(|| &ROUNDS[nth - SCENARIOS.len()]))
+}
+
+/// Those that any heap may trip over.
+const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "alloc",
         geometry: ROOMY,
@@ -400,27 +408,7 @@ pub const SCENARIOS: &[Scenario] = &[
         geometry: ONE_ARENA,
         lanes_made: 3,
         setup: &[],
-        threads: &[
-            &[Alloc(A, LARGE), Free(A), Alloc(A, LARGE)],
-            &[
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-                Alloc(B, LARGE),
-                Free(B),
-            ],
-        ],
+        threads: &[&[Alloc(A, LARGE), Free(A), Alloc(A, LARGE)], &churn(B)],
     },
     Scenario {
         name: "log-collection-two-logs",
@@ -592,5 +580,5 @@ pub const SCENARIOS: &[Scenario] = &[
 /// The scenario called `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Scenario> {
-    SCENARIOS.iter().find(|scenario| scenario.name == name)
+    all().find(|scenario| scenario.name == name)
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pmalloc::{
-    Heap, Slot, Stats,
+    Heap, Policy, Slot, Stats,
     persist::{
         sim::{CrashState, Domain, ExploreOptions, Sim, SimOptions, SiteCount, explore_state},
         sync::thread,
@@ -18,9 +18,9 @@ use pmalloc::{
 
 use crate::{
     history::{Contents, History},
-    image::{judge, judge_open, open, options, said},
+    image::{SecondRun, judge, judge_open, open, options, said},
     nodes,
-    plan::Plan,
+    plan::{Plan, Turns},
     scenario::{SLOT_COUNT, SLOTS, SMALL, Scenario},
     threads::{self, Record},
 };
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub images: u64,
     /// Images of crashes inside recovery.
     pub nested_images: u64,
+    /// Images that were worked with until a second crash.
+    pub second_runs: u64,
     /// Steps at which the scheduler had a choice.
     pub steps: u64,
     /// The heap's figures at the end, if it came to that.
@@ -60,44 +62,54 @@ pub struct Outcome {
 }
 
 impl Base {
-    /// Formats a heap, does what the scenario's setup says, and closes it.
+    /// Formats a heap of the first policy, does what the scenario's setup says, and closes it. It is opened with the second.
     ///
     /// # Panics
     ///
     /// If that fails: then there is nothing to schedule yet.
     #[must_use]
-    pub fn new(scenario: &'static Scenario, domain: Domain) -> Self {
-        let len_bytes = options(scenario).heap_bytes().expect("a valid geometry");
+    pub fn new(
+        scenario: &'static Scenario,
+        domain: Domain,
+        (before, policy): (Policy, Policy),
+    ) -> Self {
+        let len_bytes = options(scenario, before).heap_bytes().expect("a valid geometry");
         let sim = Sim::new(SimOptions { len_bytes, domain });
         let on = sim.clone();
-        let start = alone(move || setup(scenario, on));
+        let start = alone(move || setup((scenario, before), on));
         let mut base = Self { state: sim.crash_state(), start, length: 0 };
-        base.length = base.measure(scenario, domain);
+        base.length = base.measure(scenario, (domain, policy));
         base
     }
 
     /// The places where a scenario's threads store, flush or fence.
     #[must_use]
-    pub fn sites(&self, scenario: &'static Scenario, domain: Domain) -> Vec<SiteCount> {
-        survey(&calm(scenario, domain), self)
+    pub fn sites(
+        &self,
+        scenario: &'static Scenario,
+        domain: Domain,
+        policy: Policy,
+    ) -> Vec<SiteCount> {
+        survey(&calm(scenario, (domain, policy)), self)
     }
 
-    fn measure(&self, scenario: &'static Scenario, domain: Domain) -> u64 {
-        let outcome = execute(&calm(scenario, domain), self, &self.state.newest(), None);
+    fn measure(&self, scenario: &'static Scenario, on: (Domain, Policy)) -> u64 {
+        let outcome = execute(&calm(scenario, on), self, &self.state.newest(), None);
         assert_eq!(outcome.problems, Vec::<String>::new(), "{} does not work", scenario.name);
         outcome.steps
     }
 }
 
 /// The plan without a crash.
-fn calm(scenario: &'static Scenario, domain: Domain) -> Plan {
-    let plan = Plan::of(0, Some(scenario));
-    Plan { domain, crashes: Vec::new(), policy: crate::plan::Policy::Random, ..plan }
+fn calm(scenario: &'static Scenario, (domain, policy): (Domain, Policy)) -> Plan {
+    let plan = Plan::of(0, Some(scenario), Some(policy));
+    Plan { domain, crashes: Vec::new(), turns: Turns::Random, ..plan }
 }
 
-fn setup(scenario: &Scenario, sim: Sim) -> Contents {
+fn setup((scenario, policy): (&Scenario, Policy), sim: Sim) -> Contents {
     // SAFETY: as for `open`.
-    let heap = unsafe { options(scenario).create_on_shared(sim) }.expect("a valid geometry");
+    let heap =
+        unsafe { options(scenario, policy).create_on_shared(sim) }.expect("a valid geometry");
     let slots = heap.slots(SLOTS, SLOT_COUNT).expect("an empty heap has room");
     threads::cell(&heap, 0).expect("an empty heap has room");
     if nodes::are_in(scenario) {
@@ -209,7 +221,7 @@ impl World {
     /// The body of a schedule: opens the heap, lets the threads work, and judges what is left and what each
     /// crash would have left.
     fn play(self: &Arc<Self>) {
-        match open(&self.sim) {
+        match open(&self.sim, Some(self.plan.policy)) {
             Ok(heap) => self.play_on(heap),
             Err(error) => self.record.blame(said("open", &error)),
         }
@@ -263,8 +275,10 @@ impl World {
             replay: None,
         };
         let in_recovery = self.in_recovery.clone();
+        let seed = self.plan.seed;
+        let second = self.plan.second_run.map(|operations| SecondRun { operations, seed });
         let check = move |sim: &Sim| {
-            let verdict = judge(sim, scenario, &start, &history);
+            let verdict = judge(sim, scenario, (&start, &history), second);
             if let Some(sites) = &in_recovery {
                 held(sites).extend(sim.sites());
             }
@@ -274,6 +288,7 @@ impl World {
         let mut outcome = held(&self.outcome);
         outcome.images += report.classes;
         outcome.nested_images += report.nested_classes;
+        outcome.second_runs += if second.is_some() { report.classes } else { 0 };
         outcome.problems.extend(report.violations.iter().map(ToString::to_string));
     }
 }
@@ -290,7 +305,7 @@ fn under_plan(world: &Arc<World>, length: u64) -> u64 {
         crashes.iter().filter(|at| **at == step).for_each(|_| frozen.crash());
     };
     let scheduler = crate::scheduler::Planned::new(
-        plan.policy.clone(),
+        plan.turns.clone(),
         plan.seed,
         length,
         world.is_at_work.clone(),
@@ -306,8 +321,7 @@ fn under_plan(world: &Arc<World>, length: u64) -> u64 {
 fn alone<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let (input, output) = (Arc::new(Mutex::new(Some(body))), Arc::new(Mutex::new(None)));
     let result = output.clone();
-    let scheduler =
-        crate::scheduler::Planned::new(crate::plan::Policy::Random, 0, 1, Arc::default(), |_| {});
+    let scheduler = crate::scheduler::Planned::new(Turns::Random, 0, 1, Arc::default(), |_| {});
     shuttle::Runner::new(scheduler, config()).run(move || {
         let body = held(&input).take().expect("there is one execution");
         *held(&result) = Some(body());

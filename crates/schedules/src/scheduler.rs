@@ -7,11 +7,11 @@ use std::sync::{
 
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 
-use crate::plan::Policy;
+use crate::plan::Turns;
 
 /// A scheduler for one execution.
 pub(crate) struct Planned {
-    policy: Policy,
+    turns: Turns,
     rng: fastrand::Rng,
     has_begun: bool,
     /// Steps of the threads so far.
@@ -26,35 +26,35 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// A scheduler of `policy` for an execution of about `length` steps, which calls `on_step` with the number of
+    /// A scheduler of `turns` for an execution of about `length` steps, which calls `on_step` with the number of
     /// each step that is made while `is_at_work` is set.
     pub(crate) fn new(
-        policy: Policy,
+        turns: Turns,
         seed: u64,
         length: u64,
         is_at_work: Arc<AtomicBool>,
         on_step: impl FnMut(u64) + 'static,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        let demotions = match policy {
-            Policy::Priorities(depth) => (0..depth).map(|_| rng.u64(1..=length.max(1))).collect(),
-            Policy::Random | Policy::Sticky(_) => Vec::new(),
+        let demotions = match turns {
+            Turns::Priorities(depth) => (0..depth).map(|_| rng.u64(1..=length.max(1))).collect(),
+            Turns::Random | Turns::Sticky(_) => Vec::new(),
         };
         let on_step = Box::new(on_step);
         let demoted = Vec::new();
-        Self { policy, rng, has_begun: false, steps: 0, demoted, demotions, is_at_work, on_step }
+        Self { turns, rng, has_begun: false, steps: 0, demoted, demotions, is_at_work, on_step }
     }
 
     fn choose(&mut self, runnable: &[&Task], current: Option<TaskId>) -> TaskId {
         let any = self.rng.usize(..runnable.len());
         let stays = current.filter(|current| runnable.iter().any(|task| task.id() == *current));
-        match self.policy {
-            Policy::Random => runnable[any].id(),
-            Policy::Sticky(runs) => match stays {
+        match self.turns {
+            Turns::Random => runnable[any].id(),
+            Turns::Sticky(runs) => match stays {
                 Some(current) if self.rng.u32(..runs) != 0 => current,
                 _ => runnable[any].id(),
             },
-            Policy::Priorities(_) => self.highest(runnable),
+            Turns::Priorities(_) => self.highest(runnable),
         }
     }
 
