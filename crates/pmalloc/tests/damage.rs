@@ -271,7 +271,7 @@ fn a_lane_that_has_used_up_its_numbers_begins_again() {
     assert_eq!(heap.check().expect("readable").problems, []);
     let mark = &image::words(&*medium)[image::word_index(lanes.start + 64 + 64)];
     assert_eq!(
-        medium.load(mark) & (1 << 48) - 1,
+        medium.load(mark) & ((1 << 48) - 1),
         1,
         "the first operation of a lane that began again"
     );
