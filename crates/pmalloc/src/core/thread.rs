@@ -25,17 +25,29 @@ impl<M: Medium + 'static> Access for Implicit<'_, M> {
         let mut run = |state: &mut SessionState| (operation.take().expect("run once"))(state);
         let done = SESSIONS.try_with(|sessions| {
             let sessions = &mut *sessions.try_borrow_mut().ok()?;
-            let at = match sessions.iter().position(|session| session.heap_id == self.0.id) {
-                Some(at) => at,
-                None => begin(sessions, self.0),
+            // Most threads use one heap.
+            let session = match sessions.first_mut() {
+                Some(first) if first.heap_id == self.0.id => first,
+                _ => find_or_begin(sessions, self.0),
             };
-            Some(run(&mut sessions[at].state))
+            Some(run(&mut session.state))
         });
         match done {
             Ok(Some(result)) => result,
             Ok(None) | Err(_) => in_passing(self.0, run),
         }
     }
+}
+
+/// The session with a heap among those of a thread, which begins it if there is none.
+#[cold]
+fn find_or_begin<'s, M: Medium + 'static>(
+    sessions: &'s mut Vec<ThreadSession>,
+    core: &Arc<Core<M>>,
+) -> &'s mut ThreadSession {
+    let found = sessions.iter().position(|session| session.heap_id == core.id);
+    let at = found.unwrap_or_else(|| begin(sessions, core));
+    &mut sessions[at]
 }
 
 /// Runs an operation of a thread whose sessions can't be had: they have ended, and a destructor runs at the thread's very

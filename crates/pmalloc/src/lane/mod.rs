@@ -156,7 +156,8 @@ impl Lanes {
         records: usize,
     ) -> Result<()> {
         let mut pool = lock(&self.pool);
-        let with_room = pool.free.iter().rposition(|lane| lane.has_room(durable, records));
+        let mut with_room = pool.free.iter_mut();
+        let with_room = with_room.rposition(|lane| lane.has_room(|| durable, records));
         let fresh = match with_room {
             Some(at) => Claim::Own(pool.free.remove(at)),
             None => self.claim_new(m, &mut pool)?,

@@ -82,7 +82,7 @@ impl Lane {
             place: 0,
             tag: Tag::of_count(0),
             number: newest_mark + 1,
-            window: Window::default(),
+            window: Window::new(geometry.ring_places),
             noted: 0,
             board,
         }
@@ -130,16 +130,16 @@ impl Lane {
         self.number = number;
     }
 
-    /// Whether more than half of the ring holds records that may not be durable, where `durable` is the durable epoch.
+    /// Whether more than half of the ring holds records that may not be durable, where `durable` tells the durable epoch.
     #[inline]
-    pub(crate) fn is_half_full(&self, durable: u64) -> bool {
-        self.window.len(durable) * 2 > u64::from(self.places)
+    pub(crate) fn is_half_full(&mut self, durable: impl FnOnce() -> u64) -> bool {
+        self.window.is_half_full(durable)
     }
 
     /// Whether `records` more find places that may be written.
     #[inline]
-    pub(crate) fn has_room(&self, durable: u64, records: usize) -> bool {
-        self.window.len(durable) + records as u64 <= u64::from(self.places)
+    pub(crate) fn has_room(&mut self, durable: impl FnOnce() -> u64, records: usize) -> bool {
+        self.window.has_room(durable, records)
     }
 
     /// Marks the lane, under the policy Batched: an operation goes in. It looks at the epoch only then, and nothing keeps it

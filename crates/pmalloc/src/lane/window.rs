@@ -4,11 +4,17 @@
 //! is durable, so that a lane has records of at most two that are not.
 
 /// Records of a lane that may not be durable, by the epoch that stamps them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
+    /// Places of the ring.
+    places: u64,
     /// The lane's records so far.
     head: u64,
-    /// The newest epoch that stamped one.
+    /// The records so far at which more than half of the ring may be needed, as of the last look at the durable epoch.
+    half: u64,
+    /// Likewise, all of it.
+    full: u64,
+    /// The newest epoch that stamped a record.
     newest: Stamped,
     /// The one before.
     older: Stamped,
@@ -22,17 +28,30 @@ struct Stamped {
 }
 
 impl Window {
-    /// Records that may not be durable, where `durable` is the durable epoch.
+    /// The window of a lane whose ring of so many places is zero.
+    pub(super) fn new(places: u32) -> Self {
+        let places = places.into();
+        let none = Stamped::default();
+        Self { places, head: 0, half: places / 2, full: places, newest: none, older: none }
+    }
+
+    /// Whether more than half of the ring is needed, where `durable` tells the durable epoch.
     #[inline]
-    pub(super) fn len(&self, durable: u64) -> u64 {
-        let start = if self.newest.epoch <= durable {
-            self.head
-        } else if self.older.epoch <= durable {
-            self.newest.start
-        } else {
-            self.older.start
-        };
-        self.head - start
+    pub(super) fn is_half_full(&mut self, durable: impl FnOnce() -> u64) -> bool {
+        self.head > self.half && {
+            self.look(durable());
+            self.head > self.half
+        }
+    }
+
+    /// Whether `records` more find places that may be written.
+    #[inline]
+    pub(super) fn has_room(&mut self, durable: impl FnOnce() -> u64, records: usize) -> bool {
+        let head = self.head + records as u64;
+        head <= self.full || {
+            self.look(durable());
+            head <= self.full
+        }
     }
 
     /// Adds records of `epoch`, the same as the last ones' or a later one.
@@ -44,23 +63,46 @@ impl Window {
         }
         self.head += records;
     }
+
+    /// Looks which records are durable.
+    #[cold]
+    fn look(&mut self, durable: u64) {
+        let tail = if self.newest.epoch <= durable {
+            self.head
+        } else if self.older.epoch <= durable {
+            self.newest.start
+        } else {
+            self.older.start
+        };
+        self.half = tail + self.places / 2;
+        self.full = tail + self.places;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// How many records more find room, and whether more than half is needed.
+    fn state(window: &Window, durable: u64) -> (usize, bool) {
+        let room = (0..=8).rev().find(|more| { *window }.has_room(|| durable, *more));
+        (room.expect("none is room for none"), { *window }.is_half_full(|| durable))
+    }
+
     #[test]
     fn records_count_until_their_epoch_is_durable() {
-        let mut window = Window::default();
-        assert_eq!(window.len(0), 0);
+        let mut window = Window::new(8);
+        assert_eq!(state(&window, 0), (8, false));
         window.add(3, 2);
         window.add(3, 1);
-        assert_eq!((window.len(2), window.len(3)), (3, 0));
+        assert_eq!((state(&window, 2), state(&window, 3)), ((5, false), (5, false)));
         window.add(4, 5);
-        assert_eq!((window.len(2), window.len(3), window.len(4)), (8, 5, 0));
+        assert_eq!(state(&window, 2), (0, true));
+        assert_eq!(state(&window, 3), (3, true));
+        assert_eq!(state(&window, 4), (8, false));
         // Epoch 6 begins when 4 is durable.
+        assert!(window.has_room(|| 4, 1));
         window.add(6, 1);
-        assert_eq!((window.len(4), window.len(5), window.len(6)), (1, 1, 0));
+        assert_eq!(state(&window, 4), (7, false));
     }
 }

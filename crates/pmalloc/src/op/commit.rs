@@ -128,7 +128,7 @@ fn commit_batched<M: Medium>(
     let (space, m) = (&engine.space, engine.medium());
     let records = effects.drafts().len();
     if let Claim::Own(lane) = claim
-        && !lane.has_room(engine.epochs.durable(), records)
+        && !lane.has_room(|| engine.epochs.durable(), records)
     {
         make_room(engine, claim, records)?;
     }
@@ -136,7 +136,7 @@ fn commit_batched<M: Medium>(
     let lane = claim.lane(&mut held);
     lane.check_group(records)?;
     // The lane of many sessions may be full although it was exchanged for another one.
-    while !lane.has_room(engine.epochs.durable(), records) {
+    while !lane.has_room(|| engine.epochs.durable(), records) {
         engine.synchronize(Patience::For(STALL))?;
     }
     effects.reserve(space)?;

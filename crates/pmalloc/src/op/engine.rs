@@ -171,8 +171,8 @@ impl<M: Medium> Engine<M> {
             Some(left) => state.operations_left = left,
             None => self.prepare_slowly(state)?,
         }
-        if let Some(Claim::Own(lane)) = &state.claim
-            && lane.is_half_full(self.epochs.durable())
+        if let Some(Claim::Own(lane)) = &mut state.claim
+            && lane.is_half_full(|| self.epochs.durable())
         {
             self.make_durable(state)?;
         }
