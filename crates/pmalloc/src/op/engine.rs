@@ -41,7 +41,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// How long an operation that finds no memory waits for a thread that is stopped inside an operation.
 const RECLAIM: Duration = Duration::from_millis(10);
 
-/// Bytes of large blocks that may be in limbo before a thread that frees one makes it durable.
+/// Bytes of large blocks that may be freed between two rounds, before a thread that frees one runs another.
 const LIMBO_BYTES: u64 = 4 << 20;
 
 /// Identities of open heaps in this process.
@@ -192,7 +192,12 @@ impl<M: Medium> Engine<M> {
 
     /// Makes the effects of all operations that have returned durable. The caller has [entered](Engine::enter).
     pub(super) fn synchronize(&self, patience: Patience) -> Result<Outcome> {
-        self.synchronizer.synchronize(self.medium(), &self.epochs, &self.lanes, patience)
+        let outcome =
+            self.synchronizer.synchronize(self.medium(), &self.epochs, &self.lanes, patience)?;
+        if outcome == Outcome::Done {
+            self.limbo.settled();
+        }
+        Ok(outcome)
     }
 
     /// Runs a round in the heap's own thread.
@@ -369,7 +374,7 @@ impl<M: Medium> Engine<M> {
     #[cold]
     fn give_up_large(&self, state: &mut SessionState, freed: InLimbo) {
         self.limbo.add(state.arena, [freed]);
-        if self.policy == Policy::Batched && self.limbo.large_bytes() > LIMBO_BYTES {
+        if self.policy == Policy::Batched && self.limbo.unsettled_bytes() > LIMBO_BYTES {
             // Without it the memory stays in limbo, until the next attempt.
             drop(self.synchronize(Patience::Little));
         }

@@ -35,8 +35,8 @@ pub(crate) struct Limbo {
     queues: Box<[CachePadded<Mutex<VecDeque<InLimbo>>>]>,
     /// Blocks in all queues, read without their locks.
     waiting: CachePadded<AtomicUsize>,
-    /// Bytes of large blocks in all queues, likewise.
-    large_bytes: AtomicU64,
+    /// Bytes of large blocks that were added since the last round of the synchronizer, likewise.
+    unsettled_bytes: AtomicU64,
 }
 
 impl Bag {
@@ -54,7 +54,7 @@ impl Limbo {
         Self {
             queues: (0..arenas).map(|_| CachePadded::default()).collect(),
             waiting: CachePadded::default(),
-            large_bytes: AtomicU64::new(0),
+            unsettled_bytes: AtomicU64::new(0),
         }
     }
 
@@ -65,11 +65,16 @@ impl Limbo {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Bytes of large blocks that wait.
+    /// Bytes of large blocks that were added since [`settled`](Self::settled).
     #[inline]
-    pub(super) fn large_bytes(&self) -> u64 {
+    pub(super) fn unsettled_bytes(&self) -> u64 {
         // Relaxed: a hint, too.
-        self.large_bytes.load(Ordering::Relaxed)
+        self.unsettled_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that what was added so far is durable.
+    pub(super) fn settled(&self) {
+        self.unsettled_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Hands what is in a bag to the queue of an arena.
@@ -82,7 +87,7 @@ impl Limbo {
         let mut queue = lock(&self.queues[arena]);
         let before = queue.len();
         queue.extend(freed.into_iter().inspect(|freed| {
-            self.large_bytes.fetch_add(large_bytes(&freed.block), Ordering::Relaxed);
+            self.unsettled_bytes.fetch_add(large_bytes(&freed.block), Ordering::Relaxed);
         }));
         self.waiting.fetch_add(queue.len() - before, Ordering::Relaxed);
     }
@@ -107,8 +112,6 @@ impl Limbo {
         let count = queue.iter().take(BATCH).take_while(|freed| freed.epoch <= safe).count();
         let batch: SmallVec<[Block; BATCH]> =
             queue.drain(..count).map(|freed| freed.block).collect();
-        let large = batch.iter().map(large_bytes).sum();
-        self.large_bytes.fetch_sub(large, Ordering::Relaxed);
         self.waiting.fetch_sub(count, Ordering::Relaxed);
         batch
     }
@@ -161,7 +164,8 @@ mod tests {
         for round in 0..50 {
             limbo.add(0, (0..20).map(|nth| freed(u64::from(round) + 1, 20 * round + nth)));
         }
-        assert_eq!((limbo.large_bytes(), limbo.has_waiting()), (1000 * 4096, true));
+        assert_eq!((limbo.unsettled_bytes(), limbo.has_waiting()), (1000 * 4096, true));
+        limbo.settled();
         assert!(collected(&limbo, 0).is_empty());
         let mut out = collected(&limbo, 1);
         assert_eq!(out.len(), 20);
@@ -169,7 +173,7 @@ mod tests {
         assert_eq!(out.len(), 980);
         out.extend(collected(&limbo, u64::MAX));
         assert_eq!(out, (0..1000).collect::<Vec<u64>>());
-        assert_eq!((limbo.large_bytes(), limbo.has_waiting()), (0, false));
+        assert_eq!((limbo.unsettled_bytes(), limbo.has_waiting()), (0, false));
     }
 
     #[test]
