@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{fill, layout, options};
 use pmalloc::{
-    Error, Heap, PCell, Persistent, RootInfo, Session, Slot, VersionedCell,
+    Error, Heap, PCell, Persistent, RootInfo, Session, Slot, SlotLayout, SlotScope, VersionedCell,
     persist::{Counts, Mapped, Span, Traced},
 };
 
@@ -94,8 +94,9 @@ impl<'h> Parent<'h> {
     }
 
     fn calls(&self) -> Vec<Call<'_>> {
-        let calls = [self.changes(), self.typed(), self.publishes(), self.sessions()];
-        calls.into_iter().chain([self.looks(), self.roots(), self.media()]).flatten().collect()
+        let calls = [self.changes(), self.orphans(), self.typed(), self.publishes()];
+        let others = [self.sessions(), self.looks(), self.roots(), self.media()];
+        calls.into_iter().chain(others).flatten().collect()
     }
 
     fn changes(&self) -> Vec<Call<'_>> {
@@ -116,6 +117,19 @@ impl<'h> Parent<'h> {
             ("trim", Box::new(|| is_refused(heap.trim()))),
             ("sync", Box::new(|| is_refused(heap.sync()))),
             ("close", Box::new(|| matches!(Heap::clone(heap).close(), Err(Error::HandlesRemain)))),
+        ]
+    }
+
+    fn orphans(&self) -> Vec<Call<'_>> {
+        let Self { heap, slots, block, .. } = self;
+        let (tag, none) = (SlotScope::Tag(1), SlotLayout::none());
+        vec![
+            ("declare_slots", Box::new(move || is_refused(heap.declare_slots(tag, &none)))),
+            ("declared_slots", Box::new(|| is_refused(heap.declared_slots()))),
+            ("orphans", Box::new(|| is_refused(heap.orphans()))),
+            ("adopt", Box::new(|| is_refused(heap.adopt(*block, &slots[1])))),
+            ("free_orphan", Box::new(|| is_refused(heap.free_orphan(*block)))),
+            ("free_orphans_with_tag", Box::new(|| is_refused(heap.free_orphans_with_tag(1)))),
         ]
     }
 

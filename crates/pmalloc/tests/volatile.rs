@@ -7,7 +7,7 @@
 use std::{alloc::Layout, fmt::Write, hint::black_box};
 
 use allocation_counter::measure;
-use pmalloc::{Heap, PCell, Persistent, Slot, persist::Anon};
+use pmalloc::{Heap, PCell, Persistent, Policy, Slot, persist::Anon};
 
 /// Operations of a series.
 const SERIES: usize = 64;
@@ -18,8 +18,8 @@ const WARM_UP: usize = 3;
 
 type Memory = Heap<Anon>;
 
-fn heap() -> Memory {
-    let options = Heap::options().capacity_bytes(1 << 30).arenas(1);
+fn heap(policy: Policy) -> Memory {
+    let options = Heap::options().policy(policy).capacity_bytes(1 << 30).arenas(1);
     let medium = Anon::new(options.heap_bytes().expect("valid options"));
     options.create_on(medium).expect("created")
 }
@@ -53,7 +53,17 @@ fn range(counts: impl Iterator<Item = u64> + Clone) -> String {
 
 #[test]
 fn golden_volatile_allocations() {
-    let heap = heap();
+    insta::assert_snapshot!(golden(Policy::Eager));
+}
+
+#[test]
+fn golden_volatile_allocations_batched() {
+    insta::assert_snapshot!(golden(Policy::Batched));
+}
+
+/// The table of a heap of this policy.
+fn golden(policy: Policy) -> String {
+    let heap = heap(policy);
     let slots = heap.slots("slots", (SERIES * PER_LINE) as u64).expect("room");
     let others = heap.slots("others", (SERIES * PER_LINE) as u64).expect("room");
     // The lists of a session grow with the first operation that needs them.
@@ -62,6 +72,12 @@ fn golden_volatile_allocations() {
         heap.replace(&slots[0], layout(64), |bytes| bytes.fill(1)).expect("room");
     }
     heap.free_from(&slots[0]).expect("full");
+    drop(heap.pin());
+    // What waits for its epoch to end has had its largest number.
+    for at in (0..4).cycle().take(4000) {
+        heap.alloc_to(&slots[0], layout([16, 64, 8 << 10, 64 << 10][at])).expect("room");
+        heap.free_from(&slots[0]).expect("full");
+    }
     let mut table = Table::new();
     for (name, bytes) in [("16 B", 16), ("64 B", 64), ("8 KiB", 8 << 10), ("64 KiB", 64 << 10)] {
         block_rows(&heap, &mut table, (slots, others), name, layout(bytes));
@@ -70,7 +86,7 @@ fn golden_volatile_allocations() {
     slot_rows(&heap, &mut table, slots);
     publish_rows(&heap, &mut table, slots);
     typed_rows(&heap, &mut table);
-    insta::assert_snapshot!(table.0);
+    table.0
 }
 
 fn block_rows(

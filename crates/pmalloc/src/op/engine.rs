@@ -134,6 +134,9 @@ impl<M: Medium> Engine<M> {
         let Ok(_entered) = self.enter() else { return };
         state.operations_left = 0;
         self.limbo.empty(state.arena, &mut state.bag);
+        if self.limbo.has_waiting() {
+            self.collect();
+        }
         state.cache.drain(&self.space, &self.arenas[state.arena]);
         if let Some(pin) = state.pin.take() {
             self.pins.give(pin);
@@ -247,7 +250,9 @@ impl<M: Medium> Engine<M> {
 
     /// Writes everything to stable storage and, where that matters, says so on the state page.
     pub(crate) fn sync(&self) -> Result<()> {
-        {
+        self.check_process()?;
+        // Where a sync writes every page, it needs no help.
+        if !self.medium().needs_sync() {
             let _entered = self.enter()?;
             self.settle_epoch()?;
         }
@@ -311,7 +316,7 @@ impl<M: Medium> Engine<M> {
 
     /// The epoch up to which freed memory may be used again: its free is durable, and no guard sees it.
     fn safe_epoch(&self) -> u64 {
-        if self.policy == Policy::Eager && self.limbo.has_waiting() {
+        if self.policy == Policy::Eager {
             // Guards that are made from here on see nothing of what waits.
             self.epochs.begin_next();
             self.epochs.begin_next();
@@ -431,11 +436,16 @@ impl<M: Medium> Engine<M> {
 
     /// Makes everything usable that was freed and that no guard sees.
     fn empty_limbo(&self, state: &mut SessionState) -> Result<()> {
-        self.limbo.empty(state.arena, &mut state.bag);
-        if self.policy == Policy::Batched && self.limbo.has_waiting() {
+        let is_waiting = self.limbo.has_waiting() || !state.bag.is_empty();
+        if self.policy == Policy::Batched && is_waiting {
             self.synchronize(Patience::For(RECLAIM))?;
         }
-        self.collect_own(state);
+        // What the session has freed of late stays near it.
+        let safe = self.safe_epoch();
+        let mut bag = std::mem::take(&mut state.bag);
+        bag.take_safe(safe, |block| self.reuse(state, block));
+        self.limbo.empty(state.arena, &mut bag);
+        state.bag = bag;
         self.collect();
         Ok(())
     }

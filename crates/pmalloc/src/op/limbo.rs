@@ -46,6 +46,22 @@ impl Bag {
         self.0.push(freed);
         self.0.len() >= BAG
     }
+
+    /// Whether it has none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Hands what was freed up to the epoch `safe` to `reuse`.
+    pub(super) fn take_safe(&mut self, safe: u64, mut reuse: impl FnMut(Block)) {
+        self.0.retain(|freed| {
+            let is_safe = freed.epoch <= safe;
+            if is_safe {
+                reuse(freed.block);
+            }
+            !is_safe
+        });
+    }
 }
 
 impl Limbo {
