@@ -30,6 +30,8 @@ pub(crate) fn declare_slots<M: Medium + 'static>(
     scope: SlotScope,
     layout: &SlotLayout,
 ) -> Result<()> {
+    // In a forked child the lock may be held for ever.
+    core.check_process()?;
     let slots = layout.checked()?;
     let scope = match scope {
         SlotScope::RootType(kind) => {
