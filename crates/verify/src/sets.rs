@@ -41,17 +41,20 @@ impl Set {
     pub fn quick(policy: Policy) -> Vec<Self> {
         vec![
             Self { name: "create, open, close", cases: life(policy, 1) },
-            Self { name: "1 operation, nesting 1", cases: sequences(policy, 1, 1) },
+            Self { name: "1 operation, nesting 1", cases: thin(policy, sequences(policy, 1, 1)) },
             Self {
                 name: "1 operation, recovery on a full disk, nesting 1",
                 cases: full_disk(policy, 1),
             },
             Self { name: "1 operation on a full disk", cases: no_room(policy, 0) },
-            Self { name: "memory goes back at once", cases: keeping_nothing(policy, 0) },
+            Self {
+                name: "memory goes back at once",
+                cases: thin(policy, keeping_nothing(policy, 0)),
+            },
             Self { name: "killed in 1 operation, then 1", cases: thin(policy, killed(policy, 1)) },
             Self { name: "declarations and orphans, nesting 1", cases: owners(policy, 1) },
             Self { name: "groups of five and eight", cases: groups(policy, 0) },
-            Self { name: "typed blocks, nesting 1", cases: typed(policy, 1) },
+            Self { name: "typed blocks, nesting 1", cases: thin(policy, typed(policy, 1)) },
             Self { name: "2 operations", cases: thin(policy, sequences(policy, 2, 0)) },
             Self { name: "page cache", cases: thin(policy, cached(policy, 1, 8)) },
             Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },

@@ -86,7 +86,10 @@ impl Synchronizer {
             }
         }
         if epochs.present() >= EPOCH_MAX {
-            return Err(Error::Limit { what: "epochs of an open heap", limit: EPOCH_MAX });
+            return Err(Error::Limit {
+                what: "epochs of an open heap (they begin again when it is opened again)",
+                limit: EPOCH_MAX,
+            });
         }
         let epoch = epochs.begin_next();
         round.ending = Some(epoch);
