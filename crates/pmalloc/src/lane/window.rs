@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(state(&window, 0), (8, false));
         window.add(3, 2);
         window.add(3, 1);
-        assert_eq!((state(&window, 2), state(&window, 3)), ((5, false), (5, false)));
+        assert_eq!((state(&window, 2), state(&window, 3)), ((5, false), (8, false)));
         window.add(4, 5);
         assert_eq!(state(&window, 2), (0, true));
         assert_eq!(state(&window, 3), (3, true));
