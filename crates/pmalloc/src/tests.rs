@@ -6,6 +6,8 @@ pub(crate) mod common;
 #[cfg(not(shuttle))]
 mod forged;
 #[cfg(not(any(shuttle, miri)))]
+mod in_short;
+#[cfg(not(any(shuttle, miri)))]
 mod refusals;
 #[cfg(not(shuttle))]
 mod sealed;
