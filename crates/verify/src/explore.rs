@@ -203,6 +203,7 @@ impl Case {
         match self.scene {
             Scene::Steps(Start::LongRings | Start::Pending, _)
             | Scene::Killed(Start::LongRings | Start::Pending, ..) => 1 << 16,
+            Scene::Steps(Start::Typed, _) | Scene::Killed(Start::Typed, ..) => 1 << 16,
             _ if self.policy == Policy::Batched => 1 << 12,
             _ => 1 << 10,
         }

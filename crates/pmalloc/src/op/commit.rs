@@ -19,6 +19,9 @@ use crate::{
     layout::state::Policy,
 };
 
+/// The epoch of an operation under Eager: it is durable.
+const NO_EPOCH: u64 = 0;
+
 /// How long an operation whose lane is full waits for a thread that is stopped inside an operation, before it takes another
 /// lane.
 const STALL: Duration = Duration::from_millis(1);
@@ -57,7 +60,7 @@ pub(super) trait Effects<M: Medium> {
     }
 }
 
-/// Makes an operation durable, and returns the epoch that what it frees waits for.
+/// Makes an operation durable, and returns the epoch that stamps it, or [`NO_EPOCH`].
 ///
 /// # Errors
 ///
@@ -110,8 +113,7 @@ fn commit_eager<M: Medium>(
     effects.finish(space);
     // CRASH: the mark is durable before the memory is reused, the slots released and the operation returns.
     m.fence();
-    // Behind the stores that unlink what is freed.
-    Ok(engine.epochs.present())
+    Ok(NO_EPOCH)
 }
 
 /// # Crash consistency

@@ -315,17 +315,21 @@ impl<M: Medium> Engine<M> {
     }
 
     /// The epoch up to which freed memory may be used again: its free is durable, and no guard sees it.
-    fn safe_epoch(&self) -> u64 {
-        if self.policy == Policy::Eager {
-            // Guards that are made from here on see nothing of what waits.
-            self.epochs.begin_next();
-            self.epochs.begin_next();
-        }
+    ///
+    /// What was unlinked in the epochs up to the bound was unlinked before the look at the guards: one that is made later
+    /// does not find it. Of what is unlinked meanwhile nothing is known.
+    pub(super) fn safe_epoch(&self) -> u64 {
+        let bound = match self.policy {
+            Policy::Eager => {
+                let ended = self.epochs.begin_next();
+                // Guards that are made from here on hold nothing of what was unlinked up to then.
+                self.epochs.begin_next();
+                ended
+            }
+            Policy::Batched => self.epochs.durable(),
+        };
         let unseen = self.pins.oldest().map_or(u64::MAX, |oldest| oldest.saturating_sub(2));
-        match self.policy {
-            Policy::Eager => unseen,
-            Policy::Batched => unseen.min(self.epochs.durable()),
-        }
+        bound.min(unseen)
     }
 
     /// Whether a guard that goes may let freed memory out of limbo. Under Batched it rarely does: memory waits there for its
@@ -362,12 +366,15 @@ impl<M: Medium> Engine<M> {
         });
     }
 
-    /// Takes a block that was freed in `epoch`: it is used again when that is durable and no guard sees it.
+    /// Takes a block that was freed in `epoch`, which counts under Batched: it is used again when that is durable and no guard sees it.
     #[inline]
     pub(super) fn give_up(&self, state: &mut SessionState, epoch: u64, block: Block) {
-        if self.policy == Policy::Eager && !self.pins.were_used() {
-            return self.reuse(state, block);
-        }
+        let epoch = match self.policy {
+            Policy::Eager if !self.pins.were_used() => return self.reuse(state, block),
+            // Behind the fence in there, and so behind the store that unlinked it.
+            Policy::Eager => self.epochs.present(),
+            Policy::Batched => epoch,
+        };
         let freed = InLimbo { epoch, block };
         match block {
             Block::Small(_) if !state.bag.put(freed) => {}

@@ -35,7 +35,7 @@ pub(crate) fn perform<M: Medium>(
     done.map(drop)
 }
 
-/// Performs `steps` under the locks of their slots, and returns the epoch that what they free waits for.
+/// Performs `steps` under the locks of their slots, and returns the epoch that stamps them.
 fn perform_owned<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,

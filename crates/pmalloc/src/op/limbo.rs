@@ -147,7 +147,7 @@ mod tests {
 
     use pmalloc_persist::Anon;
 
-    use super::*;
+    use super::{super::synchronizer::Patience, *};
     use crate::{
         Policy,
         arena::LargeBlock,
@@ -229,6 +229,31 @@ mod tests {
                 slots[..room].iter().for_each(|slot| heap.free_from(slot).unwrap());
                 heap.trim().unwrap();
             }
+        }
+    }
+
+    /// Who takes memory out of limbo looks at the guards first: what comes into it behind that look is seen by guards that
+    /// the look did not find.
+    #[test]
+    fn what_comes_into_limbo_behind_a_look_at_the_guards_is_not_safe_by_that_look() {
+        for policy in [Policy::Eager, Policy::Batched] {
+            let options = Heap::options().capacity_bytes(1 << 20).arenas(1).policy(policy);
+            let heap = options.create_on(Anon::new(options.heap_bytes().unwrap())).unwrap();
+            let slots = heap.slots("slots", 2).unwrap();
+            let layout = Layout::from_size_align(20_000, 8).unwrap();
+            slots.iter().for_each(|slot| heap.alloc_to(slot, layout).unwrap());
+            // There was a guard once, and none lives.
+            drop(heap.pin());
+            let engine = heap.core();
+            let safe = engine.safe_epoch();
+            let guard = heap.pin();
+            heap.free_from(&slots[0]).unwrap();
+            engine.synchronize(Patience::Little).unwrap();
+            engine.limbo.collect(0, safe, |_| panic!("a guard sees it, {policy:?}"));
+            drop(guard);
+            heap.free_from(&slots[1]).unwrap();
+            heap.trim().unwrap();
+            assert!(!engine.limbo.has_waiting(), "{policy:?}");
         }
     }
 }

@@ -120,7 +120,7 @@ impl Pins {
         made.flatten().filter_map(|pin| pin.epoch()).min()
     }
 
-    /// Whether there ever was a guard that may see what was unlinked before this call.
+    /// Whether there ever was a guard that may see what was unlinked before this call. Fences.
     #[inline]
     pub(super) fn were_used(&self) -> bool {
         fence(Ordering::SeqCst);
