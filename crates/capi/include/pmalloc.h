@@ -63,15 +63,17 @@ extern "C" {
 #define PMA_D_PROCESS 3   /* the death of the process */
 #define PMA_D_MSYNC 4     /* the death of the process; a loss of power only after pma_sync */
 
-/* pma_options.policy. Heaps of this version are PMA_P_EAGER. */
-#define PMA_P_AUTO 0
-#define PMA_P_EAGER 1
-#define PMA_P_BATCHED 2
+/* pma_options.policy: when the effects of a call are made durable. Whatever it is, a call that has returned survives. It
+   belongs to the heap: opening with another one than it has switches it, for good. pma_policy says which it has. */
+#define PMA_P_AUTO 0    /* what the heap has; of a new one, the library's choice */
+#define PMA_P_EAGER 1   /* before the call returns: three fences */
+#define PMA_P_BATCHED 2 /* later, for many calls at once: one fence, and now and then a call that takes some microseconds
+                           more. Memory that is freed comes back a little later. pma_sync and pma_close leave nothing to do */
 
 /* pma_options.flags */
 #define PMA_F_COUNT 0x1        /* count flushes and fences for pma_counts_get; costs a lock for each */
 #define PMA_F_UNSAFE_FORCE 0x2 /* take the durability asked for on memory that does not have it: a power loss destroys */
-#define PMA_F_BACKGROUND 0x4   /* of PMA_P_BATCHED; not in this version */
+#define PMA_F_BACKGROUND 0x4   /* a thread of the heap's own for PMA_P_BATCHED; not in this version */
 
 /* pma_action.kind */
 #define PMA_A_ALLOC 1 /* the reserved `block` goes to `slot`, which is empty */
@@ -139,6 +141,9 @@ int  pma_open(const char *path, const pma_options *, pma_heap **);
 /* Gives up reservations and pins, and closes. Whatever it returns, the handle is gone; after an error the heap is as after
    a crash. A forked child lets go of its parent's heap with it, and harms nobody. */
 int  pma_close(pma_heap *);
+/* PMA_P_EAGER or PMA_P_BATCHED; 0, and pma_last_error says why, in a forked child. */
+uint32_t    pma_policy(const pma_heap *);
+/* Leaves recovery nothing to redo of the calls that have returned, and writes all to the disk where that is another step. */
 int  pma_sync(pma_heap *);
 /* Gives free memory back to the file system; `freed` may be NULL. */
 int  pma_trim(pma_heap *, uint64_t *freed);

@@ -3,15 +3,15 @@
 use std::ffi::{c_char, c_int};
 
 use pmalloc::{
-    Heap,
+    Heap, Policy,
     persist::{Mapped, Traced},
 };
 
 use crate::{
     arguments::{answer, null, optional, path},
     error::{Failure, Result, report},
-    handle::{Owned, Served, call, pma_heap, served},
-    numbers::PMA_VERSION,
+    handle::{Owned, Served, call, call_or, pma_heap, served},
+    numbers::{PMA_P_AUTO, PMA_P_BATCHED, PMA_P_EAGER, PMA_VERSION},
     options::{Counting, Options},
     types::pma_options,
 };
@@ -128,6 +128,25 @@ pub unsafe extern "C" fn pma_close(heap: *mut pma_heap) -> c_int {
         let heap = unsafe { Box::from_raw(heap) };
         heap.close()
     })
+}
+
+/// When the heap makes the effects of calls durable: `PMA_P_EAGER` or `PMA_P_BATCHED`; zero in a forked child.
+///
+/// # Safety
+///
+/// That of [all functions](crate#safety).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pma_policy(heap: *const pma_heap) -> u32 {
+    let policy = |heap: &pma_heap| {
+        Ok(match served!(heap, owned => owned.heap().policy()) {
+            Policy::Eager => PMA_P_EAGER,
+            Policy::Batched => PMA_P_BATCHED,
+            // One that the header has no number for.
+            _ => PMA_P_AUTO,
+        })
+    };
+    // SAFETY: 1 and 4 of the library's list.
+    unsafe { call_or(PMA_P_AUTO, heap, policy) }
 }
 
 /// Writes everything to stable storage.

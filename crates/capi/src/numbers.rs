@@ -60,7 +60,7 @@ pub const PMA_D_PROCESS: u32 = 3;
 /// Durability: survives a loss of power after a sync.
 pub const PMA_D_MSYNC: u32 = 4;
 
-/// Policy: that of the library's choice.
+/// Policy: that of the heap; of a new one, the library's choice.
 pub const PMA_P_AUTO: u32 = 0;
 /// Policy: effects are durable before an operation returns.
 pub const PMA_P_EAGER: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use pmalloc::{HeapOptions, persist::DurabilityChoice};
+use pmalloc::{HeapOptions, Policy, persist::DurabilityChoice};
 
 use crate::{
     arguments::name,
@@ -50,6 +50,9 @@ impl Options {
         if options.capacity != 0 {
             heap = heap.capacity_bytes(options.capacity);
         }
+        if let Some(policy) = policy(options.policy)? {
+            heap = heap.policy(policy);
+        }
         if options.stripes != 0 {
             heap = heap.stripes(options.stripes);
         }
@@ -81,7 +84,7 @@ unsafe fn read(place: *const pma_options) -> Result<pma_options> {
 fn check_model(options: &pma_options) -> Result<()> {
     let not_here = |what: &str| {
         let text = format!(
-            "{what}: heaps of this version have the model PMA_LOG and the policy PMA_P_EAGER"
+            "{what}: heaps of this version have the model PMA_LOG, and no thread of their own"
         );
         Failure::new(PMA_E_MODEL, text)
     };
@@ -91,11 +94,6 @@ fn check_model(options: &pma_options) -> Result<()> {
         PMA_GC => return Err(not_here("PMA_GC")),
         PMA_IC => return Err(not_here("PMA_IC")),
         other => return Err(Failure::invalid("consistency", format_args!("{other}; PMA_LOG"))),
-    }
-    match options.policy {
-        PMA_P_AUTO | PMA_P_EAGER => {}
-        PMA_P_BATCHED => return Err(not_here("PMA_P_BATCHED")),
-        other => return Err(Failure::invalid("policy", format_args!("{other}; PMA_P_AUTO"))),
     }
     if options.flags & PMA_F_BACKGROUND != 0 {
         return Err(not_here("PMA_F_BACKGROUND"));
@@ -108,6 +106,16 @@ fn check_model(options: &pma_options) -> Result<()> {
         return Err(not_here("visitors"));
     }
     Ok(())
+}
+
+/// The policy with this number; none for that of the heap or, if it is new, of the library's choice.
+fn policy(number: u32) -> Result<Option<Policy>> {
+    Ok(match number {
+        PMA_P_AUTO => None,
+        PMA_P_EAGER => Some(Policy::Eager),
+        PMA_P_BATCHED => Some(Policy::Batched),
+        other => return Err(Failure::invalid("policy", format_args!("{other}; one of PMA_P_*"))),
+    })
 }
 
 fn durability(number: u32) -> Result<DurabilityChoice> {

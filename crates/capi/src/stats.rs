@@ -153,6 +153,7 @@ fn json(stats: &Stats) -> String {
         Object(members).to_string()
     });
     let (classes, tags) = (array(classes), array(tags));
+    let policy = format!("\"{}\"", stats.policy.name());
     let log = &stats.log;
     let log = Object(vec![
         ("chunks", &log.chunks),
@@ -162,6 +163,7 @@ fn json(stats: &Stats) -> String {
     ]);
     Object(vec![
         ("schema", &1),
+        ("policy", &policy),
         ("live_blocks", &stats.live_blocks),
         ("live_bytes", &stats.live_bytes),
         ("heap_bytes", &stats.heap_bytes),

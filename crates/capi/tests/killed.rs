@@ -2,7 +2,8 @@
 //! or not at all.
 //!
 //! Method: the program says before and after each call what it changes; the test kills it after a random number of such lines,
-//! and compares them with what another run of the program finds. The next round goes on with the same heap.
+//! and compares them with what another run of the program finds. The next round goes on with the same heap, under the other
+//! policy; who looks at what is left opens it with either, or with what it has.
 
 mod common;
 
@@ -20,6 +21,9 @@ const KILLS: u64 = 20;
 
 /// Slots of the program.
 const SLOTS: usize = 48;
+
+/// The numbers of the policies in the header: that of the heap, Eager, Batched.
+const POLICIES: [&str; 3] = ["0", "1", "2"];
 
 /// What a slot holds, by its number: 0 for nothing.
 type Change = Vec<(usize, u64)>;
@@ -72,7 +76,8 @@ impl Journal {
 /// Lets the program work until it has said `lines` lines and a few more, and kills it.
 fn work(program: &Program, heap: &Path, seed: u64, lines: u64, journal: &mut Journal) {
     let mut command = program.command();
-    command.arg(heap).args(["work", &seed.to_string()]).stdout(Stdio::piped());
+    let policy = POLICIES[1 + (seed % 2) as usize];
+    command.arg(heap).args([policy, "work", &seed.to_string()]).stdout(Stdio::piped());
     let mut child = command.spawn().expect("a program");
     let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
     for number in 0.. {
@@ -89,9 +94,9 @@ fn work(program: &Program, heap: &Path, seed: u64, lines: u64, journal: &mut Jou
     child.wait().expect("it ended");
 }
 
-/// What another run of the program finds.
-fn show(program: &Program, heap: &Path) -> [u64; SLOTS] {
-    let shown = succeed(program.command().arg(heap).arg("show"), "");
+/// What another run of the program finds, which asks for that policy.
+fn show(program: &Program, heap: &Path, policy: &str) -> [u64; SLOTS] {
+    let shown = succeed(program.command().arg(heap).args([policy, "show"]), "");
     let mut items = [0; SLOTS];
     assert_eq!(shown.lines().count(), SLOTS);
     for line in shown.lines() {
@@ -114,7 +119,8 @@ fn what_calls_of_a_killed_program_had_returned_is_there() {
         let drawn = (seed + kill).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
         let lines = 20 + drawn % 4000;
         work(&program, &heap, seed + kill, lines, &mut journal);
-        journal.settle(show(&program, &heap), &format!("seed {seed}, kill {kill}"));
+        let policy = POLICIES[(kill % 3) as usize];
+        journal.settle(show(&program, &heap, policy), &format!("seed {seed}, kill {kill}"));
     }
     assert!(journal.confirmed > 100, "too few changes to tell anything");
 }

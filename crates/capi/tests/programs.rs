@@ -98,10 +98,26 @@ fn threads_that_end_and_a_library_that_is_closed_leave_nothing_stranded() {
 }
 
 #[test]
+fn a_heap_has_the_policy_that_was_asked_for_last() {
+    check(Language::C("c99"), "policy.c", Linking::Shared);
+}
+
+#[test]
 fn the_figures_agree_and_the_text_has_the_keys_of_the_command() {
-    let printed = check(Language::C("c99"), "figures.c", Linking::Shared);
-    let (figures, json) = printed.split_once("json ").expect("both");
-    let json: Value = serde_json::from_str(json).expect("JSON");
+    let program = installed().program(Language::C("c99"), "tests/c/figures.c", Linking::Shared);
+    for (policy, number) in [("eager", "1"), ("batched", "2")] {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let printed = succeed(program.command().arg(folder.path()).arg(number), "");
+        let (figures, json) = printed.split_once("json ").expect("both");
+        let json: Value = serde_json::from_str(json).expect("JSON");
+        let (figures, last) = figures.trim_end().rsplit_once('\n').expect("lines");
+        assert_eq!((last, json["policy"].as_str()), (&*format!("policy {number}"), Some(policy)));
+        expect_figures(figures, &json);
+    }
+}
+
+#[track_caller]
+fn expect_figures(figures: &str, json: &Value) {
     for figure in figures.lines() {
         let (name, value) = figure.split_once(' ').expect("a name and a value");
         assert_eq!(json[name].as_u64(), value.parse().ok(), "{name}");
@@ -111,6 +127,7 @@ fn the_figures_agree_and_the_text_has_the_keys_of_the_command() {
     };
     let mut expected = [
         "schema",
+        "policy",
         "live_blocks",
         "live_bytes",
         "heap_bytes",
@@ -127,7 +144,7 @@ fn the_figures_agree_and_the_text_has_the_keys_of_the_command() {
         "log",
     ];
     expected.sort_unstable();
-    assert_eq!(keys(&json), expected);
+    assert_eq!(keys(json), expected);
     assert_eq!(keys(&json["log"]), ["chunks", "fast_gc", "live", "slow_gc"]);
     assert_eq!(keys(&json["classes"][0]), ["blocks", "live", "size", "slabs", "tag"]);
     assert_eq!(keys(&json["tags"][0]), ["blocks", "live_bytes", "tag"]);

@@ -61,7 +61,6 @@ static void options_are_checked(const char *folder) {
   REFUSED(PMA_E_MODEL, consistency, PMA_GC);
   REFUSED(PMA_E_MODEL, consistency, PMA_IC);
   REFUSED(PMA_E_INVAL, consistency, 3);
-  REFUSED(PMA_E_MODEL, policy, PMA_P_BATCHED);
   REFUSED(PMA_E_INVAL, policy, 3);
   REFUSED(PMA_E_INVAL, durability, 5);
   REFUSED(PMA_E_INVAL, durability, PMA_D_POWERFAIL);

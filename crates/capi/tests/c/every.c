@@ -189,14 +189,19 @@ static void life_of_a_heap(unsigned thread) {
   const char *paths[] = {path};
   const int nodes[] = {0};
   pma_heap *heap = NULL;
-  EXPECT(PMA_E_INVAL, pma_create_nodes(paths, nodes, 1, &options, &heap));
-  OK(pma_create(path, &options, &heap));
+  pma_options mine = options;
+  mine.policy = thread % 2 == 0 ? PMA_P_EAGER : PMA_P_BATCHED;
+  EXPECT(PMA_E_INVAL, pma_create_nodes(paths, nodes, 1, &mine, &heap));
+  OK(pma_create(path, &mine, &heap));
   void *slots = NULL;
   OK(pma_root(heap, "slots", SLOTS * sizeof(pma_slot), 0, &slots));
   slots_in(heap, slots);
   publishes_in(heap, slots);
+  CHECK(pma_policy(heap) == mine.policy);
   OK(pma_close(heap));
-  OK(pma_open(path, &options, &heap));
+  /* The other way round from here on. */
+  mine.policy = thread % 2 == 0 ? PMA_P_BATCHED : PMA_P_EAGER;
+  OK(pma_open(path, &mine, &heap));
   uint64_t problems = 1, freed = 0;
   OK(pma_root_find(heap, "slots", 0, &slots, NULL));
   free_all(heap, slots);

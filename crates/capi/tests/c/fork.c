@@ -53,6 +53,7 @@ static void child(pma_heap *heap, pma_slot *slots, pma_off reserved) {
   root = NULL;
   REFUSED(pma_get_checked(heap, &slots[0], &root));
   CHECK(root == NULL && pma_get(heap, &slots[0]) == NULL && pma_slot_is_empty(heap, &slots[1]) == 0);
+  CHECK(pma_policy(heap) == 0);
   CHECK(pma_ptr(heap, reserved) == NULL && pma_offset(heap, slots) == 0);
   pma_pin(heap);
   pma_unpin(heap);

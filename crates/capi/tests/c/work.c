@@ -1,6 +1,6 @@
 /*
- * Work that is killed: `work HEAP work SEED` changes slots from two threads until it is killed, `work HEAP show` prints what
- * is there.
+ * Work that is killed: `work HEAP POLICY work SEED` changes slots from two threads until it is killed, `work HEAP POLICY
+ * show` prints what is there. POLICY is a number of PMA_P_*.
  *
  * Each change is announced by a line `? slot item [slot item]` and confirmed by `! ..` when its call has returned: an item is
  * the number that the block in the slot is made of, 0 for an empty slot. Lines go to a pipe, which outlives the program.
@@ -155,18 +155,22 @@ static void show(void) {
 
 int main(int argc, char **argv) {
   void *root;
-  CHECK(argc >= 3);
-  int error = pma_create(argv[1], NULL, &heap);
-  OK(error == PMA_E_EXISTS ? pma_open(argv[1], NULL, &heap) : error);
+  CHECK(argc >= 4);
+  pma_options options;
+  pma_options_init(&options, sizeof options);
+  options.policy = (uint32_t)atoi(argv[2]);
+  int error = pma_create(argv[1], &options, &heap);
+  OK(error == PMA_E_EXISTS ? pma_open(argv[1], &options, &heap) : error);
+  CHECK(options.policy == PMA_P_AUTO || pma_policy(heap) == options.policy);
   OK(pma_root(heap, "board", sizeof *board, 1, &root));
   board = root;
-  if (strcmp(argv[2], "show") == 0) {
+  if (strcmp(argv[3], "show") == 0) {
     show();
     OK(pma_close(heap));
     return 0;
   }
-  CHECK(argc == 4 && strcmp(argv[2], "work") == 0);
-  seed = strtoull(argv[3], NULL, 10);
+  CHECK(argc == 5 && strcmp(argv[3], "work") == 0);
+  seed = strtoull(argv[4], NULL, 10);
   int numbers[THREADS];
   pthread_t threads[THREADS];
   for (int i = 0; i < THREADS; i++) {

@@ -8,6 +8,7 @@ use super::{blocks::Blocks, owner, refusal};
 use crate::{
     core::{Block, Core, header},
     error::{Error, Result},
+    layout::state::Policy,
     page_map::PageMap,
     slab::Kind,
 };
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
+    /// When the heap makes the effects of operations durable.
+    pub policy: Policy,
     /// Blocks that slots own.
     pub live_blocks: u64,
     /// Their usable bytes.
@@ -130,6 +133,7 @@ pub(crate) fn stats<M: Medium>(core: &Core<M>) -> Result<Stats> {
     let extents = core.space.extents.stats();
     let book = core.space.book.stats();
     Ok(Stats {
+        policy: core.policy,
         live_blocks: tags.iter().map(|tag| tag.blocks).sum(),
         live_bytes: tags.iter().map(|tag| tag.live_bytes).sum(),
         heap_bytes,
