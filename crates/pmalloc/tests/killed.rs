@@ -5,7 +5,8 @@
 //! is durable. A second one opens the heap and works in it. Every image that a loss of power can leave from the open on is
 //! recovered; it must hold what stood before or behind the operation that the first process died in, and the same as the
 //! second process found as soon as that had opened the heap. In a further test a process between the two dies in its
-//! recovery, in another the first one while it creates the heap.
+//! recovery, in another the first one while it creates the heap. Each process may ask for a policy of its own, so that the
+//! heap changes it over what the dead have left.
 
 // The schedule tester owns the threads there.
 #![cfg(not(shuttle))]
@@ -26,7 +27,7 @@ use std::{
 
 use common::{fill, layout, options};
 use pmalloc::{
-    Error, Heap, Session, Slot,
+    Error, Heap, HeapOptions, Policy, Session, Slot,
     persist::{
         Claim, ClaimError, Medium, Region, Span, Word,
         sim::{Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions},
@@ -34,6 +35,11 @@ use pmalloc::{
 };
 
 const DOMAINS: [Domain; 2] = [Domain::Line64, Domain::Word8];
+
+const POLICIES: [Policy; 2] = [Policy::Eager, Policy::Batched];
+
+/// What a process that opens a heap may ask for.
+const ASKED: [Option<Policy>; 3] = [None, Some(Policy::Eager), Some(Policy::Batched)];
 
 /// Slots of the array that the first process works on, and that of the second.
 const SLOTS: usize = 8;
@@ -205,11 +211,20 @@ fn kill(
     was_killed
 }
 
+/// The options of a process that asks for this policy, or for none.
+fn asking(policy: Option<Policy>) -> HeapOptions {
+    match policy {
+        Some(policy) => options().policy(policy),
+        None => options(),
+    }
+}
+
 /// Works in a new heap. Returns the states between which it was killed at its `nth` store, or `None` if it lived.
-fn kill_at_work(sim: &Sim, nth: u64) -> Option<[State; 2]> {
+fn kill_at_work(sim: &Sim, policy: Policy, nth: u64) -> Option<[State; 2]> {
     let returned = AtomicUsize::new(0);
     let was_killed = kill(sim, nth, |mortal, start| {
-        let heap = ManuallyDrop::new(options().create_shared(mortal.clone())?);
+        let heap = options().policy(policy).create_shared(mortal.clone())?;
+        let heap = ManuallyDrop::new(heap);
         start();
         heap.slots("second", SLOTS as u64)?;
         let slots = heap.slots("first", SLOTS as u64)?;
@@ -230,11 +245,24 @@ fn kill_at_work(sim: &Sim, nth: u64) -> Option<[State; 2]> {
 }
 
 /// Opens the heap, and is killed at its `nth` store; returns whether it was.
-fn kill_at_open(sim: &Sim, nth: u64) -> bool {
+fn kill_at_open(sim: &Sim, asked: Option<Policy>, nth: u64) -> bool {
     kill(sim, nth, |mortal, start| {
         start();
-        options().open_shared(mortal).map(std::mem::forget)
+        asking(asked).open_shared(mortal).map(std::mem::forget)
     })
+}
+
+/// Opens the heap, and counts the stores that it takes.
+fn stores_to_open(sim: &Sim, policy: Policy) -> u64 {
+    let mortal = Mortal { sim: sim.clone(), left: Arc::new(AtomicU64::new(u64::MAX)) };
+    let left = Arc::clone(&mortal.left);
+    let open = || {
+        let heap = options().policy(policy).open_shared(mortal).expect("it opens");
+        assert_eq!(heap.policy(), policy);
+        std::mem::forget(heap);
+    };
+    std::thread::scope(|scope| scope.spawn(open).join().expect("no panic"));
+    u64::MAX - left.load(Ordering::Relaxed)
 }
 
 /// What the slots of the first process own.
@@ -276,7 +304,7 @@ fn judge(sim: &Sim, allowed: &[State]) -> Result<Digest, String> {
 }
 
 /// The last process: opens the heap and works in it, while every loss of power is explored.
-fn open_and_work(sim: &Sim, allowed: &[State]) -> Result<(), String> {
+fn open_and_work(sim: &Sim, asked: Option<Policy>, allowed: &[State]) -> Result<(), String> {
     let expected = Arc::new(Mutex::new(allowed.to_vec()));
     let seen = Arc::clone(&expected);
     let explorer = Explorer::watch(sim, ExploreOptions::default(), move |sim| {
@@ -284,8 +312,11 @@ fn open_and_work(sim: &Sim, allowed: &[State]) -> Result<(), String> {
         judge(sim, &allowed)
     });
     let heap =
-        options().open_shared(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
+        asking(asked).open_shared(sim.clone()).map_err(|error| format!("it opens not: {error}"))?;
     let heap = ManuallyDrop::new(heap);
+    if asked.is_some_and(|asked| asked != heap.policy()) {
+        return Err(format!("{asked:?} was asked for, and the heap is {:?}", heap.policy()));
+    }
     // Root arrays that are not there yet are made, as the check makes them: by the thread's own session.
     explorer.pause();
     let state = found(&heap)?;
@@ -317,10 +348,17 @@ fn verdict(report: &Report) -> Result<(), String> {
 }
 
 /// Runs the last process, as a thread like all, and adds to `violations` what is wrong.
-fn survive(sim: &Sim, allowed: &[State], violations: &mut Vec<String>, killed: &str) {
-    let last = || open_and_work(sim, allowed);
+fn survive(
+    sim: &Sim,
+    asked: Option<Policy>,
+    allowed: &[State],
+    violations: &mut Vec<String>,
+    killed: &str,
+) {
+    let last = || open_and_work(sim, asked, allowed);
     let outcome = std::thread::scope(|scope| scope.spawn(last).join().expect("no panic"));
-    violations.extend(outcome.err().map(|what| format!("killed at {killed}: {what}")));
+    let told = |what| format!("killed at {killed}, then opened with {asked:?}: {what}");
+    violations.extend(outcome.err().map(told));
 }
 
 fn medium(domain: Domain) -> Sim {
@@ -334,36 +372,80 @@ fn assert_none(violations: &[String]) {
 #[test]
 fn a_loss_of_power_after_a_kill_loses_no_more_than_either() {
     let mut violations = Vec::new();
-    for domain in DOMAINS {
-        for nth in 1.. {
+    let all = DOMAINS.into_iter().zip(POLICIES).map(|pair| (pair, 1));
+    for ((domain, policy), step) in all.chain(crossed().map(|pair| (pair, 7))) {
+        for (nth, asked) in (1..).step_by(step).zip(ASKED.into_iter().cycle()) {
             let sim = medium(domain);
-            let Some(allowed) = kill_at_work(&sim, nth) else {
-                println!("{domain:?}: {} kills", nth - 1);
+            let Some(allowed) = kill_at_work(&sim, policy, nth) else {
+                println!("{domain:?}, {policy:?}: {} kills", nth - 1);
                 break;
             };
-            survive(&sim, &allowed, &mut violations, &format!("store {nth}, {domain:?}"));
+            let killed = format!("store {nth}, {domain:?}, {policy:?}");
+            survive(&sim, asked, &allowed, &mut violations, &killed);
         }
     }
     assert_none(&violations);
 }
 
+/// The domains with the other policies.
+fn crossed() -> impl Iterator<Item = (Domain, Policy)> {
+    DOMAINS.into_iter().zip(POLICIES.into_iter().rev())
+}
+
 #[test]
 fn so_it_is_if_a_recovery_is_killed_as_well() {
     let mut violations = Vec::new();
-    for domain in DOMAINS {
-        for nth in (1..).step_by(17) {
+    let mut asked = ASKED.into_iter().cycle();
+    let mut ask = || asked.next().expect("a circle");
+    for (domain, policy) in DOMAINS.into_iter().zip(POLICIES).chain(crossed()) {
+        for nth in (1..).step_by(67) {
             let first = medium(domain);
-            if kill_at_work(&first, nth).is_none() {
+            if kill_at_work(&first, policy, nth).is_none() {
                 break;
             }
             for again in (1..).step_by(13) {
                 let sim = medium(domain);
-                let allowed = kill_at_work(&sim, nth).expect("as before");
-                if !kill_at_open(&sim, again) {
+                let allowed = kill_at_work(&sim, policy, nth).expect("as before");
+                let asked = ask();
+                if !kill_at_open(&sim, asked, again) {
+                    // It counts on.
+                    ask();
                     break;
                 }
-                let killed = format!("store {nth} and, opening, at store {again}, {domain:?}");
-                survive(&sim, &allowed, &mut violations, &killed);
+                let killed = format!(
+                    "store {nth} under {policy:?} and, opening with {asked:?}, at store {again}, {domain:?}"
+                );
+                survive(&sim, ask(), &allowed, &mut violations, &killed);
+            }
+        }
+    }
+    assert_none(&violations);
+}
+
+/// Stores of the owner record, of the clean flag and of the policy.
+const LAST_STORES: u64 = 9 + 1 + 1;
+
+/// The last stores of an open are those by which the heap is marked as open and gets another policy.
+#[test]
+fn so_it_is_if_the_policy_is_being_changed() {
+    let mut violations = Vec::new();
+    for (domain, policy) in DOMAINS.into_iter().zip(POLICIES).chain(crossed()) {
+        let other = if policy == Policy::Eager { Policy::Batched } else { Policy::Eager };
+        for nth in (1..).step_by(97) {
+            let first = medium(domain);
+            if kill_at_work(&first, policy, nth).is_none() {
+                break;
+            }
+            let stores = stores_to_open(&first, other);
+            for again in stores + 1 - LAST_STORES..=stores {
+                let sim = medium(domain);
+                let allowed = kill_at_work(&sim, policy, nth).expect("as before");
+                assert!(kill_at_open(&sim, Some(other), again), "{again} of {stores}");
+                let killed = format!(
+                    "store {nth} under {policy:?} and, opening with {other:?}, at store {again}, {domain:?}"
+                );
+                let asked = ASKED[(again % 3) as usize];
+                survive(&sim, asked, &allowed, &mut violations, &killed);
             }
         }
     }
@@ -405,7 +487,7 @@ fn a_heap_whose_creator_was_killed_is_none_or_stays_one() {
             let sim = medium(domain);
             let was_killed = kill(&sim, nth, |mortal, start| {
                 start();
-                options().create_shared(mortal).map(std::mem::forget)
+                asking(ASKED[(nth % 3) as usize]).create_shared(mortal).map(std::mem::forget)
             });
             if !was_killed {
                 break;

@@ -4,16 +4,18 @@
 //! own. A row gives the lines flushed and the fences per operation, as the range over the series; the lines of
 //! contents among them; and how many flushes hit a line again that the thread had flushed less than four other
 //! lines ago, contents left out. Rows called `making` hold what an operation adds on its way now and then: a slab, a
-//! lane, a chunk, growth. The table is a snapshot: a change of any count is a failing diff.
+//! lane, a chunk, growth. The table is a snapshot: a change of any count is a failing diff. Each policy has its own; under
+//! Batched, what operations leave to a synchronizer is made durable between two rows, so that no round falls into one: what
+//! rounds cost is a test of its own.
 
 mod common;
 
 use common::shared::{Raw, Shared};
-use std::{alloc::Layout, fmt::Write, ops::RangeInclusive};
+use std::{alloc::Layout, collections::BTreeSet, fmt::Write, ops::RangeInclusive};
 
 use pmalloc::{
-    BlockLayout, Heap, PCell, Persistent, Slot,
-    persist::{Anon, Counts, Event, Line, Medium, Span, Traced},
+    BlockLayout, Heap, PCell, Persistent, Policy, Slot,
+    persist::{Anon, Counts, Event, LINE_BYTES, Line, Medium, Span, Traced},
 };
 
 /// Operations of a series.
@@ -52,6 +54,10 @@ impl<'h> Table<'h> {
 
     /// Adds a row for `count` calls of `operation`.
     fn row(&mut self, name: &str, count: usize, mut operation: impl FnMut(usize)) {
+        if self.heap.policy() == Policy::Batched {
+            // What is freed is at hand again, too.
+            self.heap.trim().expect("nothing fails");
+        }
         let mut series = Vec::new();
         let (mut flushes, mut contents, mut fences) = (Vec::new(), Vec::new(), Vec::new());
         for at in 0..count {
@@ -101,11 +107,24 @@ fn layout(size: usize) -> BlockLayout {
     Layout::from_size_align(size, 8).expect("valid").into()
 }
 
+fn traced(policy: Policy) -> Traceable {
+    let options = Heap::options().policy(policy).capacity_bytes(1 << 30).arenas(1).stripes(6);
+    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
+    options.create_shared(medium).expect("created")
+}
+
 #[test]
 fn golden_persist_counts() {
-    let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
-    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_shared(medium).expect("created");
+    insta::assert_snapshot!(persist_counts(Policy::Eager));
+}
+
+#[test]
+fn golden_persist_counts_of_batched() {
+    insta::assert_snapshot!(persist_counts(Policy::Batched));
+}
+
+fn persist_counts(policy: Policy) -> String {
+    let heap = traced(policy);
     let mut table = Table::new(&heap);
     let slots = table.slots("slots");
     let others = table.slots("others");
@@ -144,7 +163,7 @@ fn golden_persist_counts() {
     typed_rows(&heap, &mut table);
     large_rows(&heap, &mut table, slots);
     making_rows(&heap, &mut table, others);
-    insta::assert_snapshot!(table.text);
+    table.text
 }
 
 fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others: &[Slot]) {
@@ -204,11 +223,11 @@ fn publish_rows(heap: &Traceable, table: &mut Table<'_>, slots: &[Slot], others:
 /// before, however the actions were ordered.
 #[test]
 fn slots_of_new_blocks_are_stored_before_those_that_lead_there() {
-    let options = Heap::options().capacity_bytes(1 << 20).arenas(1);
-    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid options")));
-    let heap = options.create_on(medium).expect("created");
-    let slots = heap.slots("slots", 4).expect("room");
-    for size in [64, 20_000] {
+    for (policy, size) in
+        [Policy::Eager, Policy::Batched].into_iter().flat_map(|p| [64, 20_000].map(|s| (p, s)))
+    {
+        let heap = traced(policy);
+        let slots = heap.slots("slots", 4).expect("room");
         (1..3).for_each(|at| heap.alloc_to(&slots[at], layout(64)).expect("room"));
         let new = |size| {
             let mut block = heap.reserve(layout(size)).expect("room");
@@ -371,14 +390,14 @@ fn flushes_by_fence(events: &[Event]) -> Vec<usize> {
 
 #[test]
 fn a_publish_writes_its_records_under_one_fence_and_contents_under_one_more() {
-    let options = Heap::options().capacity_bytes(1 << 30).arenas(1).stripes(6);
-    let medium = Traced::new(Anon::new(options.heap_bytes().expect("valid")));
-    let heap = options.create_shared(medium).expect("created");
-    let slots = heap.slots("slots", 64 * PER_LINE as u64).expect("room");
-    // Makes the slab and the lane.
-    heap.alloc_to(&slots[1], layout(64)).expect("room");
-    for written in [false, true] {
-        for count in [1, 2, 63, 64] {
+    for policy in [Policy::Eager, Policy::Batched] {
+        let heap = traced(policy);
+        let slots = heap.slots("slots", 64 * PER_LINE as u64).expect("room");
+        // Makes the slab and the lane.
+        heap.alloc_to(&slots[1], layout(64)).expect("room");
+        for (written, count) in
+            [false, true].into_iter().flat_map(|w| [1, 2, 63, 64].map(|c| (w, c)))
+        {
             let mut publish = heap.publish();
             for slot in slots.iter().step_by(PER_LINE).take(count) {
                 let mut block = heap.reserve(layout(64)).expect("room");
@@ -393,13 +412,137 @@ fn a_publish_writes_its_records_under_one_fence_and_contents_under_one_more() {
             if written {
                 assert_eq!(flushes.remove(0), count, "a line of contents each");
             }
-            let [records, effects, mark] = flushes[..] else { panic!("{flushes:?}") };
-            assert_eq!((records, mark), (count, 1));
-            // A line per slot, and those of the bits: neighbouring blocks have theirs in different lines, up to six.
-            assert!((count + 1..=count + 6).contains(&effects), "{effects} for {count}");
+            assert_eq!(flushes.remove(0), count, "a record each");
+            match policy {
+                Policy::Batched => assert_eq!(flushes, [], "the rest is left to a synchronizer"),
+                _ => {
+                    let [effects, mark] = flushes[..] else { panic!("{flushes:?}") };
+                    // A line per slot, and those of the bits: neighbouring blocks have theirs in different lines, up to six.
+                    assert!((count + 1..=count + 6).contains(&effects), "{effects} for {count}");
+                    assert_eq!(mark, 1);
+                }
+            }
             for slot in slots.iter().step_by(PER_LINE).take(count) {
+                heap.free_from(slot).expect("full");
+            }
+            heap.sync().expect("nothing fails");
+        }
+    }
+}
+
+/// The lines of a span.
+fn lines_of(span: Span) -> RangeInclusive<u64> {
+    span.start / LINE_BYTES..=(span.end() - 1) / LINE_BYTES
+}
+
+/// Lines that events have left: stored to and not flushed since, and flushed and not fenced since.
+fn left_by(events: &[Event]) -> [BTreeSet<u64>; 2] {
+    let (mut dirty, mut on_the_way) = (BTreeSet::new(), BTreeSet::new());
+    for event in events {
+        match event {
+            Event::Store { span, .. } => lines_of(*span).for_each(|line| {
+                on_the_way.remove(&line);
+                dirty.insert(line);
+            }),
+            Event::Flush { line, .. } => {
+                let line = line.span().start / LINE_BYTES;
+                dirty.remove(&line);
+                on_the_way.insert(line);
+            }
+            Event::Fence { .. } => on_the_way.clear(),
+            Event::Sync { .. } => {}
+        }
+    }
+    [dirty, on_the_way]
+}
+
+/// Changes slots of two arrays, those of one packed and those of the other on lines of their own, in all ways.
+fn change_all(heap: &Traceable, packed: &[Slot], apart: &[Slot]) {
+    for at in 0..16 {
+        let apart = &apart[at * PER_LINE..];
+        heap.alloc_to(&packed[at], layout(64)).expect("room");
+        heap.alloc_init(&apart[0], layout(200), |bytes| bytes.fill(1)).expect("room");
+        heap.replace(&packed[at], layout(1024), |bytes| bytes.fill(2)).expect("room");
+        heap.swap(&packed[at], &apart[0]).expect("in the heap");
+        heap.move_to(&apart[0], &apart[1]).expect("full, and empty");
+        heap.alloc_to(&apart[0], layout(20_000)).expect("room");
+        if at % 3 == 0 {
+            for slot in [&packed[at], &apart[0], &apart[1]] {
                 heap.free_from(slot).expect("full");
             }
         }
     }
+}
+
+/// A round of the synchronizer flushes each line that operations have left, once, fences, and then says so, with a flush and
+/// a fence more.
+#[test]
+fn a_sync_flushes_each_line_that_operations_left_once_and_then_the_durable_epoch() {
+    let heap = traced(Policy::Batched);
+    let [packed, apart] =
+        ["packed", "apart"].map(|name| heap.slots(name, (SERIES * PER_LINE) as u64).expect("room"));
+    change_all(&heap, &packed[16..], &apart[16 * PER_LINE..]);
+    heap.sync().expect("nothing fails");
+    heap.raw().start_trace();
+    change_all(&heap, packed, apart);
+    let [left, on_the_way] = left_by(&heap.raw().take_trace());
+    assert!(left.len() > 30 && on_the_way.is_empty(), "{left:?}");
+    heap.raw().start_trace();
+    heap.sync().expect("nothing fails");
+    let events = heap.raw().take_trace();
+    assert_eq!(flushes_by_fence(&events), [left.len(), 1]);
+    let flushed = events.iter().filter_map(|event| match event {
+        Event::Flush { line, .. } => Some(line.span().start / LINE_BYTES),
+        _ => None,
+    });
+    let mut flushed: Vec<u64> = flushed.collect();
+    let last = flushed.pop().expect("the durable epoch");
+    assert_eq!(flushed.into_iter().collect::<BTreeSet<u64>>(), left);
+    let stored = events.iter().filter_map(|event| match event {
+        Event::Store { span, .. } => Some(lines_of(*span)),
+        _ => None,
+    });
+    assert_eq!(stored.flatten().collect::<Vec<_>>(), [last], "nothing else is stored");
+    // Nothing is left.
+    heap.raw().start_trace();
+    heap.sync().expect("nothing fails");
+    assert_eq!(flushes_by_fence(&heap.raw().take_trace()), [0, 1]);
+}
+
+/// Whatever the heap stores from its first operation on, in blocks only what it was given, is flushed behind that and fenced
+/// when a sync has returned.
+#[test]
+fn a_sync_leaves_nothing_that_is_not_durable() {
+    for policy in [Policy::Eager, Policy::Batched] {
+        let heap = traced(policy);
+        heap.raw().start_trace();
+        let [packed, apart] = ["packed", "apart"]
+            .map(|name| heap.slots(name, (SERIES * PER_LINE) as u64).expect("room"));
+        (0..3).for_each(|part| {
+            change_all(&heap, &packed[16 * part..], &apart[16 * part * PER_LINE..])
+        });
+        heap.sync().expect("nothing fails");
+        let nothing = [const { BTreeSet::new() }; 2];
+        assert_eq!(left_by(&heap.raw().take_trace()), nothing, "{policy:?}");
+    }
+}
+
+/// With the lines of rounds, an operation in a long series costs little more than two flushes and one fence, and no line is
+/// flushed again soon.
+#[test]
+fn operations_of_batched_cost_two_flushes_and_a_fence_with_their_rounds() {
+    const OPERATIONS: usize = 8000;
+    let heap = traced(Policy::Batched);
+    let slots = heap.slots("slots", OPERATIONS as u64).expect("room");
+    slots[..OPERATIONS / 2].iter().for_each(|slot| heap.alloc_to(slot, layout(64)).expect("room"));
+    slots[..OPERATIONS / 2].iter().for_each(|slot| heap.free_from(slot).expect("full"));
+    heap.raw().start_trace();
+    slots[..OPERATIONS / 2].iter().for_each(|slot| heap.alloc_to(slot, layout(64)).expect("room"));
+    slots[..OPERATIONS / 2].iter().for_each(|slot| heap.free_from(slot).expect("full"));
+    heap.sync().expect("nothing fails");
+    let counts = Counts::of(&heap.raw().take_trace(), |_| true);
+    let most = |per_operation: f64| (per_operation * OPERATIONS as f64) as u64;
+    assert!(counts.flushes <= most(2.2), "{counts:?}");
+    assert!(counts.fences <= most(1.05), "{counts:?}");
+    assert_eq!(counts.reflushes_below(8), 0, "{counts:?}");
 }
