@@ -73,7 +73,7 @@ extern "C" {
 /* pma_options.flags */
 #define PMA_F_COUNT 0x1        /* count flushes and fences for pma_counts_get; costs a lock for each */
 #define PMA_F_UNSAFE_FORCE 0x2 /* take the durability asked for on memory that does not have it: a power loss destroys */
-#define PMA_F_BACKGROUND 0x4   /* a thread of the heap's own for PMA_P_BATCHED; not in this version */
+#define PMA_F_BACKGROUND 0x4   /* a thread of the heap's own does that later part of PMA_P_BATCHED, until pma_close */
 
 /* pma_action.kind */
 #define PMA_A_ALLOC 1 /* the reserved `block` goes to `slot`, which is empty */

@@ -56,6 +56,9 @@ impl Options {
         if options.stripes != 0 {
             heap = heap.stripes(options.stripes);
         }
+        if options.flags & PMA_F_BACKGROUND != 0 {
+            heap = heap.background_thread(true);
+        }
         if options.flags & PMA_F_UNSAFE_FORCE != 0 {
             heap = heap.unsafe_force_durability();
         }
@@ -83,9 +86,7 @@ unsafe fn read(place: *const pma_options) -> Result<pma_options> {
 /// Sees that nothing is asked for that this version has not.
 fn check_model(options: &pma_options) -> Result<()> {
     let not_here = |what: &str| {
-        let text = format!(
-            "{what}: heaps of this version have the model PMA_LOG, and no thread of their own"
-        );
+        let text = format!("{what}: heaps of this version have the model PMA_LOG");
         Failure::new(PMA_E_MODEL, text)
     };
     let known_flags = PMA_F_COUNT | PMA_F_UNSAFE_FORCE | PMA_F_BACKGROUND;
@@ -94,9 +95,6 @@ fn check_model(options: &pma_options) -> Result<()> {
         PMA_GC => return Err(not_here("PMA_GC")),
         PMA_IC => return Err(not_here("PMA_IC")),
         other => return Err(Failure::invalid("consistency", format_args!("{other}; PMA_LOG"))),
-    }
-    if options.flags & PMA_F_BACKGROUND != 0 {
-        return Err(not_here("PMA_F_BACKGROUND"));
     }
     if options.flags & !known_flags != 0 {
         let why = format!("{:#x}; PMA_F_* are {known_flags:#x}", options.flags);

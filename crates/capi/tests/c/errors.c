@@ -68,7 +68,6 @@ static void options_are_checked(const char *folder) {
   REFUSED(PMA_E_INVAL, capacity, 10);
   REFUSED(PMA_E_INVAL, capacity, UINT64_MAX);
   REFUSED(PMA_E_INVAL, initial, UINT64_MAX);
-  REFUSED(PMA_E_MODEL, flags, PMA_F_BACKGROUND);
   REFUSED(PMA_E_INVAL, flags, 0x80);
   REFUSED(PMA_E_MODEL, nvisitors, 1);
   REFUSED(PMA_E_INVAL, layout, "\xff");

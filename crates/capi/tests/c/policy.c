@@ -81,6 +81,31 @@ static void costs(pma_heap *heap, uint64_t flushes, uint64_t fences) {
   OK(pma_free_from(heap, &slots[SLOTS - 1]));
 }
 
+/* With a thread of its own a heap is what it is without, until it is closed. */
+static void life_with_a_thread(void) {
+  pma_heap *heap = NULL;
+  options.policy = PMA_P_BATCHED;
+  options.flags |= PMA_F_BACKGROUND;
+  OK(pma_create(path, &options, &heap));
+  pma_slot *slots = slots_of(heap);
+  for (int round = 0; round < 5; round++) {
+    add_blocks(heap, 0, SLOTS);
+    for (int at = 0; at < SLOTS; at++)
+      OK(pma_free_from(heap, &slots[at]));
+  }
+  add_blocks(heap, 0, 100);
+  OK(pma_close(heap));
+  add_blocks_and_die(PMA_P_AUTO, PMA_P_BATCHED, 100, SLOTS);
+  heap = open_with(PMA_P_AUTO, PMA_P_BATCHED);
+  expect_blocks(heap, SLOTS);
+  OK(pma_close(heap));
+  /* There is nothing for it to do under the other policy. */
+  heap = open_with(PMA_P_EAGER, PMA_P_EAGER);
+  expect_blocks(heap, SLOTS);
+  OK(pma_close(heap));
+  CHECK(unlink(path) == 0);
+}
+
 static void life_of_a_heap(uint32_t first, uint32_t second) {
   pma_heap *heap = NULL;
   options.policy = first;
@@ -134,5 +159,6 @@ int main(int argc, char **argv) {
   options.capacity = 64 << 20;
   for (int at = 0; at < 2; at++)
     life_of_a_heap(policies[at], policies[1 - at]);
+  life_with_a_thread();
   return 0;
 }
