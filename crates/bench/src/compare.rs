@@ -132,7 +132,7 @@ impl Difference {
     fn of(old: &Row, new: &Row) -> Self {
         Self {
             bench: old.bench.clone(),
-            allocator: old.allocator.clone(),
+            allocator: new.allocator.clone(),
             threads: old.threads,
             old: old.ratio_to_bare,
             new: new.ratio_to_bare,
@@ -144,8 +144,12 @@ impl Difference {
 
 /// The row of `report` that measured the same as `row`.
 fn counterpart<'r>(row: &Row, report: &'r Report) -> Option<&'r Row> {
-    fn key(row: &Row) -> (&str, &str, &Option<String>, &Option<String>, usize) {
-        (&row.bench, &row.allocator, &row.model, &row.policy, row.threads)
+    type Key<'r> = (&'r str, Option<&'r str>, Option<&'r str>, Option<&'r str>, usize);
+    fn key(row: &Row) -> Key<'_> {
+        let Row { bench, allocator, model, policy, threads, .. } = row;
+        // The name of a heap says whether its policy is the library's choice: that may be another one in the other run.
+        let allocator = policy.is_none().then_some(&**allocator);
+        (bench, allocator, model.as_deref(), policy.as_deref(), *threads)
     }
     report.rows.iter().find(|other| key(other) == key(row))
 }
@@ -250,6 +254,40 @@ mod tests {
         {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
+    }
+
+    /// A version that chooses another policy names its heaps otherwise.
+    #[test]
+    fn heaps_are_matched_by_policy_whatever_they_are_called() {
+        let named = |allocator: &str, policy: Option<&str>, value| Row {
+            allocator: allocator.into(),
+            policy: policy.map(Into::into),
+            ..row("b", value, value, value)
+        };
+        let [eager, batched] = [Some("eager"), Some("batched")];
+        let old = report(vec![
+            named("pmalloc", eager, 4.0),
+            named("pmalloc-batched", batched, 1.5),
+            named("bare", None, 1.0),
+            named("other", None, 3.0),
+        ]);
+        let new = report(vec![
+            named("pmalloc", batched, 1.5),
+            named("pmalloc-eager", eager, 8.0),
+            named("bare", None, 1.0),
+        ]);
+        let compared = Comparison::of(&old, &new);
+        let told: Vec<_> =
+            compared.rows.iter().map(|row| (&*row.allocator, row.change, row.verdict)).collect();
+        assert_eq!(
+            told,
+            [
+                ("pmalloc-eager", 2.0, Verdict::Slower),
+                ("pmalloc", 1.0, Verdict::Same),
+                ("bare", 1.0, Verdict::Same)
+            ]
+        );
+        assert_eq!((compared.only_old.len(), compared.only_new.len()), (1, 0));
     }
 
     #[test]

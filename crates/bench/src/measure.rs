@@ -393,6 +393,9 @@ mod tests {
         for (subject, threads, flushes, fences) in [
             (Subject::Heap(Policy::Eager), 1, 4.0, 3.0),
             (Subject::Heap(Policy::Eager), 2, 4.0, 3.0),
+            // Too few for a round.
+            (Subject::Heap(Policy::Batched), 1, 1.0, 1.0),
+            (Subject::Heap(Policy::Batched), 2, 1.0, 1.0),
             (Subject::Bare, 2, 1.0, 1.0),
         ] {
             let cell = cell("few pairs", "", subject, threads, Mode::Count);

@@ -31,6 +31,8 @@ pub struct Plan {
     pub threads: Vec<usize>,
     /// Rounds, each a sample of every row; those of the scale, if none are given.
     pub rounds: Option<usize>,
+    /// Policies of the heaps, each with rows of its own.
+    pub policies: Vec<Policy>,
     /// The rivals.
     pub peers: Peers,
     /// What random sizes are drawn from.
@@ -172,9 +174,12 @@ fn select(plan: &Plan, peers: &[Peer]) -> Result<Vec<Group>, Error> {
         [] => plan.scale.choose(&[1, 2][..], &[1, 2], &[1, 2, 8]),
         threads => threads,
     };
-    let subjects: Vec<Subject> = [Policy::Batched, Policy::Eager]
-        .map(Subject::Heap)
+    let mut policies = plan.policies.clone();
+    policies.sort_by_key(|&policy| policy != HeapOptions::POLICY_DEFAULT);
+    policies.dedup();
+    let subjects: Vec<Subject> = policies
         .into_iter()
+        .map(Subject::Heap)
         .chain([Subject::Bare])
         .chain(peers.iter().copied().map(Subject::Pointer))
         .collect();
@@ -358,6 +363,7 @@ mod tests {
             scale: Scale::Usual,
             threads: threads.to_vec(),
             rounds: None,
+            policies: vec![HeapOptions::POLICY_DEFAULT],
             peers: Peers::None,
             seed: 1,
             directory: std::env::temp_dir(),
@@ -397,6 +403,25 @@ mod tests {
             let heap_only = ["heap-size", "reopen"].contains(&group.bench.name());
             assert_eq!(has_rivals, !heap_only, "{}", group.name());
         }
+    }
+
+    /// The policy of the library's choice comes first, whoever names it where.
+    #[test]
+    fn each_policy_that_is_named_has_rows_of_its_own() {
+        let subjects = |policies: &[Policy]| {
+            let plan = Plan { policies: policies.to_vec(), ..plan(&["small/packed"], &[1]) };
+            select(&plan, &[]).expect("something is measured").remove(0).subjects
+        };
+        let all = [Policy::Eager, Policy::Batched];
+        for policy in all {
+            assert_eq!(subjects(&[policy]), [Subject::Heap(policy), Subject::Bare]);
+            assert_eq!(subjects(&[policy, policy]), [Subject::Heap(policy), Subject::Bare]);
+        }
+        let other = all.into_iter().find(|&policy| policy != HeapOptions::POLICY_DEFAULT);
+        let [first, second] = [HeapOptions::POLICY_DEFAULT, other.expect("two")].map(Subject::Heap);
+        assert_eq!(subjects(&all), [first, second, Subject::Bare]);
+        assert_eq!(subjects(&[all[1], all[0], all[1]]), [first, second, Subject::Bare]);
+        assert_eq!(first.name(), "pmalloc");
     }
 
     #[test]
@@ -487,7 +512,8 @@ mod tests {
         assert_eq!(report.rows.len(), 1, "nobody else is measured");
         let row = &report.rows[0];
         assert_eq!((&*row.bench, &*row.allocator, row.threads), ("speedup/small", "pmalloc", 2));
-        assert_eq!((row.model.as_deref(), row.policy.as_deref()), (Some("log"), Some("eager")));
+        let chosen = HeapOptions::POLICY_DEFAULT.name();
+        assert_eq!((row.model.as_deref(), row.policy.as_deref()), (Some("log"), Some(chosen)));
         assert_eq!(row.cpu_ns_per_op, Spread { median: 600.0, min: 300.0, max: 900.0 });
         assert_eq!(row.wall_ns_per_op, Spread { median: 200.0, min: 100.0, max: 300.0 });
         assert_eq!(row.ratio_to_bare, Estimate { value: 6.0, lo: 3.0, hi: 9.0 });

@@ -6,6 +6,7 @@ mod common;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use common::{Ran, run, str};
+use pmalloc::HeapOptions;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -87,9 +88,18 @@ fn expect_sound(row: &Value) {
     assert!(row["p50_ns"].as_u64() > Some(0), "{row}");
     assert!(row["p50_ns"].as_u64() <= row["p99_ns"].as_u64(), "{row}");
     assert!(row["p99_ns"].as_u64() <= row["p999_ns"].as_u64(), "{row}");
-    let is_heap = row["allocator"] == "pmalloc";
-    assert_eq!((row["model"] == "log", row["policy"] == "eager"), (is_heap, is_heap), "{row}");
-    assert_eq!(row["model"].is_null(), !is_heap, "{row}");
+    // The one of the library's choice has the plain name.
+    let policies = ["eager", "batched"];
+    let allocator = row["allocator"].as_str().expect("a name");
+    match row["policy"].as_str() {
+        Some(policy) => {
+            assert!(policies.contains(&policy) && row["model"] == "log", "{row}");
+            let is_chosen = policy == HeapOptions::POLICY_DEFAULT.name();
+            let name = if is_chosen { "pmalloc".into() } else { format!("pmalloc-{policy}") };
+            assert_eq!(allocator, name, "{row}");
+        }
+        None => assert!(row["model"].is_null() && !allocator.starts_with("pmalloc"), "{row}"),
+    }
 }
 
 #[test]
@@ -131,6 +141,27 @@ fn every_benchmark_runs_and_its_results_make_sense() {
     let threadtest = rows.iter().filter(|row| row["bench"] == "threadtest/packed");
     let threads: BTreeSet<u64> = threadtest.filter_map(|row| row["threads"].as_u64()).collect();
     assert_eq!(threads.into_iter().collect::<Vec<_>>(), [1, 2]);
+    let count = |policy: &str| rows.iter().filter(|row| row["policy"] == policy).count();
+    assert_eq!(count("eager"), count("batched"));
+}
+
+#[test]
+fn heaps_of_the_policies_that_are_named_are_measured() {
+    for (list, expected) in [
+        (None, &["batched", "eager"][..]),
+        (Some("eager"), &["eager"]),
+        (Some("batched"), &["batched"]),
+        (Some("batched,eager"), &["batched", "eager"]),
+    ] {
+        let args = ["small/packed", "--threads", "1", "--peers", "none", "--json"];
+        let policy = list.map_or_else(Vec::new, |list| vec!["--policy", list]);
+        let results = bench(&[&args[..], &policy].concat()).expect_code(0).json();
+        let rows = results["rows"].as_array().expect("rows");
+        let found: BTreeSet<&str> = rows.iter().filter_map(|row| row["policy"].as_str()).collect();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+        // And the bare persists, once.
+        assert_eq!(rows.len(), expected.len() + 1, "{results}");
+    }
 }
 
 #[test]
@@ -153,7 +184,8 @@ fn a_rival_is_measured_or_named_with_what_to_install() {
     let is_named = missing == ["mimalloc"] && ran.stderr().contains("libmimalloc2.0");
     assert_ne!(names.contains("mimalloc+pointer"), is_named, "{missing:?} {}", ran.stderr());
 
-    let none = bench(&["threadtest/packed", "--threads", "1", "--peers", "none", "--json"]);
+    let none = ["threadtest/packed", "--threads", "1", "--peers", "none", "--policy", "eager"];
+    let none = bench(&[&none[..], &["--json"]].concat());
     let none = none.expect_code(0).json();
     assert_eq!(none["rows"].as_array().map(Vec::len), Some(2), "{none}");
     assert_eq!(none["missing_peers"].as_array().map(Vec::len), Some(0), "{none}");
@@ -167,6 +199,7 @@ fn what_can_t_be_measured_is_a_usage_error_that_says_what_can() {
         (&["speedup", "--threads", "1"], "numbers of threads"),
         (&["--threads", "0"], "0 is not in 1..=1024"),
         (&["--peers", "tcmalloc"], "mimalloc, glibc"),
+        (&["--policy", "lazy"], "eager, batched"),
         (&["--full"], "--quick"),
     ] {
         let ran = bench(args).expect_code(2);
@@ -195,7 +228,7 @@ fn a_child_that_panics_says_why() {
 fn write_slower(results: &Value, factor: f64, path: &Path) {
     let mut results = results.clone();
     for row in results["rows"].as_array_mut().expect("rows") {
-        if row["allocator"] == "pmalloc" {
+        if row["policy"].is_string() {
             for key in ["value", "lo", "hi"] {
                 let figure = row["ratio_to_bare"][key].as_f64().expect("a number") * factor;
                 row["ratio_to_bare"][key] = figure.into();
@@ -209,7 +242,8 @@ fn write_slower(results: &Value, factor: f64, path: &Path) {
 fn results_are_kept_and_a_regression_is_code_3() {
     let place = common::Place::new();
     let kept = place.path("kept");
-    let args = ["small/packed", "--threads", "1", "--peers", "none", "--out", str(&kept), "--json"];
+    let args = ["small/packed", "--threads", "1", "--peers", "none", "--policy", "batched"];
+    let args = [&args[..], &["--out", str(&kept), "--json"]].concat();
     let results = bench(&args).expect_code(0).json();
     let text = fs::read_to_string(kept.join("bench.txt")).expect("a table");
     assert!(text.contains("small/packed") && text.contains("pmalloc"), "{text}");

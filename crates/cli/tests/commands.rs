@@ -7,7 +7,7 @@ mod common;
 use std::{alloc::Layout, fs, os::unix::fs::MetadataExt};
 
 use common::{Place, expect_keys, run, spawn, str};
-use pmalloc::Heap;
+use pmalloc::{Heap, HeapOptions, Policy};
 use uuid::{Uuid, Variant};
 
 const INFO_KEYS: [&str; 14] = [
@@ -40,6 +40,36 @@ fn create_makes_a_heap_and_says_what_it_is() {
     assert_eq!(made["clean"], true);
     let again = run(&["info", str(&path), "--json"]).expect_code(0).json();
     assert_eq!(again["uuid"], made["uuid"]);
+}
+
+#[test]
+fn a_heap_has_the_policy_that_was_asked_for_or_that_of_the_librarys_choice() {
+    let place = Place::new();
+    let shown = |path: &str| {
+        let [info, stats] = ["info", "stats"].map(|command| {
+            let json = run(&[command, path, "--json"]).expect_code(0).json();
+            json["policy"].as_str().expect("a name").to_owned()
+        });
+        let prom = run(&["stats", path, "--prom"]).expect_code(0).stdout();
+        assert!(prom.contains(&format!("pmalloc_policy{{policy=\"{stats}\"}} 1\n")), "{prom}");
+        assert_eq!(info, stats);
+        info
+    };
+    for policy in [Policy::Eager, Policy::Batched] {
+        let path = place.path(policy.name());
+        let args = ["create", str(&path), "--policy", policy.name(), "--json"];
+        assert_eq!(run(&args).expect_code(0).json()["policy"], policy.name());
+        assert_eq!(shown(str(&path)), policy.name());
+        // Commands that open a heap leave it the policy that it has.
+        for command in ["check", "map", "trim", "recover"] {
+            run(&[command, str(&path)]).expect_code(0);
+        }
+        assert_eq!(shown(str(&path)), policy.name());
+        assert_eq!(Heap::open(&path).expect("a heap").policy(), policy);
+    }
+    assert_eq!(shown(str(&place.heap("heap"))), HeapOptions::POLICY_DEFAULT.name());
+    let refused = run(&["create", str(&place.path("lazy")), "--policy", "lazy"]).expect_code(2);
+    assert!(refused.stderr().contains("eager, batched"), "{}", refused.stderr());
 }
 
 #[test]
@@ -154,6 +184,7 @@ fn a_whole_heap_checks_and_has_stats() {
     expect_keys(
         &stats,
         &[
+            "policy",
             "live_blocks",
             "live_bytes",
             "heap_bytes",

@@ -103,6 +103,29 @@ mod tests {
         }
     }
 
+    /// Under Batched an operation flushes and fences its record; the lines that it leaves are those of many, and no line is
+    /// flushed again soon.
+    #[test]
+    fn operations_of_batched_cost_a_fence_and_two_flushes_with_those_of_their_rounds() {
+        for (bench, variant, threads) in [
+            ("threadtest", "packed", 1),
+            ("threadtest", "packed", 2),
+            ("threadtest", "own-line", 1),
+            ("small", "packed", 1),
+            ("small", "own-line", 2),
+        ] {
+            let counts = counted(bench, variant, Subject::Heap(Policy::Batched), threads);
+            let what = format!("{bench}/{variant}, {threads} threads: {counts:?}");
+            assert!((1.0..=2.2).contains(&counts.flushes), "{what}");
+            assert!((1.0..=1.05).contains(&counts.fences), "{what}");
+            assert_eq!(counts.reflush[..8], [0.0; 8], "{what}");
+        }
+        // An allocation flushes and fences its contents, too.
+        let counts = counted("small", "contents", Subject::Heap(Policy::Batched), 1);
+        assert!((1.5..=2.7).contains(&counts.flushes), "{counts:?}");
+        assert!((1.5..=1.55).contains(&counts.fences), "{counts:?}");
+    }
+
     /// What is allocated and freed by other threads costs no more persists; slabs come and go with mixed sizes.
     #[test]
     fn mixed_blocks_and_those_of_other_threads_cost_the_same_persists() {
@@ -117,6 +140,10 @@ mod tests {
             let counts = counted(bench, variant, Subject::Heap(Policy::Eager), threads);
             for more in [counts.flushes - 4.0, counts.fences - 3.0] {
                 assert!((0.0..of_slabs).contains(&more), "{bench}/{variant}: {counts:?}");
+            }
+            let counts = counted(bench, variant, Subject::Heap(Policy::Batched), threads);
+            for more in [counts.flushes - 2.2, counts.fences - 1.05] {
+                assert!(more < of_slabs, "{bench}/{variant}, batched: {counts:?}");
             }
             for subject in [Subject::Bare, Subject::Pointer(Peer::Glibc)] {
                 let counts = counted(bench, variant, subject, threads);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, value_parser};
 use pmalloc_bench::{Peer, Peers, Scale};
 
-use super::flags::{HeapFlags, OutputFlags};
+use super::flags::{MediaFlags, OutputFlags, PolicyArg};
 
 /// Most threads of a row: as many as a heap has lanes.
 const THREADS_MAX: i64 = 1024;
@@ -39,8 +39,12 @@ pub(crate) struct BenchArgs {
     /// Seed of what is random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Policies of the heaps to measure, separated by commas: rows of their own each
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    #[arg(default_values_t = PolicyArg::ALL)]
+    pub(crate) policy: Vec<PolicyArg>,
     #[command(flatten)]
-    pub(crate) heap_flags: HeapFlags,
+    pub(crate) media: MediaFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }
@@ -88,7 +92,7 @@ impl ScaleFlags {
 #[derive(Debug, Args)]
 pub(crate) struct BenchCellArgs {
     #[command(flatten)]
-    pub(crate) heap_flags: HeapFlags,
+    pub(crate) media: MediaFlags,
     /// The cell, as JSON.
     pub(crate) cell: String,
 }
@@ -133,9 +137,19 @@ mod tests {
 
     #[test]
     fn benchmarks_flush_unless_they_are_told_otherwise() {
-        assert_eq!(parsed(&[]).heap_flags.durability, DurabilityArg::Powerfail);
+        assert_eq!(parsed(&[]).media.durability, DurabilityArg::Powerfail);
         let args = parsed(&["--durability", "process"]);
-        assert_eq!(args.heap_flags.durability, DurabilityArg::Process);
+        assert_eq!(args.media.durability, DurabilityArg::Process);
+    }
+
+    #[test]
+    fn heaps_of_both_policies_are_measured_unless_some_are_named() {
+        let all = parsed(&[]).policy;
+        assert_eq!((all.len(), all[0]), (2, PolicyArg::DEFAULT));
+        assert_eq!(parsed(&["--policy", "eager"]).policy, [PolicyArg::Eager]);
+        let both = parsed(&["--policy", "eager,batched"]).policy;
+        assert_eq!(both, [PolicyArg::Eager, PolicyArg::Batched]);
+        Cli::try_parse_from(["pmalloc", "bench", "--policy", "lazy"]).expect_err("unknown");
     }
 
     #[test]

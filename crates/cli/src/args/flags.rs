@@ -1,17 +1,24 @@
 //! What many commands are told: how a heap is made durable, and how results are written. Volatile.
 
 use clap::{Args, ValueEnum};
-use pmalloc::{Heap, HeapOptions, persist::DurabilityChoice};
+use pmalloc::{Heap, HeapOptions, Policy, persist::DurabilityChoice};
 
 /// How a heap is made and made durable.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct HeapFlags {
+    /// When the effects of operations are made durable
+    #[arg(long, value_enum, default_value_t = PolicyArg::DEFAULT)]
+    pub(crate) policy: PolicyArg,
+    #[command(flatten)]
+    pub(crate) media: MediaFlags,
+}
+
+/// How heaps of any policy are made and made durable.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct MediaFlags {
     /// Consistency model
     #[arg(long, value_enum, default_value_t = ModelArg::Log)]
     pub(crate) model: ModelArg,
-    /// When the effects of an operation are flushed
-    #[arg(long, value_enum, default_value_t = PolicyArg::Eager)]
-    pub(crate) policy: PolicyArg,
     /// What the heap's memory survives; `powerfail` is taken at its word, also on a page-cache file
     #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
     pub(crate) durability: DurabilityArg,
@@ -36,8 +43,33 @@ pub(crate) enum ModelArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyArg {
-    /// By the operation itself
+    /// Before the operation returns: three fences
     Eager,
+    /// For many operations at once: one fence, and memory that is freed comes back a little later
+    Batched,
+}
+
+impl PolicyArg {
+    /// All of them, that of the library's choice first.
+    pub(crate) const ALL: [Self; 2] = match Self::DEFAULT {
+        Self::Eager => [Self::Eager, Self::Batched],
+        Self::Batched => [Self::Batched, Self::Eager],
+    };
+
+    /// What the library chooses.
+    pub(crate) const DEFAULT: Self = match HeapOptions::POLICY_DEFAULT {
+        Policy::Batched => Self::Batched,
+        _ => Self::Eager,
+    };
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(arg: PolicyArg) -> Self {
+        match arg {
+            PolicyArg::Eager => Self::Eager,
+            PolicyArg::Batched => Self::Batched,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,6 +99,19 @@ impl From<DurabilityArg> for DurabilityChoice {
 }
 
 impl HeapFlags {
+    /// The library's options.
+    pub(crate) fn options(self) -> HeapOptions {
+        self.media.options().policy(self.policy.into())
+    }
+
+    /// The flags as the command line has them.
+    pub(crate) fn to_args(self) -> Vec<String> {
+        let policy = ["--policy".to_owned(), name_of(&self.policy)];
+        policy.into_iter().chain(self.media.to_args()).collect()
+    }
+}
+
+impl MediaFlags {
     /// The library's options. A durability that is named on the command line is taken at its word: that
     /// is how ordinary memory stands in for persistent memory.
     pub(crate) fn options(self) -> HeapOptions {
@@ -80,11 +125,9 @@ impl HeapFlags {
     /// The flags as the command line has them.
     pub(crate) fn to_args(self) -> Vec<String> {
         let mut args = Vec::new();
-        for (flag, value) in [
-            ("--model", name_of(&self.model)),
-            ("--policy", name_of(&self.policy)),
-            ("--durability", name_of(&self.durability)),
-        ] {
+        for (flag, value) in
+            [("--model", name_of(&self.model)), ("--durability", name_of(&self.durability))]
+        {
             args.extend([flag.to_owned(), value]);
         }
         if let Some(stripes) = self.stripes {

@@ -27,6 +27,12 @@ struct TagLabel {
     tag: u8,
 }
 
+/// Which policy a heap has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabel {
+    policy: &'static str,
+}
+
 /// Name, explanation, and where the figure is.
 type ClassFigure = (&'static str, &'static str, fn(&Class) -> u64);
 
@@ -43,6 +49,9 @@ const CLASS_FIGURES: [ClassFigure; 3] = [
 /// `shown` in the text format; every name begins with `pmalloc_`.
 pub(super) fn text(shown: &Shown) -> String {
     let mut registry = Registry::with_prefix("pmalloc");
+    let policies = Family::<PolicyLabel, Gauge>::default();
+    policies.get_or_create(&PolicyLabel { policy: shown.policy }).set(1);
+    registry.register("policy", "1 for the policy that the heap has", policies);
     for (name, help, bytes) in [
         ("live", "Usable bytes of live blocks", shown.live_bytes),
         ("heap", "Memory that the heap's file occupies", shown.heap_bytes),

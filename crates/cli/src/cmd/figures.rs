@@ -5,6 +5,7 @@ use serde::Serialize;
 /// The figures of a heap.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
+    pub(super) policy: &'static str,
     pub(super) live_blocks: u64,
     pub(super) live_bytes: u64,
     pub(super) heap_bytes: u64,

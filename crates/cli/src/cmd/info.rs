@@ -60,7 +60,7 @@ pub(super) fn show(path: &Path, output: OutputFlags) -> Result<(), Failure> {
         uuid: Uuid::from_u128(info.uuid).to_string(),
         layout: info.layout,
         model: name(info.model),
-        policy: info.policy.map(name),
+        policy: info.policy.map(|policy| policy.name().to_owned()),
         durability: info.durability.name(),
         survives: info.durability.survives(),
         capacity_bytes: info.capacity_bytes,

@@ -39,6 +39,7 @@ fn shown(stats: pmalloc::Stats) -> Shown {
         live_bytes: tag.live_bytes,
     });
     Shown {
+        policy: stats.policy.name(),
         live_blocks: stats.live_blocks,
         live_bytes: stats.live_bytes,
         heap_bytes: stats.heap_bytes,
@@ -75,6 +76,7 @@ fn rows(shown: &Shown) -> Vec<(&'static str, String)> {
         shown.log.live, shown.log.chunks, shown.log.fast_gc, shown.log.slow_gc
     );
     vec![
+        ("policy", shown.policy.to_owned()),
         ("live", live),
         ("size", bytes(shown.heap_bytes)),
         ("free", free),

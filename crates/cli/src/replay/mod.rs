@@ -77,7 +77,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Report, Failure> {
         kills => campaign(&setup, &counts, &interrupt, kills)?,
     };
     (report.trace, report.order) = (name, args.order);
-    report.tell(setup.manner.mix);
+    report.tell(setup.flags.policy, setup.manner.mix);
     finish(args, setup, &report)?;
     Ok(report)
 }

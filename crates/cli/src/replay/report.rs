@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use pmalloc_persist::{Counts, Medium};
 use serde::{Serialize, Serializer};
 
@@ -13,7 +14,7 @@ use super::{
     request::Kind,
 };
 use crate::{
-    args::{Order, name_of},
+    args::{Order, PolicyArg, name_of},
     exit::Failure,
     output::{as_f64, bytes, duration, print_rows, print_text, ratio},
 };
@@ -24,6 +25,8 @@ pub(crate) struct Report {
     pub(super) trace: String,
     #[serde(serialize_with = "as_name")]
     pub(super) order: Order,
+    #[serde(serialize_with = "as_name")]
+    policy: PolicyArg,
     durability: String,
     events: u64,
     threads: u16,
@@ -158,6 +161,7 @@ impl Report {
         Self {
             trace: String::new(),
             order: Order::Threads,
+            policy: PolicyArg::DEFAULT,
             durability: survival.to_string(),
             events: plan.events(),
             threads: plan.threads(),
@@ -183,8 +187,9 @@ impl Report {
         }
     }
 
-    /// Tells which operations were of the publish family.
-    pub(super) fn tell(&mut self, mix: Mix) {
+    /// Tells which policy the heap has, and which operations were of the publish family.
+    pub(super) fn tell(&mut self, policy: PolicyArg, mix: Mix) {
+        self.policy = policy;
         self.publish_percent = mix.percent;
         if !mix.is_off() || self.campaign.kills > 0 {
             self.campaign.seed = Some(mix.seed);
@@ -220,6 +225,7 @@ impl Report {
         vec![
             ("trace", self.trace.clone()),
             ("events", events),
+            ("policy", name_of(&self.policy)),
             ("durability", self.durability.clone()),
             ("time", format!("{} wall, {} cpu", duration(self.wall_ns), duration(self.cpu_ns))),
             ("per operation", format!("{:.0} ns cpu with contents", self.ns_per_op)),
@@ -283,8 +289,8 @@ impl Campaign {
     }
 }
 
-fn as_name<S: Serializer>(order: &Order, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&name_of(order))
+fn as_name<S: Serializer>(value: &impl ValueEnum, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&name_of(value))
 }
 
 /// Number of distances by which reflushes are told apart.

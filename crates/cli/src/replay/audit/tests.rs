@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    args::flags::{DurabilityArg, HeapFlags, ModelArg, PolicyArg},
+    args::flags::{DurabilityArg, HeapFlags, MediaFlags, ModelArg, PolicyArg},
     replay::{
         caller::Caller,
         engine::Engine,
@@ -28,10 +28,8 @@ const MANNER: Manner =
     Manner { verification: Verification::Full, mix: Mix { percent: 100, seed: 1 } };
 
 const FLAGS: HeapFlags = HeapFlags {
-    model: ModelArg::Log,
-    policy: PolicyArg::Eager,
-    durability: DurabilityArg::Process,
-    stripes: None,
+    policy: PolicyArg::DEFAULT,
+    media: MediaFlags { model: ModelArg::Log, durability: DurabilityArg::Process, stripes: None },
 };
 
 /// Sizes of the blocks: small ones, large ones, one of a single byte.
