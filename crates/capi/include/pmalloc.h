@@ -68,7 +68,7 @@ extern "C" {
 #define PMA_P_AUTO 0    /* what the heap has; of a new one, the library's choice */
 #define PMA_P_EAGER 1   /* before the call returns: three fences */
 #define PMA_P_BATCHED 2 /* later, for many calls at once: one fence, and now and then a call that takes some microseconds
-                           more. Memory that is freed comes back a little later. pma_sync and pma_close leave nothing to do */
+                           more. Memory that is freed comes back a little later. pma_close leaves nothing to do */
 
 /* pma_options.flags */
 #define PMA_F_COUNT 0x1        /* count flushes and fences for pma_counts_get; costs a lock for each */
@@ -143,7 +143,7 @@ int  pma_open(const char *path, const pma_options *, pma_heap **);
 int  pma_close(pma_heap *);
 /* PMA_P_EAGER or PMA_P_BATCHED; 0, and pma_last_error says why, in a forked child. */
 uint32_t    pma_policy(const pma_heap *);
-/* Leaves recovery nothing to redo of the calls that have returned, and writes all to the disk where that is another step. */
+/* Writes all to the disk where that is another step; elsewhere leaves recovery nothing to redo of the calls that have returned. */
 int  pma_sync(pma_heap *);
 /* Gives free memory back to the file system; `freed` may be NULL. */
 int  pma_trim(pma_heap *, uint64_t *freed);

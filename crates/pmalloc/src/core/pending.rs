@@ -137,7 +137,7 @@ impl<M: Medium + 'static> Drop for Pending<'_, M> {
 ///
 /// # Crash consistency
 ///
-/// They are durable before the first record that makes their block reachable can be (rule 3).
+/// They are durable before the first record that makes their block reachable can be (rule 10).
 pub(crate) fn persist_contents<'b, 'h: 'b, M: Medium + 'static>(
     core: &Core<M>,
     blocks: impl IntoIterator<Item = &'b Pending<'h, M>>,

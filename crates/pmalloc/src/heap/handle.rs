@@ -101,12 +101,15 @@ impl<M: Medium + 'static> Heap<M> {
         self.0.core()
     }
 
-    /// Writes everything to stable storage, where flushing lines is not enough: a page-cache file survives a
-    /// power loss only if it was synchronized after its last write.
+    /// Makes what operations have done durable in place, and writes everything to stable storage where flushing lines is not
+    /// enough: a page-cache file survives a power loss only if it was synchronized after its last write.
+    ///
+    /// Otherwise no operation needs it to survive. Under [`Policy::Batched`], where it writes no pages, it runs a round, which waits
+    /// for threads that are inside an operation: behind it recovery has nothing to redo of those that had returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Forked`].
+    /// [`Error::Io`], [`Error::Forked`], [`Error::Limit`] if the heap has used up its epochs, which start again when it is opened.
     pub fn sync(&self) -> Result<()> {
         self.core().sync()
     }

@@ -26,7 +26,9 @@ pub struct RecoveryReport {
     pub elapsed_ns: u64,
     /// Records that were redone; an operation on several slots has several.
     pub replayed: u64,
-    /// Operations in flight whose records were whole: they are completed, as if they had returned.
+    /// Operations whose records were whole, and whose effects may not have been durable in place: they are completed. Under
+    /// [`Policy::Eager`](crate::Policy::Eager) each was in flight; under [`Policy::Batched`](crate::Policy::Batched) most had
+    /// returned: they are those of the last two epochs.
     pub rolled_forward: u64,
     /// Operations in flight that had begun to write their records: nothing of them is left, as if they had never been
     /// called. An operation that was interrupted before that left no trace and isn't counted. Where a recovery was cut off

@@ -61,7 +61,7 @@ pub(crate) fn alloc_init<M: Medium>(
 
 /// # Crash consistency
 ///
-/// The contents are durable before the record that makes them reachable can be (rule 3).
+/// The contents are durable before the record that makes them reachable can be (rule 10).
 fn persist_contents<M: Medium>(engine: &Engine<M>, span: Span) {
     let m = engine.medium();
     m.stored(span);

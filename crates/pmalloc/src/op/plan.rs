@@ -302,7 +302,7 @@ impl Plan {
         Err(Error::corrupted(owner.offset, "a slot owns no live block"))
     }
 
-    /// Gives the cell a value, and its next version (rule 6).
+    /// Gives the cell a value, and its next version (rule 7).
     fn set<M: Medium>(&mut self, engine: &Engine<M>, cell: CellAt, value: CellValue) {
         let at = self.find_word(engine, SlotAt::live(cell.offset), true);
         let version = CellWord::from_bits(self.stores[at].word).version().next();
@@ -347,7 +347,7 @@ impl Plan {
         self.record(at, op, block.offset(), pages_of(block));
     }
 
-    /// Adds the record of a slot, and gives it its next version (rule 6).
+    /// Adds the record of a slot, and gives it its next version (rule 7).
     fn record(&mut self, at: usize, op: Op, block: u64, pages: u32) {
         let version: Version = self.word(at).version().next();
         self.push(at, Draft { op, block, pages, slot: self.stores[at].offset, version });

@@ -307,7 +307,7 @@ impl<'a, M: Medium> Replay<'a, M> {
         self.redo_slot(record)
     }
 
-    /// Stores the slot or cell again unless a newer version is there (rule 6).
+    /// Stores the slot or cell again unless a newer version is there (rule 7).
     fn redo_slot(&self, record: &Record) -> Result<()> {
         let Some(word) = self.slot(record)? else { return Ok(()) };
         let is_newer = |bits| SlotWord::from_bits(bits).version().is_newer_than(record.version);
