@@ -12,7 +12,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    lane.enter();\n    let epoch = engine.epochs.present();\n",
             "    let epoch = engine.epochs.present();\n    lane.enter();\n",
         )],
-        by: By::Batched,
+        by: By::BatchedScenario("rounds-of-another"),
     },
     Plant {
         name: "lanes are not marked",
@@ -45,7 +45,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    m.fence();\n    effects.apply(space, |line| lane.note(line));\n",
             "    effects.apply(space, |line| lane.note(line));\n    m.fence();\n",
         )],
-        by: By::BatchedExplorer("1 operation, nesting 1"),
+        by: By::Batched,
     },
     Plant {
         name: "a record is not durable when its operation returns",
@@ -54,7 +54,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    m.fence();\n    effects.apply(space, |line| lane.note(line));\n",
             "    effects.apply(space, |line| lane.note(line));\n",
         )],
-        by: By::BatchedExplorer("1 operation, nesting 1"),
+        by: By::Batched,
     },
     // Rule 3: quiescence.
     Plant {
@@ -105,7 +105,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "        store_word(m, &self.draft[0]);\n        \
              stored(line_of(self.draft[0].slot));\n",
         )],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::Batched,
     },
     Plant {
         name: "a round does not flush slots",
@@ -117,7 +117,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "        self.was_live = self.bit.store(m, false);\n        \
              stored(line_of(self.bit.place()));\n",
         )],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::Batched,
     },
     Plant {
         name: "a round does not flush log entries",
@@ -126,7 +126,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    stored(line_of(append.place()));\n    stored(line_of(draft.slot));\n",
             "    stored(line_of(draft.slot));\n",
         )],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::Batched,
     },
     Plant {
         name: "a round says that an epoch is durable in the fence of its effects",
@@ -135,7 +135,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "        m.fence();\n        state::set_durable_epoch(m, epoch)?;\n",
             "        state::set_durable_epoch(m, epoch)?;\n",
         )],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::BatchedScenario("rounds-at-once"),
     },
     Plant {
         name: "memory and places are released before the durable epoch is durable",
@@ -161,7 +161,7 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "memory is used again when the epoch of its free has ended",
         file: "op/engine.rs",
         changes: &[("unseen.min(self.epochs.durable())", "unseen.min(self.epochs.present() - 1)")],
-        by: By::Batched,
+        by: By::BatchedScenario("large-across-rounds"),
     },
     Plant {
         name: "memory waits for the epoch before that of its free",
@@ -176,7 +176,7 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a guard keeps what was freed in its epoch, but not in the one before",
         file: "op/engine.rs",
         changes: &[("oldest.saturating_sub(2)", "oldest.saturating_sub(1)")],
-        by: By::BatchedScenario("guards-across-rounds"),
+        by: By::BatchedScenario("guards-across-rounds-tight"),
     },
     // Rule 6: recovery.
     Plant {
@@ -192,7 +192,7 @@ pub(crate) const PLANTS: &[Plant] = &[
                 ".filter(|(_, record)| !record.op.is_alloc())",
             ),
         ],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::Batched,
     },
     Plant {
         name: "recovery keeps the durable epoch",
@@ -259,7 +259,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "let next = found[(place + usize::from(index)) % found.len()];\n        \
              let Some((record, its_tag)) = next else { break };",
         )],
-        by: By::BatchedExplorer("groups of five"),
+        by: By::BatchedScenario("publish"),
     },
     // Rule 15: closing synchronizes the present epoch, too.
     Plant {
@@ -272,7 +272,7 @@ pub(crate) const PLANTS: &[Plant] = &[
              && self.epochs.durable() == u64::MAX\n            \
              && self.synchronize(Patience::For(CLOSE))?",
         )],
-        by: By::BatchedExplorer("2 operations"),
+        by: By::Batched,
     },
     // Rule 16: one policy at a time.
     Plant {
@@ -282,7 +282,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    lane::zero_rings(m, geometry, &lanes)?;\n",
             "    if !left.is_closed {\n        lane::zero_rings(m, geometry, &lanes)?;\n    }\n",
         )],
-        by: By::Schedules,
+        by: By::Batched,
     },
     // Rule 17: a stalled thread stops the durable epoch, and nothing else.
     Plant {

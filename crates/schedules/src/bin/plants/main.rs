@@ -55,7 +55,7 @@ impl By {
             ["run", "-p", "pmalloc-schedules", "--", "--seed", "1", "--failures", "1"].as_slice();
         let explore = ["run", "-p", "pmalloc-verify", "--", "explore"].as_slice();
         // A scenario may also fail when its length is measured, and what hangs is ended by a watchdog.
-        let fails = ["FAILED", "does not work", "does not end"].as_slice();
+        let fails = ["FAILED", "does not work", "SIGABRT"].as_slice();
         let (arguments, more, says) = match self {
             Self::Schedules => (schedules, vec!["--schedules", PATIENCE], fails),
             Self::Scenario(name) => {
