@@ -152,15 +152,18 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "memory that was freed is used at once",
         file: "op/engine.rs",
         changes: &[(
-            "self.policy == Policy::Eager && !self.pins.were_used()",
-            "!self.pins.were_used()",
+            "Policy::Batched => epoch,",
+            "Policy::Batched => return self.reuse(state, block),",
         )],
         by: By::Batched,
     },
     Plant {
         name: "memory is used again when the epoch of its free has ended",
         file: "op/engine.rs",
-        changes: &[("unseen.min(self.epochs.durable())", "unseen.min(self.epochs.present() - 1)")],
+        changes: &[(
+            "Policy::Batched => self.epochs.durable(),",
+            "Policy::Batched => self.epochs.present() - 1,",
+        )],
         by: By::BatchedScenario("large-across-rounds"),
     },
     Plant {
@@ -234,10 +237,10 @@ pub(crate) const PLANTS: &[Plant] = &[
     // Rule 8: records are valid by content, and their places are needed until they are durable.
     Plant {
         name: "a full ring has room",
-        file: "lane/ring.rs",
+        file: "lane/window.rs",
         changes: &[(
-            "self.window.len(durable) + records as u64 <= u64::from(self.places)",
-            "self.window.len(durable) + records as u64 <= 2 * u64::from(self.places)",
+            "self.look(durable());\n            head <= self.full",
+            "self.look(durable());\n            head > 0",
         )],
         by: By::Batched,
     },

@@ -121,8 +121,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a free does not look for guards",
         file: "op/engine.rs",
         changes: &[(
-            "self.policy == Policy::Eager && !self.pins.were_used()",
-            "self.policy == Policy::Eager",
+            "Policy::Eager if !self.pins.were_used() => return",
+            "Policy::Eager if self.id > 0 => return",
         )],
         by: By::Schedules,
     },
