@@ -16,7 +16,7 @@ use std::{
 };
 
 use pmalloc::{
-    Error, Heap, Slot,
+    Error, Heap, Policy, Slot,
     persist::{Anon, Medium},
 };
 
@@ -122,19 +122,24 @@ fn stress<M: Medium + 'static>(heap: &Heap<M>, seed: u64) {
 
 #[test]
 fn threads_share_slots_on_anonymous_memory() {
-    let options = Heap::options().capacity_bytes(32 << 20);
-    let bytes = options.heap_bytes().expect("a valid capacity");
-    let heap = options.create_shared(Arc::new(Anon::new(bytes))).expect("the medium suffices");
-    stress(&heap, 1);
-    heap.close().expect("the only handle");
+    for policy in [Policy::Eager, Policy::Batched] {
+        let options = Heap::options().policy(policy).capacity_bytes(32 << 20);
+        let bytes = options.heap_bytes().expect("a valid capacity");
+        let heap = options.create_shared(Arc::new(Anon::new(bytes))).expect("the medium suffices");
+        stress(&heap, 1);
+        heap.close().expect("the only handle");
+    }
 }
 
 #[test]
 fn threads_share_slots_on_a_file() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("heap");
-    let heap = Heap::options().capacity_bytes(32 << 20).create(&path).expect("created");
-    stress(&heap, 1000);
-    heap.close().expect("the only handle");
-    assert_eq!(pmalloc::check_file(&path).expect("a heap").problems, []);
+    for policy in [Policy::Eager, Policy::Batched] {
+        let path = dir.path().join(policy.name());
+        let options = Heap::options().policy(policy).capacity_bytes(32 << 20);
+        let heap = options.create(&path).expect("created");
+        stress(&heap, 1000);
+        heap.close().expect("the only handle");
+        assert_eq!(pmalloc::check_file(&path).expect("a heap").problems, []);
+    }
 }

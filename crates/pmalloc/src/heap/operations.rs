@@ -25,7 +25,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// After return block and slot are durable; after a crash before that, both or neither are there.
-    /// Cost: 4 line flushes, 3 fences.
+    /// Cost: 1 line flush, 1 fence, and its part of a round; under [`Policy::Eager`](crate::Policy::Eager) 4 and 3.
     #[inline]
     pub fn alloc_to(&self, slot: &Slot, layout: impl Into<BlockLayout>) -> Result<()> {
         change::alloc(self.core(), &mut Implicit(self.core()), slot, layout.into())
@@ -43,7 +43,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// As [`alloc_to`](Heap::alloc_to), and where the block is there after a crash, its contents are whole.
-    /// Cost: the contents' lines and 4 more flushes, 4 fences.
+    /// Cost: that of [`alloc_to`](Heap::alloc_to), the contents' lines and a fence more.
     #[inline]
     pub fn alloc_init(
         &self,
@@ -69,7 +69,7 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// After return the free is durable; after a crash before that, block and slot are both as before or both
-    /// free. Cost: 4 line flushes, 3 fences.
+    /// free. Cost: as that of [`alloc_to`](Heap::alloc_to).
     #[inline]
     pub fn free_from<T: Content + ?Sized>(&self, slot: &Slot<T>) -> Result<()> {
         change::free_from(self.core(), &mut Implicit(self.core()), slot)
@@ -87,7 +87,8 @@ impl<M: Medium + 'static> Heap<M> {
     /// # Crash consistency
     ///
     /// Atomic: at every moment, and after a crash at any, the slot owns the old block or the new one, whole.
-    /// Cost for small blocks: the contents' lines and 6 more flushes, 4 fences.
+    /// Cost for small blocks: the contents' lines and 2 more flushes, 2 fences, and its part of a round; under
+    /// [`Policy::Eager`](crate::Policy::Eager) 6 and 4.
     pub fn replace(
         &self,
         slot: &Slot,
@@ -105,7 +106,8 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Crash consistency
     ///
-    /// Atomic: after a crash one of the slots owns the block. Cost: at most 5 line flushes, 3 fences.
+    /// Atomic: after a crash one of the slots owns the block. Cost: 2 line flushes,
+    /// 1 fence, and its part of a round; under [`Policy::Eager`](crate::Policy::Eager) at most 5 and 3.
     pub fn move_to<T: Content + ?Sized>(&self, from: &Slot<T>, to: &Slot<T>) -> Result<()> {
         change::move_to(self.core(), &mut Implicit(self.core()), from, to)
     }
@@ -118,7 +120,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Crash consistency
     ///
-    /// Atomic. Cost: at most 5 line flushes, 3 fences.
+    /// Atomic. Cost: as that of [`move_to`](Heap::move_to).
     pub fn swap<T: Content + ?Sized>(&self, a: &Slot<T>, b: &Slot<T>) -> Result<()> {
         change::swap(self.core(), &mut Implicit(self.core()), a, b)
     }
@@ -132,8 +134,8 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// # Crash consistency
     ///
-    /// After return the value is durable; after a crash before that, the cell holds the old value or the new one. Cost: 3
-    /// line flushes, 3 fences.
+    /// After return the value is durable; after a crash before that, the cell holds the old value or the new one. Cost: 1
+    /// line flush, 1 fence, and its part of a round; under [`Policy::Eager`](crate::Policy::Eager) 3 and 3.
     pub fn set(&self, cell: &VersionedCell, value: u64) -> Result<()> {
         change::set(self.core(), &mut Implicit(self.core()), cell, value)
     }

@@ -65,7 +65,7 @@ impl HeapOptions {
     pub const CAPACITY_DEFAULT_BYTES: u64 = 256 << 30;
 
     /// The policy of a heap whose creator asked for none.
-    pub const POLICY_DEFAULT: Policy = Policy::Eager;
+    pub const POLICY_DEFAULT: Policy = Policy::Batched;
 
     pub(super) fn new() -> Self {
         Self {

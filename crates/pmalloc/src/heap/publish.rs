@@ -135,8 +135,8 @@ impl<'h, M: Medium + 'static> Publish<'h, M> {
     /// # Crash consistency
     ///
     /// After return all actions are durable; after a crash before that, all or none of them happened. Contents of new
-    /// blocks are durable before the blocks can be reached. Cost: a record per change of a slot or cell, three fences, and
-    /// one more with contents.
+    /// blocks are durable before the blocks can be reached. Cost: a record per change of a slot or cell, one fence, and
+    /// one more with contents; under [`Policy::Eager`](crate::Policy::Eager) three, and one more.
     pub fn commit(&mut self) -> Result<()> {
         self.transaction.commit(&mut Implicit(self.transaction.core()))
     }

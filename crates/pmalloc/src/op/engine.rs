@@ -386,7 +386,10 @@ impl<M: Medium> Engine<M> {
     #[cold]
     fn give_up_large(&self, state: &mut SessionState, freed: InLimbo) {
         self.limbo.add(state.arena, [freed]);
-        if self.policy == Policy::Batched && self.limbo.unsettled_bytes() > LIMBO_BYTES {
+        if self.policy == Policy::Batched {
+            if self.limbo.unsettled_bytes() <= LIMBO_BYTES {
+                return;
+            }
             // Without it the memory stays in limbo, until the next attempt.
             drop(self.synchronize(Patience::Little));
         }
