@@ -43,7 +43,7 @@ fn create_makes_a_heap_and_says_what_it_is() {
 }
 
 #[test]
-fn a_heap_has_the_policy_that_was_asked_for_or_that_of_the_librarys_choice() {
+fn a_heap_has_the_policy_that_was_asked_for_or_that_of_the_library() {
     let place = Place::new();
     let shown = |path: &str| {
         let [info, stats] = ["info", "stats"].map(|command| {

@@ -81,7 +81,7 @@ pub enum Op {
     /// Sets a cell.
     SetCell,
     /// Publishes a typed block and one with contents that a slot in it owns, the slot named first; if there is a typed block,
-    /// publishes its free, with that of what its slot owns: for [`Start::Typed`].
+    /// publishes its free, with that of what its slot owns: for [`Start::Typed`](crate::start::Start::Typed).
     PublishNode,
     /// Likewise a page-granular typed block; what its slot owns moves out when it is freed.
     PublishLargeNode,
@@ -91,7 +91,7 @@ pub enum Op {
     Switch,
     /// The process is killed, and another opens the heap with the other policy.
     KillAndSwitch,
-    /// Publishes five changes, one more than the usual rings allow: for [`Start::LongRings`].
+    /// Publishes five changes, one more than the usual rings allow: for [`Start::LongRings`](crate::start::Start::LongRings).
     PublishFive,
     /// Publishes eight changes, as many as rings of that start state allow.
     PublishEight,

@@ -200,10 +200,10 @@ impl Case {
 
     /// Records of long groups multiply, and what is not durable yet.
     fn budget(&self) -> u64 {
+        use Start::{LongRings, Pending, Typed};
         match self.scene {
-            Scene::Steps(Start::LongRings | Start::Pending, _)
-            | Scene::Killed(Start::LongRings | Start::Pending, ..) => 1 << 16,
-            Scene::Steps(Start::Typed, _) | Scene::Killed(Start::Typed, ..) => 1 << 16,
+            Scene::Steps(LongRings | Pending | Typed, _)
+            | Scene::Killed(LongRings | Pending | Typed, ..) => 1 << 16,
             _ if self.policy == Policy::Batched => 1 << 12,
             _ => 1 << 10,
         }
