@@ -55,7 +55,7 @@ impl Set {
             Self { name: "declarations and orphans, nesting 1", cases: owners(policy, 1) },
             Self { name: "groups of five and eight", cases: groups(policy, 0) },
             Self { name: "typed blocks, nesting 1", cases: thin(policy, typed(policy, 1)) },
-            Self { name: "2 operations", cases: thin(policy, sequences(policy, 2, 0)) },
+            Self { name: "2 operations", cases: thin(policy, alternate(policy)) },
             Self { name: "page cache", cases: thin(policy, cached(policy, 1, 8)) },
             Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },
         ]
@@ -107,6 +107,13 @@ impl Set {
         let cases = self.cases.into_iter().skip(index).step_by(count).collect();
         Self { cases, ..self }
     }
+}
+
+/// Every other sequence of two operations, where their number is odd: each operation is first and second then, by either
+/// session.
+fn alternate(policy: Policy) -> Vec<Case> {
+    let stride = 1 + Step::all(policy).len() % 2;
+    sequences(policy, 2, 0).into_iter().step_by(stride).collect()
 }
 
 /// All `cases` of the default policy, and of the other one so many that each kind is there.
@@ -290,7 +297,9 @@ fn typed(policy: Policy, nesting: u32) -> Vec<Case> {
             cases.push(case(&[step, step], nesting - 1));
             // What moved out of the block is freed by itself.
             let free = Step { op: Op::FreeOwn, lane: 0 };
-            cases.push(case(&[step, step, free, step], nesting - 1));
+            let sync = (policy == Policy::Batched).then_some(Step { op: Op::Sync, lane: 0 });
+            let before: Vec<Step> = [step, step].into_iter().chain(sync).chain([free]).collect();
+            cases.push(case(&[before, vec![step]].concat(), nesting - 1));
         }
         let killed = |nth| Case {
             scene: Scene::Killed(start, step, nth, step),

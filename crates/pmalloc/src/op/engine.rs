@@ -41,8 +41,10 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// How long an operation that finds no memory waits for a thread that is stopped inside an operation.
 const RECLAIM: Duration = Duration::from_millis(10);
 
-/// Bytes of large blocks that may be freed between two rounds, before a thread that frees one runs another.
+/// Bytes of large blocks that may be freed between two rounds, before a thread that frees one runs another: at most so many,
+/// and of a small heap a part.
 const LIMBO_BYTES: u64 = 4 << 20;
+const LIMBO_PART: u64 = 32;
 
 /// Identities of open heaps in this process.
 static NEXT_ID: ProcessCounter = ProcessCounter::new(1);
@@ -387,7 +389,9 @@ impl<M: Medium> Engine<M> {
     fn give_up_large(&self, state: &mut SessionState, freed: InLimbo) {
         self.limbo.add(state.arena, [freed]);
         if self.policy == Policy::Batched {
-            if self.limbo.unsettled_bytes() <= LIMBO_BYTES {
+            // Guards that are made before the epoch ends would hold it for nothing: a small heap can't afford that.
+            let part = self.space.geometry.capacity_bytes / LIMBO_PART;
+            if self.limbo.unsettled_bytes() < LIMBO_BYTES.min(part) {
                 return;
             }
             // Without it the memory stays in limbo, until the next attempt.
