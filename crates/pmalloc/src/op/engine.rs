@@ -253,12 +253,11 @@ impl<M: Medium> Engine<M> {
     /// Writes everything to stable storage and, where that matters, says so on the state page.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_process()?;
-        // Where a sync writes every page, it needs no help.
+        // Where the kernel writes pages when it likes, under the gate: see there.
         if !self.medium().needs_sync() {
-            let _entered = self.enter()?;
             self.settle_epoch()?;
         }
-        self.gate.sync(self.medium())
+        self.gate.sync(self.medium(), || self.settle_epoch())
     }
 
     /// Makes the effects of all operations that have returned durable, under the policy Batched, and what they freed usable.

@@ -90,10 +90,13 @@ impl Gate {
 
     /// Writes everything to stable storage; where a power loss would leave a mixture otherwise, says so on the state
     /// page until the next operation.
-    pub(crate) fn sync<M: Medium>(&self, m: &M) -> Result<()> {
+    ///
+    /// `settle` sees to it that recovery has nothing to redo in a heap that says so: it runs before, and while no operation
+    /// does. What recovery would change there, no flag would tell.
+    pub(crate) fn sync<M: Medium>(&self, m: &M, settle: impl FnOnce() -> Result<()>) -> Result<()> {
         match &self.changing {
             None => m.sync().map_err(Error::io(SYNCHRONIZING)),
-            Some(changing) => self.write_back(m, changing, Clean::Synced),
+            Some(changing) => self.write_back(m, changing, Clean::Synced, settle),
         }
     }
 
@@ -108,7 +111,7 @@ impl Gate {
             state::set_clean(m, Clean::Closed)?;
             return m.sync().map_err(Error::io(SYNCHRONIZING));
         };
-        self.write_back(m, changing, Clean::Closed)
+        self.write_back(m, changing, Clean::Closed, || Ok(()))
     }
 
     /// Writes everything to stable storage, and then that it is.
@@ -119,8 +122,19 @@ impl Gate {
     /// # Crash consistency
     ///
     /// The contents reach stable storage before the flag that vouches for them.
-    fn write_back<M: Medium>(&self, m: &M, changing: &RwLock<()>, clean: Clean) -> Result<()> {
+    fn write_back<M: Medium>(
+        &self,
+        m: &M,
+        changing: &RwLock<()>,
+        clean: Clean,
+        settle: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let _alone = changing.write().expect("a thread panicked while it synchronized the heap");
+        // Relaxed: as below. Where nothing has changed since the last sync, nothing is to be settled, and nothing may be: the
+        // flag on the disk vouches for what is there.
+        if !self.synced.load(Ordering::Relaxed) {
+            settle()?;
+        }
         // Relaxed, here and below: read and written by who holds the gate alone.
         if self.unwritten.load(Ordering::Relaxed) {
             return Err(unwritten());
