@@ -44,6 +44,10 @@ pub struct Plan {
 
 impl Plan {
     /// What `seed` decides, of one certain scenario or of any, and under one policy or any.
+    ///
+    /// # Panics
+    ///
+    /// If there are no scenarios.
     #[must_use]
     pub fn of(seed: u64, scenario: Option<&'static Scenario>, policy: Option<Policy>) -> Self {
         let rng = &mut fastrand::Rng::with_seed(seed);

@@ -187,6 +187,7 @@ const fn churn(place: Place) -> [Op; 16] {
 }
 
 /// All scenarios.
+#[must_use]
 pub fn all() -> impl ExactSizeIterator<Item = &'static Scenario> {
     let count = SCENARIOS.len() + ROUNDS.len();
     (0..count).map(|nth| SCENARIOS.get(nth).unwrap_or_else(|| &ROUNDS[nth - SCENARIOS.len()]))
