@@ -81,9 +81,13 @@ impl Board {
         self.own.mark.load(Ordering::Acquire) != mark
     }
 
-    /// Hands the lines that were noted, and not taken yet, to `flush`. One thread at a time calls this.
-    pub(crate) fn take(&self, mut flush: impl FnMut(u64)) {
-        let noted = self.own.noted.load(Ordering::Acquire);
+    /// How many lines were noted, by operations whose stores are seen then.
+    pub(crate) fn noted(&self) -> u64 {
+        self.own.noted.load(Ordering::Acquire)
+    }
+
+    /// Hands the first `noted` lines, but for those taken before, to `flush`. One thread at a time calls this.
+    pub(crate) fn take(&self, noted: u64, mut flush: impl FnMut(u64)) {
         let taken = self.taken.load(Ordering::Relaxed);
         for nth in taken..noted {
             flush(self.lines[self.place(nth)].load(Ordering::Relaxed));

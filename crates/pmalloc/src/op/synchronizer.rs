@@ -54,6 +54,8 @@ struct Round {
     ending: Option<u64>,
     /// What is seen of each lane.
     boards: Vec<Arc<Board>>,
+    /// How many lines each has noted.
+    noted: Vec<u64>,
     /// Lines that this round has flushed.
     flushed: LineSet,
 }
@@ -122,10 +124,13 @@ impl Round {
         if !self.boards.iter().all(|board| has_left(board, waiting)) {
             return Ok(Outcome::Stalled);
         }
-        let Self { boards, flushed, .. } = self;
-        for board in &*boards {
-            // Lines of the next epoch may be among them: they were stored behind their record's fence, too.
-            board.take(|line| {
+        let Self { boards, noted, flushed, .. } = self;
+        // Before the first flush: what is stored in a line behind its flush is noted anew, for the next round. Lines of the
+        // next epoch may be among these: they were stored behind their record's fence, too.
+        noted.clear();
+        noted.extend(boards.iter().map(|board| board.noted()));
+        for (board, noted) in boards.iter().zip(noted) {
+            board.take(*noted, |line| {
                 if flushed.insert(line) {
                     m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
                 }
