@@ -160,9 +160,10 @@ fn wrap_lanes(world: &mut World) {
 
 /// More than half a ring of records in one lane, on few lines; and some in the lane of a session that ends.
 fn leave_pending(world: &mut World) {
-    for _ in 0..4 {
-        must(world, Op::AllocSmallest, 0);
-        must(world, Op::FreeOwn, 0);
+    must(world, Op::AllocSmallest, 0);
+    must(world, Op::FreeOwn, 0);
+    for _ in 0..6 {
+        must(world, Op::SetCell, 0);
     }
     must(world, Op::AllocSmallest, 0);
     must(world, Op::FreeOwn, 1);
