@@ -83,7 +83,8 @@ mod tests {
     fn a_child_that_dies_is_reported_with_what_it_said() {
         let error = shell("echo it hurts >&2; kill -9 $$").run(&cell()).expect_err("it died");
         let text = error.to_string();
-        for part in ["none/none, pmalloc, 1 threads, Time, round 0", "signal: 9", "it hurts"] {
+        for part in ["none/none, pmalloc-eager, 1 threads, Time, round 0", "signal: 9", "it hurts"]
+        {
             assert!(text.contains(part), "no {part:?} in {text:?}");
         }
     }

@@ -118,7 +118,9 @@ mod tests {
             let what = format!("{bench}/{variant}, {threads} threads: {counts:?}");
             assert!((1.0..=2.2).contains(&counts.flushes), "{what}");
             assert!((1.0..=1.05).contains(&counts.fences), "{what}");
-            assert_eq!(counts.reflush[..8], [0.0; 8], "{what}");
+            // Of two threads one may begin a round right behind the other's.
+            let again = if threads == 1 { 0.0 } else { 0.002 };
+            assert!(counts.reflush[..8].iter().all(|share| *share <= again), "{what}");
         }
         // An allocation flushes and fences its contents, too.
         let counts = counted("small", "contents", Subject::Heap(Policy::Batched), 1);
