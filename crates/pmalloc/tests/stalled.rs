@@ -1,14 +1,16 @@
 //! Goal: under the policy Batched a thread that is stopped inside an operation keeps nobody from working. It keeps effects
 //! from becoming durable, and memory from being reused; when it goes on, both go on.
 //!
-//! Method: a medium whose next fence stops one thread, while two others fill several rings, a third one synchronizes, and a
-//! guard is held. The simulator tells what a loss of power would leave meanwhile, and afterwards.
+//! Method: a medium whose next fence stops one thread, while two others fill several rings, a third one synchronizes, and
+//! a guard is held, from before or made while the thread is stopped, which still sees what that frees. The simulator tells
+//! what a loss of power would leave meanwhile, and afterwards.
 
 #![cfg(not(any(miri, shuttle)))]
 
 mod common;
 
 use std::{
+    cell::OnceCell,
     sync::{Condvar, Mutex},
     thread::{self, ThreadId},
 };
@@ -109,6 +111,15 @@ const STALLED: [Stalled; 5] = [
     },
 ];
 
+/// When the guard is made that keeps what is freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pinned {
+    /// Before the thread is stopped.
+    Before,
+    /// While it is.
+    Meanwhile,
+}
+
 /// The slot whose block a guard keeps, and one to warm up with.
 const GUARDED: usize = 2;
 const WARM: usize = 3;
@@ -116,6 +127,9 @@ const WARM: usize = 3;
 /// The first slot of each worker, who has four, and the number of slots.
 const WORKERS: [usize; 2] = [4, 8];
 const SLOTS: usize = 12;
+
+/// More slots than the heap has room for pages, and than a slab has small blocks.
+const MORE: usize = 1000;
 
 /// Places of a ring.
 const PLACES: u32 = 8;
@@ -135,7 +149,8 @@ fn geometry() -> TestGeometry {
         ring_places: PLACES,
         lanes: 16,
         chunk_bytes: 4096,
-        logs: 2,
+        // As many as threads, so that what the stopped one frees waits behind nobody else's.
+        logs: 5,
         roots: 8,
         stripes: 3,
     }
@@ -191,12 +206,14 @@ fn judge_open<M: pmalloc::persist::Medium + 'static>(
 #[test]
 fn a_thread_that_is_stopped_inside_an_operation_stops_nobody_else() {
     let watchdog = Watchdog::new("the case");
-    for (nth, op) in (0..).zip(&STALLED) {
+    let guards = [Pinned::Before, Pinned::Meanwhile];
+    let cases = STALLED.iter().flat_map(|op| guards.map(|pinned| (op, pinned)));
+    for (nth, (op, pinned)) in (0..).zip(cases) {
         watchdog.begin(nth);
         let len_bytes = options().test_geometry(geometry()).heap_bytes().expect("valid sizes");
         let sim = Sim::new(SimOptions { len_bytes, domain: Domain::Line64 });
         let heap = create(&sim);
-        stall(&heap, &sim, op);
+        stall(&heap, &sim, op, pinned);
         heap.close().expect("nobody is stopped");
         let heap = options().open_shared(sim.clone()).expect("it was closed");
         assert_eq!(heap.stats().expect("it is served").replayed, 0);
@@ -204,14 +221,24 @@ fn a_thread_that_is_stopped_inside_an_operation_stops_nobody_else() {
     }
 }
 
-fn stall(heap: &Heap<Medium>, sim: &Sim, op: &Stalled) {
+fn stall(heap: &Heap<Medium>, sim: &Sim, op: &Stalled, pinned: Pinned) {
     let slots = heap.slots("slots", SLOTS as u64).expect("room");
-    heap.alloc_to(&slots[1], layout(op.bytes)).expect("room");
+    let more = heap.slots("more", MORE as u64).expect("room");
+    // No operation has to make the heap longer from here on, which would stop others.
+    free_all(heap, use_up(heap, more, 33_000));
+    heap.sync().expect("nobody is stopped");
+    heap.alloc_init(&slots[1], layout(op.bytes), fill(2)).expect("room");
     heap.alloc_init(&slots[GUARDED], layout(100), fill(0)).expect("room");
     heap.sync().expect("nobody is stopped");
-    let guard = heap.pin();
-    let kept = slots[GUARDED].get(&guard).expect("it is full");
-    let before = kept.to_vec();
+    let guard = OnceCell::new();
+    let look = |slot: &'static str, nth: usize| {
+        let bytes = slots[nth].get(guard.get_or_init(|| heap.pin())).expect("it is full");
+        (slot, bytes, bytes.to_vec())
+    };
+    let mut seen = Vec::new();
+    if pinned == Pinned::Before {
+        seen.push(look("the slot that is freed meanwhile", GUARDED));
+    }
     let door = medium(heap).observer();
     thread::scope(|scope| {
         let stalled = scope.spawn(|| {
@@ -236,6 +263,8 @@ fn stall(heap: &Heap<Medium>, sim: &Sim, op: &Stalled) {
         workers.into_iter().for_each(|worker| worker.join().expect("it works on"));
         assert!(!syncing.is_finished(), "{}: it was stopped outside of an operation", op.name);
         assert!(judge(sim, op, false) > 2 * u64::from(PLACES), "{}: little is live", op.name);
+        // The stopped operation has not unlinked anything yet; its epoch has ended.
+        seen.push(look("the slot of the stopped operation", 1));
         door.set(State::Open);
         stalled.join().expect("it goes on");
         syncing.join().expect("it ends now");
@@ -244,11 +273,26 @@ fn stall(heap: &Heap<Medium>, sim: &Sim, op: &Stalled) {
     heap.sync().expect("nobody is stopped");
     assert_eq!(judge(sim, op, true), 0, "{}: something is not durable", op.name);
     // Memory is used again, but not what the guard keeps.
-    for _ in 0..100 {
-        heap.alloc_init(&slots[WARM], layout(100), fill(1)).expect("room");
-        heap.free_from(&slots[WARM]).expect("it is full");
+    for bytes in [100, op.bytes] {
+        let used = use_up(heap, more, bytes);
+        for (slot, now, before) in &seen {
+            assert_eq!(now, before, "{}: {slot} is changed under a guard", op.name);
+        }
+        free_all(heap, used);
+        heap.sync().expect("nobody is stopped");
     }
-    assert_eq!(kept, before, "{}: a guard's block was changed", op.name);
+}
+
+/// Fills blocks until there is no room, or no slot.
+fn use_up<'s>(heap: &Heap<Medium>, slots: &'s [Slot], bytes: usize) -> &'s [Slot] {
+    let is_filled = |slot: &&Slot| heap.alloc_init(slot, layout(bytes), fill(3)).is_ok();
+    let used = slots.iter().take_while(is_filled).count();
+    assert!(used > 10, "{used} blocks of {bytes} bytes");
+    &slots[..used]
+}
+
+fn free_all(heap: &Heap<Medium>, slots: &[Slot]) {
+    slots.iter().for_each(|slot| heap.free_from(slot).expect("it is full"));
 }
 
 fn medium(heap: &Heap<Medium>) -> &Medium {

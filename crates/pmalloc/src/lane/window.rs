@@ -2,6 +2,16 @@
 //!
 //! A record's place is needed until the epoch that stamps it is durable. An epoch begins only when the one before the last
 //! is durable, so that a lane has records of at most two that are not.
+//!
+//! One place is never needed: so fewer records are live than tell a newer version of one slot from an older one.
+
+use crate::layout::{
+    geometry::{LANES, RING_PLACES},
+    slot::Version,
+};
+
+// Each of the records that are live may be of the same slot.
+const _: () = assert!((LANES as u64) * (RING_PLACES as u64 - 1) < Version::RANGE / 2);
 
 /// Records of a lane that may not be durable, by the epoch that stamps them.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +22,7 @@ pub(super) struct Window {
     head: u64,
     /// The records so far at which more than half of the ring may be needed, as of the last look at the durable epoch.
     half: u64,
-    /// Likewise, all of it.
+    /// Likewise, all of it but the place that stays unused.
     full: u64,
     /// The newest epoch that stamped a record.
     newest: Stamped,
@@ -32,7 +42,7 @@ impl Window {
     pub(super) fn new(places: u32) -> Self {
         let places = places.into();
         let none = Stamped::default();
-        Self { places, head: 0, half: places / 2, full: places, newest: none, older: none }
+        Self { places, head: 0, half: places / 2, full: places - 1, newest: none, older: none }
     }
 
     /// Whether more than half of the ring is needed, where `durable` tells the durable epoch.
@@ -75,7 +85,7 @@ impl Window {
             self.older.start
         };
         self.half = tail + self.places / 2;
-        self.full = tail + self.places;
+        self.full = tail + self.places - 1;
     }
 }
 
@@ -92,17 +102,17 @@ mod tests {
     #[test]
     fn records_count_until_their_epoch_is_durable() {
         let mut window = Window::new(8);
-        assert_eq!(state(&window, 0), (8, false));
+        assert_eq!(state(&window, 0), (7, false));
         window.add(3, 2);
         window.add(3, 1);
-        assert_eq!((state(&window, 2), state(&window, 3)), ((5, false), (8, false)));
-        window.add(4, 5);
+        assert_eq!((state(&window, 2), state(&window, 3)), ((4, false), (7, false)));
+        window.add(4, 4);
         assert_eq!(state(&window, 2), (0, true));
-        assert_eq!(state(&window, 3), (3, true));
-        assert_eq!(state(&window, 4), (8, false));
+        assert_eq!(state(&window, 3), (3, false));
+        assert_eq!(state(&window, 4), (7, false));
         // Epoch 6 begins when 4 is durable.
         assert!(window.has_room(|| 4, 1));
         window.add(6, 1);
-        assert_eq!(state(&window, 4), (7, false));
+        assert_eq!(state(&window, 4), (6, false));
     }
 }

@@ -14,6 +14,9 @@ pub(crate) const BLOCK_UNIT_BYTES: u64 = 16;
 pub(crate) struct Version(u32);
 
 impl Version {
+    /// Number of versions before they begin again.
+    pub(crate) const RANGE: u64 = 1 << VERSION_BITS;
+
     /// The version with the low 20 bits of `bits`.
     pub(crate) const fn from_bits(bits: u64) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "masked to 20 bits")]

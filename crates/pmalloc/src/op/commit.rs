@@ -64,7 +64,8 @@ pub(super) trait Effects<M: Medium> {
 ///
 /// # Errors
 ///
-/// [`Error::Limit`](crate::Error::Limit) for more records than a lane takes at once, and those of [`Effects::reserve`]. Nothing changed then.
+/// [`Error::Limit`](crate::Error::Limit) for more records than a lane takes at once, and those of [`Effects::reserve`].
+/// Nothing changed then.
 ///
 /// # Crash consistency
 ///
@@ -106,7 +107,7 @@ fn commit_eager<M: Medium>(
     effects.enter(space);
     // CRASH: the operation is decided by this fence.
     m.fence();
-    effects.apply(space, |line| m.flush(Span::new(line * LINE_BYTES, LINE_BYTES)));
+    effects.apply(space, |line| flush_line(m, line));
     // CRASH: the effects are durable before the mark that stops their being redone.
     m.fence();
     lane.retire(m);
@@ -163,4 +164,10 @@ fn make_room<M: Medium>(engine: &Engine<M>, claim: &mut Claim, records: usize) -
         Outcome::Done => Ok(()),
         Outcome::Stalled => engine.exchange_lane(claim, records),
     }
+}
+
+/// Starts writing back the line with this number.
+#[inline(always)]
+pub(super) fn flush_line<M: Medium>(m: &M, line: u64) {
+    m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
 }

@@ -41,8 +41,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// How long an operation that finds no memory waits for a thread that is stopped inside an operation.
 const RECLAIM: Duration = Duration::from_millis(10);
 
-/// Bytes of large blocks that may be freed between two rounds, before a thread that frees one runs another: at most so many,
-/// and of a small heap a part.
+/// Bytes in limbo that were freed since the last round, before a thread whose bag is full runs another: at most so many, and
+/// of a small heap a part.
 const LIMBO_BYTES: u64 = 4 << 20;
 const LIMBO_PART: u64 = 32;
 
@@ -191,6 +191,7 @@ impl<M: Medium> Engine<M> {
             return Ok(());
         }
         self.synchronize(Patience::Little)?;
+        self.limbo.empty(state.arena, &mut state.bag);
         self.collect_own(state);
         Ok(())
     }
@@ -284,16 +285,20 @@ impl<M: Medium> Engine<M> {
             return Ok(());
         }
         self.background.end();
-        if self.policy == Policy::Batched
-            && self.synchronize(Patience::For(CLOSE))? == Outcome::Stalled
         {
-            return Err(stranded());
+            // As an operation does: what changes from here on, no sync vouches for.
+            let _entered = self.enter()?;
+            if self.policy == Policy::Batched
+                && self.synchronize(Patience::For(CLOSE))? == Outcome::Stalled
+            {
+                return Err(stranded());
+            }
+            *closed = true;
+            self.collect();
+            // Before all is written back: free pages need not be.
+            self.space.extents.settle(self.medium());
+            seal()?;
         }
-        *closed = true;
-        self.collect();
-        // Before all is written back: free pages need not be.
-        self.space.extents.settle(self.medium());
-        seal()?;
         self.gate.close(self.medium())
     }
 
@@ -354,20 +359,22 @@ impl<M: Medium> Engine<M> {
     /// session's cache.
     #[cold]
     fn collect_own(&self, state: &mut SessionState) {
-        self.limbo.empty(state.arena, &mut state.bag);
         if !self.limbo.has_waiting() {
             return;
         }
+        if self.policy == Policy::Batched {
+            // No more is safe than when this session last looked, but for what guards have let go of since: it waits.
+            let durable = self.epochs.durable();
+            if std::mem::replace(&mut state.collected, durable) == durable {
+                return;
+            }
+        }
         let safe = self.safe_epoch();
-        let SessionState { cache, arena, .. } = state;
-        let own = &self.arenas[*arena];
-        self.limbo.collect(*arena, safe, |block| match block {
-            Block::Small(block) if block.log() == own.log() => cache.put(&self.space, own, block),
-            block => self.recycle(block),
-        });
+        self.limbo.collect(state.arena, safe, |block| self.reuse(state, block));
     }
 
-    /// Takes a block that was freed in `epoch`, which counts under Batched: it is used again when that is durable and no guard sees it.
+    /// Takes a block that was freed in `epoch`, which counts under Batched: it is used again when that is durable and no guard
+    /// sees it.
     #[inline]
     pub(super) fn give_up(&self, state: &mut SessionState, epoch: u64, block: Block) {
         let epoch = match self.policy {
@@ -377,22 +384,18 @@ impl<M: Medium> Engine<M> {
             Policy::Batched => epoch,
         };
         let freed = InLimbo { epoch, block };
-        match block {
-            Block::Small(_) if !state.bag.put(freed) => {}
-            Block::Small(_) => self.collect_own(state),
-            Block::Large(_) => self.give_up_large(state, freed),
+        if state.bag.put(freed) {
+            self.empty_bag(state);
         }
     }
 
+    /// Takes what a full bag holds, and takes back what is safe by now.
     #[cold]
-    fn give_up_large(&self, state: &mut SessionState, freed: InLimbo) {
-        self.limbo.add(state.arena, [freed]);
-        if self.policy == Policy::Batched {
-            // Guards that are made before the epoch ends would hold it for nothing: a small heap can't afford that.
-            let part = self.space.geometry.capacity_bytes / LIMBO_PART;
-            if self.limbo.unsettled_bytes() < LIMBO_BYTES.min(part) {
-                return;
-            }
+    fn empty_bag(&self, state: &mut SessionState) {
+        self.limbo.empty(state.arena, &mut state.bag);
+        // Guards that are made before the epoch ends would hold it for nothing: a small heap can't afford that.
+        let bound = LIMBO_BYTES.min(self.space.geometry.capacity_bytes / LIMBO_PART);
+        if self.policy == Policy::Batched && self.limbo.unsettled_bytes() >= bound {
             // Without it the memory stays in limbo, until the next attempt.
             drop(self.synchronize(Patience::Little));
         }
@@ -401,7 +404,7 @@ impl<M: Medium> Engine<M> {
 
     /// Makes a freed block usable again, near the session if it is one of its arena's.
     #[inline]
-    fn reuse(&self, state: &mut SessionState, block: Block) {
+    pub(super) fn reuse(&self, state: &mut SessionState, block: Block) {
         match block {
             Block::Small(block) if self.arenas[state.arena].log() == block.log() => {
                 state.cache.put(&self.space, &self.arenas[state.arena], block);
@@ -432,19 +435,20 @@ impl<M: Medium> Engine<M> {
     pub(crate) fn reclaim(&self, state: &mut SessionState) -> Result<()> {
         self.empty_limbo(state)?;
         state.cache.drain(&self.space, &self.arenas[state.arena]);
-        for arena in &self.arenas {
-            arena.reclaim(&self.space);
-        }
+        self.reclaim_slabs();
         Ok(())
     }
 
     /// Gives free memory back to the file system, and returns how many bytes: of caches only what their sessions give back.
     pub(crate) fn trim(&self, state: &mut SessionState) -> Result<u64> {
         self.empty_limbo(state)?;
-        for arena in &self.arenas {
-            arena.reclaim(&self.space);
-        }
+        self.reclaim_slabs();
         self.space.extents.trim(self.medium())
+    }
+
+    /// Gives empty slabs back.
+    fn reclaim_slabs(&self) {
+        self.arenas.iter().for_each(|arena| arena.reclaim(&self.space));
     }
 
     /// Makes everything usable that was freed and that no guard sees.

@@ -1,7 +1,7 @@
 //! Limbo: where freed memory waits until its free is durable, and until no guard can see it.
 //!
-//! A session keeps the small blocks that it frees in a bag, and hands a full one to the queue of its arena, from which any
-//! thread may take what is safe. Large blocks go there at once. Volatile: a crash frees what is in limbo.
+//! A session keeps what it frees in a bag, and hands a full one to the queue of its arena, from which any thread may take
+//! what is safe. Volatile: a crash frees what is in limbo.
 
 use std::collections::VecDeque;
 
@@ -14,8 +14,9 @@ use crate::arena::Block;
 /// Blocks that are taken out at once: there is room for them on the stack.
 const BATCH: usize = 32;
 
-/// Small blocks that a session keeps.
+/// Blocks, and bytes of them, that fill a bag.
 const BAG: usize = 32;
+const BAG_BYTES: u64 = 32 << 10;
 
 /// A freed block, and the epoch of its free.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +27,10 @@ pub(super) struct InLimbo {
 
 /// What a session has freed of late.
 #[derive(Debug, Default)]
-pub(super) struct Bag(Vec<InLimbo>);
+pub(super) struct Bag {
+    freed: Vec<InLimbo>,
+    bytes: u64,
+}
 
 /// The memory in limbo of a heap, but for what is in bags.
 #[derive(Debug)]
@@ -35,28 +39,31 @@ pub(crate) struct Limbo {
     queues: Box<[CachePadded<Mutex<VecDeque<InLimbo>>>]>,
     /// Blocks in all queues, read without their locks.
     waiting: CachePadded<AtomicUsize>,
-    /// Bytes of large blocks that were added since the last round of the synchronizer, likewise.
+    /// Bytes that were added since the last round of the synchronizer, likewise.
     unsettled_bytes: AtomicU64,
 }
 
 impl Bag {
-    /// Keeps a small block, and says whether the bag is full.
+    /// Keeps a block, and says whether the bag is full.
     #[inline]
     pub(super) fn put(&mut self, freed: InLimbo) -> bool {
-        self.0.push(freed);
-        self.0.len() >= BAG
+        self.bytes += freed.block.usable_bytes();
+        self.freed.push(freed);
+        self.freed.len() >= BAG || self.bytes >= BAG_BYTES
     }
 
     /// Whether it has none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.freed.is_empty()
     }
 
     /// Hands what was freed up to the epoch `safe` to `reuse`.
     pub(super) fn take_safe(&mut self, safe: u64, mut reuse: impl FnMut(Block)) {
-        self.0.retain(|freed| {
+        let Self { freed, bytes } = self;
+        freed.retain(|freed| {
             let is_safe = freed.epoch <= safe;
             if is_safe {
+                *bytes -= freed.block.usable_bytes();
                 reuse(freed.block);
             }
             !is_safe
@@ -81,7 +88,7 @@ impl Limbo {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Bytes of large blocks that were added since [`settled`](Self::settled).
+    /// Bytes that were added since [`settled`](Self::settled).
     #[inline]
     pub(super) fn unsettled_bytes(&self) -> u64 {
         // Relaxed: a hint, too.
@@ -95,17 +102,13 @@ impl Limbo {
 
     /// Hands what is in a bag to the queue of an arena.
     pub(super) fn empty(&self, arena: usize, bag: &mut Bag) {
-        self.add(arena, bag.0.drain(..));
-    }
-
-    /// Adds freed memory to the queue of an arena.
-    pub(super) fn add(&self, arena: usize, freed: impl IntoIterator<Item = InLimbo>) {
-        let mut queue = lock(&self.queues[arena]);
-        let before = queue.len();
-        queue.extend(freed.into_iter().inspect(|freed| {
-            self.unsettled_bytes.fetch_add(large_bytes(&freed.block), Ordering::Relaxed);
-        }));
-        self.waiting.fetch_add(queue.len() - before, Ordering::Relaxed);
+        if bag.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut bag.bytes);
+        self.unsettled_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.fetch_add(bag.freed.len(), Ordering::Relaxed);
+        lock(&self.queues[arena]).extend(bag.freed.drain(..));
     }
 
     /// Hands what was freed up to the epoch `safe`, and waits in the queue of `arena`, to `reuse`, the oldest first.
@@ -130,14 +133,6 @@ impl Limbo {
             queue.drain(..count).map(|freed| freed.block).collect();
         self.waiting.fetch_sub(count, Ordering::Relaxed);
         batch
-    }
-}
-
-/// Bytes of a large block, and none of a small one.
-fn large_bytes(block: &Block) -> u64 {
-    match block {
-        Block::Small(_) => 0,
-        Block::Large(_) => block.usable_bytes(),
     }
 }
 
@@ -177,8 +172,12 @@ mod tests {
     #[test]
     fn what_waits_is_handed_out_when_it_is_safe_in_the_order_of_its_frees_and_once() {
         let limbo = Limbo::new(1);
+        let mut bag = Bag::default();
         for round in 0..50 {
-            limbo.add(0, (0..20).map(|nth| freed(u64::from(round) + 1, 20 * round + nth)));
+            for nth in 0..20 {
+                bag.put(freed(u64::from(round) + 1, 20 * round + nth));
+            }
+            limbo.empty(0, &mut bag);
         }
         assert_eq!((limbo.unsettled_bytes(), limbo.has_waiting()), (1000 * 4096, true));
         limbo.settled();
@@ -196,12 +195,16 @@ mod tests {
     fn a_bag_is_full_once_and_empties_into_the_queue() {
         let limbo = Limbo::new(1);
         let mut bag = Bag::default();
-        let full = (0..).take(BAG).filter(|nth| bag.put(freed(1, *nth))).count();
-        assert_eq!(full, 1, "the last one fills it");
+        // Pages fill it by their bytes.
+        let pages = 8;
+        assert_eq!((0..pages).position(|nth| bag.put(freed(1, nth))), Some(7));
         assert!(!limbo.has_waiting());
         limbo.empty(0, &mut bag);
-        assert_eq!(collected(&limbo, 1).len(), BAG);
+        assert_eq!((limbo.unsettled_bytes(), collected(&limbo, 1).len()), (32 << 10, 8));
         assert!(!bag.put(freed(1, 0)), "it is empty");
+        bag.take_safe(0, |_| panic!("it is not safe"));
+        bag.take_safe(1, |block| assert_eq!(block.offset(), 0));
+        assert!(bag.is_empty() && bag.bytes == 0);
     }
 
     /// What was freed may be the only room there is: who finds none makes it durable and takes it, but not from under a

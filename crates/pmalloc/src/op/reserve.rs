@@ -82,11 +82,5 @@ fn reserve_large<M: Medium>(
 
 /// Gives a reserved block back. Volatile.
 pub(crate) fn cancel<M: Medium>(engine: &Engine<M>, state: &mut SessionState, block: Block) {
-    let own = &engine.arenas[state.arena];
-    match block {
-        Block::Small(block) if block.log() == own.log() => {
-            state.cache.put(&engine.space, own, block);
-        }
-        block => engine.recycle(block),
-    }
+    engine.reuse(state, block);
 }

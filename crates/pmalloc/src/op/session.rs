@@ -10,8 +10,10 @@ pub(crate) struct SessionState {
     pub(super) cache: Cache,
     /// The lane, once one was needed.
     pub(super) claim: Option<Claim>,
-    /// Small blocks that were freed of late.
+    /// What was freed of late.
     pub(super) bag: Bag,
+    /// The durable epoch when what is safe was last taken out of limbo.
+    pub(super) collected: u64,
     /// Index of the pin, once there was a guard.
     pub(super) pin: Option<u32>,
     /// Index of the arena that the caches are refilled from.
@@ -34,6 +36,7 @@ impl SessionState {
             cache: Cache::new(stripes),
             claim: None,
             bag: Bag::default(),
+            collected: 0,
             pin: None,
             arena,
             operations_left: 0,

@@ -10,11 +10,11 @@ use std::time::Instant;
 use core::time::Duration;
 
 use pmalloc_persist::{
-    LINE_BYTES, Medium, Span,
+    Medium,
     sync::{Arc, Mutex, MutexGuard, thread},
 };
 
-use super::{epochs::Epochs, line_set::LineSet};
+use super::{commit::flush_line, epochs::Epochs, line_set::LineSet};
 use crate::{
     error::{Error, Result},
     lane::{Board, Lanes},
@@ -132,7 +132,7 @@ impl Round {
         for (board, noted) in boards.iter().zip(noted) {
             board.take(*noted, |line| {
                 if flushed.insert(line) {
-                    m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
+                    flush_line(m, line);
                 }
             });
         }

@@ -102,6 +102,10 @@ fn restart_epochs<M: Medium>(m: &M, durable: u64) -> Result<u64> {
     if durable <= EPOCH_MAX / 2 {
         return Ok(durable);
     }
+    if m.needs_sync() {
+        // The zeros of the rings must not be written behind the number that they allow.
+        m.sync().map_err(Error::io("restarting the epochs"))?;
+    }
     // CRASH: the rings are durably zero: no record has an epoch.
     state::set_durable_epoch(m, 0)?;
     Ok(0)
