@@ -110,6 +110,10 @@ pub fn stories(policy: Policy) -> Vec<Story> {
             others.map(Deed::First).chain(Step::all(Policy::Eager).into_iter().map(Deed::Later));
         stories.extend(steps.map(|deed| Story { start, deed, fate: Fate::Returns }));
     }
+    for deed in [Deed::Open, Deed::OpenLeft, Deed::Sync] {
+        let start = Start::WornOut;
+        stories.extend(fates(policy, start, deed).map(|fate| Story { start, deed, fate }));
+    }
     let (start, deed) = (Start::Fresh, Deed::Create);
     stories.extend(fates(policy, start, deed).map(|fate| Story { start, deed, fate }));
     stories

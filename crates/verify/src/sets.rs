@@ -58,6 +58,7 @@ impl Set {
             Self { name: "2 operations", cases: thin(policy, alternate(policy)) },
             Self { name: "page cache", cases: thin(policy, cached(policy, 1, 8)) },
             Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },
+            Self { name: "numbers and epochs used up, nesting 1", cases: worn_out(policy, 1) },
         ]
     }
 
@@ -81,6 +82,7 @@ impl Set {
             Self { name: "3 operations", cases: sequences(policy, 3, 0) },
             Self { name: "page cache, nesting 2", cases: cached(policy, 2, 1) },
             Self { name: "pending, then 1 operation, nesting 1", cases: pending(policy, 1, 1) },
+            Self { name: "numbers and epochs used up, nesting 2", cases: worn_out(policy, 2) },
         ]
     }
 
@@ -98,6 +100,7 @@ impl Set {
         cases.extend(cached(policy, 1, 8).into_iter().step_by(61));
         cases.extend(groups(policy, 0).into_iter().take(1));
         cases.extend(typed(policy, 1).into_iter().step_by(13));
+        cases.extend(worn_out(policy, 1).into_iter().step_by(7));
         Self { name: "smoke", cases }
     }
 
@@ -281,6 +284,30 @@ fn pending(policy: Policy, nesting: u32, stride: usize) -> Vec<Case> {
         cases.extend((0..calls(policy, Start::Pending, step)).step_by(stride).map(killed));
     }
     cases
+}
+
+/// What begins to count again: the epochs when the heap is opened, a lane's operations in the midst of their work.
+fn worn_out(policy: Policy, nesting: u32) -> Vec<Case> {
+    let start = Start::WornOut;
+    let step = |op| Step { op, lane: 0 };
+    let opened = [Op::Kill, Op::Reopen].map(|op| vec![step(op)]);
+    let ops = [Op::AllocSmallest, Op::FreePages, Op::PublishBlocks, Op::SetCell];
+    let after = ops.map(|op| vec![step(Op::Kill), step(op)]);
+    // The first one that finds no number left, and the one behind it. Under the policy Batched lanes do not count.
+    let used_up = [Op::AllocSmallest, Op::PublishBlocks, Op::SetCell]
+        .into_iter()
+        .filter(|_| policy == Policy::Eager)
+        .flat_map(|op| [3, 4].map(|times| vec![step(op); times]));
+    let scenes = opened.into_iter().chain(after).chain(used_up);
+    let scenes: Vec<Scene> = scenes
+        .map(|steps| Scene::Steps(start, steps))
+        .chain([Scene::Open(start), Scene::Close(start)])
+        .collect();
+    let case = |domain| {
+        let scenes = scenes.clone().into_iter();
+        scenes.map(move |scene| Case { scene, domain, nesting, policy })
+    };
+    DOMAINS.into_iter().flat_map(case).collect()
 }
 
 /// A typed block and what its slot owns, made by one publish and freed by another; and a process that is killed in either.

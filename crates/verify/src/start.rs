@@ -33,6 +33,9 @@ pub enum Start {
     Pending,
     /// As [`Start::Fragmented`], with the root of typed blocks; all versions of slots are near their end.
     Typed,
+    /// Some blocks, also in flight, in a heap whose epochs begin again when it is opened, or whose lanes begin to count again
+    /// within a few operations.
+    WornOut,
 }
 
 impl Start {
@@ -81,6 +84,11 @@ impl Start {
             Self::FastGcPending => churn_pages(world, 1),
             Self::SlowGcPending => churn_pages(world, 0),
             Self::LongRings | Self::Pending => must(world, Op::AllocContents, 1),
+            Self::WornOut => {
+                must(world, Op::AllocPages, 0);
+                must(world, Op::AllocContents, 1);
+                world.wear_out();
+            }
             Self::Typed => {
                 world.make_nodes();
                 fragment(world);
@@ -91,8 +99,13 @@ impl Start {
             // What the state took to build is not what is explored.
             world.heap().sync().expect("no sync fails yet");
         }
-        if self == Self::Pending {
-            leave_pending(world);
+        match self {
+            Self::Pending => leave_pending(world),
+            Self::WornOut => {
+                must(world, Op::AllocSmallest, 0);
+                must(world, Op::FreeOwn, 0);
+            }
+            _ => {}
         }
     }
 }

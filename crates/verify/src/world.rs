@@ -7,7 +7,7 @@ use std::{alloc::Layout, sync::OnceLock, time::Duration};
 use pmalloc::{
     BlockLayout, Error, Heap, HeapOptions, Policy, Session, Slot, TestGeometry, VersionedCell,
     persist::{
-        LINE_BYTES, Medium, Offset, Word,
+        LINE_BYTES, Medium, Offset, PAGE_BYTES, Span, Word,
         sim::{Domain, Sim, SimOptions},
     },
 };
@@ -23,6 +23,15 @@ pub const SLOTS: usize = 16;
 
 /// After so many changes the version of a slot or cell begins again.
 const VERSIONS: u64 = 1 << 20;
+
+/// The largest number of an operation in a lane, and the largest epoch.
+const NUMBER_MAX: u64 = (1 << 40) - 1;
+
+/// The first word of a lane.
+const LANE_MAGIC: u64 = u64::from_le_bytes(*b"PMALLANE");
+
+/// Operations of a worn-out lane before it begins to count again.
+const NUMBERS_LEFT: u64 = 4;
 
 /// Options of a heap in which a full ring, chunk or slab is a few operations away.
 ///
@@ -384,6 +393,35 @@ impl World {
         }
     }
 
+    /// Closes the heap, uses up the numbers of its lanes and half of its epochs, and opens it again: once more, and the epochs
+    /// begin again.
+    ///
+    /// # Panics
+    ///
+    /// If the heap can't be closed or opened.
+    pub fn wear_out(&mut self) {
+        const MARKS: u64 = 8;
+        self.close().expect("no sync fails yet");
+        let m = &self.process;
+        let store = |offset: u64, value: u64| {
+            let word: &Word = m.at(Offset::new(offset)).expect("inside");
+            m.store(word, sealed(value));
+            m.persist(m.region().span_of(word));
+        };
+        // What is opened ends two epochs.
+        store(2 * PAGE_BYTES + LINE_BYTES, NUMBER_MAX / 2 - 2);
+        let pages = (0..m.len() / PAGE_BYTES).map(|page| page * PAGE_BYTES);
+        let is_lane = |start: &u64| {
+            m.has_memory(Span::new(*start, PAGE_BYTES))
+                && m.at(Offset::new(*start)).is_ok_and(|word: &Word| m.load(word) == LANE_MAGIC)
+        };
+        let last = NUMBER_MAX - NUMBERS_LEFT;
+        let lanes: Vec<u64> = pages.filter(is_lane).collect();
+        assert!(!lanes.is_empty(), "a session had a lane");
+        lanes.into_iter().for_each(|lane| store(lane + (1 + last % MARKS) * LINE_BYTES, last));
+        self.open().expect("it was closed");
+    }
+
     /// Ends session `lane`, which gives its caches and its lane back, and begins a new one.
     pub fn renew_session(&mut self, lane: usize) {
         let session = self.heap().session();
@@ -482,6 +520,12 @@ impl World {
         drop(self.sessions);
         (self.heap.expect("the heap is open"), self.model)
     }
+}
+
+/// The word of a value with its check, as the format has it.
+const fn sealed(value: u64) -> u64 {
+    let check = value ^ value >> 16 ^ value >> 32 ^ 0x5ea1;
+    value | (check & 0xffff) << 48
 }
 
 /// Makes the roots that a world works on.

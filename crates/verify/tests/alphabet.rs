@@ -23,8 +23,15 @@ const LANE_BYTES: u64 = 4096;
 const RING: u64 = 64 + 8 * 64;
 const PLACES: u64 = 16;
 
+/// The largest number of an operation, and the largest epoch.
+const NUMBER_MAX: u64 = (1 << 40) - 1;
+
 fn world(start: Start) -> World {
-    let mut world = World::new(medium(Domain::Line64), Policy::Eager);
+    world_of(start, Policy::Eager)
+}
+
+fn world_of(start: Start, policy: Policy) -> World {
+    let mut world = World::new(medium(Domain::Line64), policy);
     start.build(&mut world);
     world
 }
@@ -77,6 +84,28 @@ fn start_states_are_what_they_say() {
     let mut full = world(Start::AlmostFull);
     let refused = perform(&mut full, Op::AllocPages);
     assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
+}
+
+/// The numbers or epochs of the records in the rings, in order.
+fn numbers(world: &World) -> Vec<u64> {
+    let numbers = records(world).into_iter().map(|(_, _, word)| word & NUMBER_MAX);
+    let mut numbers: Vec<u64> = numbers.filter(|number| *number > 0).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_worn_out_heap_counts_to_the_end_and_begins_again() {
+    let mut eager = world(Start::WornOut);
+    for last in [NUMBER_MAX - 2, NUMBER_MAX - 1, NUMBER_MAX, 1, 2] {
+        assert!(numbers(&eager).contains(&last), "{last}: {:?}", numbers(&eager));
+        perform(&mut eager, Op::SetCell).expect("it needs no room");
+    }
+    let mut batched = world_of(Start::WornOut, Policy::Batched);
+    assert!(numbers(&batched)[0] > NUMBER_MAX / 2);
+    perform(&mut batched, Op::Kill).expect("it is recovered");
+    perform(&mut batched, Op::SetCell).expect("it needs no room");
+    assert_eq!(numbers(&batched), [1]);
 }
 
 #[test]
