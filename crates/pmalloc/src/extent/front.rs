@@ -8,8 +8,8 @@
 
 use crate::layout::geometry::{Page, PageRange};
 
-/// Most extents in a front: as many as a byte tells apart.
-const EXTENTS_MAX: usize = NONE as usize;
+/// Most extents in a front. The table of them grows as they come: 32 KiB at most.
+const EXTENTS_MAX: usize = 4096;
 
 /// Most pages of an extent in a front: 1 MiB. The work for a larger one is little beside what the program does with it.
 const EXTENT_PAGES_MAX: u32 = 256;
@@ -19,16 +19,17 @@ const EXTENT_PAGES_MAX: u32 = 256;
 const PAGES_MAX: u32 = 32 << 10;
 
 /// No place of a front.
-const NONE: u8 = u8::MAX;
+const NONE: u16 = u16::MAX;
 
 /// What an arena has at hand.
 #[derive(Debug)]
 pub(super) struct Front {
     /// Volatile: by pages, the place of the extent that was put last; [`NONE`] if there is none.
-    newest: [u8; EXTENT_PAGES_MAX as usize + 1],
+    newest: [u16; EXTENT_PAGES_MAX as usize + 1],
     /// Volatile: the place that was left last; [`NONE`] if all are taken.
-    vacant: u8,
-    places: [Place; EXTENTS_MAX],
+    vacant: u16,
+    /// Volatile: as many as were ever needed at once.
+    places: Vec<Place>,
     /// Volatile: pages of all extents.
     pages: u32,
 }
@@ -38,20 +39,14 @@ pub(super) struct Front {
 struct Place {
     start: Page,
     /// The place of the extent of the same size that was put before, or of another vacancy.
-    next: u8,
+    next: u16,
 }
 
 impl Front {
     /// A front with nothing at hand.
     pub(super) fn new() -> Self {
-        let mut front = Self {
-            newest: [NONE; EXTENT_PAGES_MAX as usize + 1],
-            vacant: NONE,
-            places: [Place { start: Page(0), next: NONE }; EXTENTS_MAX],
-            pages: 0,
-        };
-        (0..NONE).zip(0..EXTENTS_MAX).rev().for_each(|(place, _)| front.vacate(place));
-        front
+        let newest = [NONE; EXTENT_PAGES_MAX as usize + 1];
+        Self { newest, vacant: NONE, places: Vec::new(), pages: 0 }
     }
 
     /// Whether an extent of `pages` may be in a front.
@@ -76,8 +71,12 @@ impl Front {
     #[inline]
     pub(super) fn put(&mut self, range: PageRange) -> Option<Vec<PageRange>> {
         debug_assert!(!self.overlaps(range), "{range:?} is not allocated");
-        let is_full = self.vacant == NONE || self.pages + range.pages > PAGES_MAX;
-        let displaced = is_full.then(|| self.empty());
+        let has_place = self.vacant != NONE || self.places.len() < EXTENTS_MAX;
+        let has_room = has_place && self.pages + range.pages <= PAGES_MAX;
+        let displaced = (!has_room).then(|| self.empty());
+        if self.vacant == NONE {
+            self.add_place();
+        }
         let place = self.vacant;
         let newest = &mut self.newest[range.pages as usize];
         let taken = &mut self.places[usize::from(place)];
@@ -93,23 +92,34 @@ impl Front {
     pub(super) fn empty(&mut self) -> Vec<PageRange> {
         let mut extents: Vec<PageRange> = self.iter().collect();
         extents.reverse();
-        if !extents.is_empty() {
-            *self = Self::new();
-        }
+        self.newest.fill(NONE);
+        (self.vacant, self.pages) = (NONE, 0);
+        self.places.clear();
         extents
+    }
+
+    #[cold]
+    fn add_place(&mut self) {
+        self.vacant = u16::try_from(self.places.len()).expect("fewer than the most");
+        self.places.push(Place { start: Page(0), next: NONE });
     }
 
     /// Everything that is at hand.
     pub(super) fn iter(&self) -> impl Iterator<Item = PageRange> {
         (0..).zip(&self.newest).flat_map(|(pages, &newest)| {
-            let at = |place: u8| self.places.get(usize::from(place));
+            let at = |place: u16| self.places.get(usize::from(place));
             let same_size = std::iter::successors(at(newest), move |place| at(place.next));
             same_size.map(move |place| PageRange::new(place.start, pages))
         })
     }
 
+    /// Volatile memory of its table, in bytes.
+    pub(super) fn dram_bytes(&self) -> u64 {
+        (self.places.capacity() * size_of::<Place>()) as u64
+    }
+
     #[inline]
-    fn vacate(&mut self, place: u8) {
+    fn vacate(&mut self, place: u16) {
         self.places[usize::from(place)].next = self.vacant;
         self.vacant = place;
     }

@@ -336,8 +336,11 @@ impl Extents {
     /// The free space in figures.
     pub(crate) fn stats(&self) -> ExtentStats {
         let mut free: Vec<PageRange> = Vec::new();
+        let mut tables_bytes = 0;
         for front in &self.fronts {
-            free.extend(lock(front).iter());
+            let front = lock(front);
+            free.extend(front.iter());
+            tables_bytes += front.dram_bytes();
         }
         let at_hand: u32 = free.iter().map(|range| range.pages).sum();
         let space = lock(&self.space);
@@ -351,6 +354,7 @@ impl Extents {
             largest_free_bytes: largest * PAGE_BYTES,
             wilderness_bytes: wilderness * PAGE_BYTES,
             dram_bytes: size_of_val(&*self.fronts) as u64
+                + tables_bytes
                 + space.free.dram_bytes()
                 + space.memory.dram_bytes(),
         }
