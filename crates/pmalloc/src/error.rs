@@ -200,6 +200,32 @@ pub enum Error {
     },
 }
 
+/// An [`Error`] on its way to the caller: a word. Results of operations, which nearly all succeed, are handed on in a register
+/// so, where those with an error in place would be copied.
+#[derive(Debug)]
+pub(crate) struct Raised(Box<Error>);
+
+impl Raised {
+    /// What it is.
+    pub(crate) fn error(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl From<Error> for Raised {
+    #[cold]
+    fn from(error: Error) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<Raised> for Error {
+    #[cold]
+    fn from(raised: Raised) -> Self {
+        *raised.0
+    }
+}
+
 impl Error {
     /// Whether there was no room, in the heap ([`Error::OutOfMemory`]) or in its file system ([`Error::NoSpace`]): a cache
     /// that frees something may try again.

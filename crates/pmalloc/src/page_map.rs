@@ -35,8 +35,8 @@ pub(crate) enum Use {
     Slab(SlabUse),
     /// The first page of a large block.
     LargeStart(LargeUse),
-    /// Another page of a large block.
-    LargeInside,
+    /// Another page of the large block that starts here.
+    LargeInside(Page),
 }
 
 /// A slab, as seen from one of its pages.
@@ -90,8 +90,7 @@ impl PageMap {
             FREE => Use::Free,
             SLAB => entry.unpack_slab(page),
             LARGE_START => self.large(page, entry).map_or(Use::Free, Use::LargeStart),
-            _ if self.large_around(page).is_some() => Use::LargeInside,
-            _ => Use::Free,
+            _ => self.large_around(page).map_or(Use::Free, Use::LargeInside),
         }
     }
 
@@ -377,7 +376,7 @@ mod tests {
             for page in 0..256 {
                 let expected = match page {
                     _ if page == start => Use::LargeStart(LargeUse { pages, log, tag }),
-                    _ if page > start && u64::from(page) < range.end() => Use::LargeInside,
+                    _ if page > start && u64::from(page) < range.end() => Use::LargeInside(Page(start)),
                     _ => Use::Free,
                 };
                 prop_assert_eq!(map.get(Page(page)), expected);
@@ -436,7 +435,7 @@ mod tests {
         let map = PageMap::new(pages + 2).expect("memory");
         map.set_large(PageRange::new(Page(1), pages), 3, 9);
         assert_eq!(map.get(Page(1)), Use::LargeStart(LargeUse { pages, log: 3, tag: 9 }));
-        assert_eq!(map.get(Page(pages)), Use::LargeInside);
+        assert_eq!(map.get(Page(pages)), Use::LargeInside(Page(1)));
         assert_eq!(map.get(Page(pages + 1)), Use::Free);
     }
 

@@ -76,7 +76,6 @@ impl<M: Medium> Space<M> {
     /// # Errors
     ///
     /// [`Error::NotLive`] if none does.
-    #[inline]
     pub(crate) fn live_block(&self, offset: u64) -> Result<Block> {
         match self.find_live(offset) {
             Some(block) => Ok(block),
@@ -85,8 +84,11 @@ impl<M: Medium> Space<M> {
         }
     }
 
-    #[inline]
-    fn find_live(&self, offset: u64) -> Option<Block> {
+    /// The live block that starts at byte `offset`, if one does.
+    ///
+    /// Inlined into a free, which goes on with what is computed here.
+    #[inline(always)]
+    pub(crate) fn find_live(&self, offset: u64) -> Option<Block> {
         let page = self.data_map.page_at(offset)?;
         match self.page_map.get(page) {
             Use::Slab(found) => {
@@ -121,18 +123,25 @@ impl<M: Medium> Space<M> {
         true
     }
 
-    /// Whether the eight bytes at `offset` lie in a live block.
+    /// The live block in which byte `offset` lies.
     #[inline]
-    pub(crate) fn is_inside_live_block(&self, offset: u64) -> bool {
-        let Some(page) = self.data_map.page_at(offset) else { return false };
+    pub(crate) fn live_around(&self, offset: u64) -> Option<Span> {
+        let page = self.data_map.page_at(offset)?;
         match self.page_map.get(page) {
             Use::Slab(found) => {
                 let slab = self.descriptor(found);
-                let block = slab.block_around(offset);
-                block.is_some_and(|block| slab.live_bit(block).is_set(&self.medium))
+                let block = slab.block_around(offset)?;
+                let span = || Span::new(slab.block_offset(block), slab.class().block_bytes());
+                slab.live_bit(block).is_set(&self.medium).then(span)
             }
-            Use::LargeStart(_) | Use::LargeInside => true,
-            Use::Free => false,
+            Use::LargeStart(large) => {
+                Some(self.geometry.span_of(PageRange::new(page, large.pages)))
+            }
+            Use::LargeInside(start) => {
+                let Use::LargeStart(large) = self.page_map.get(start) else { return None };
+                Some(self.geometry.span_of(PageRange::new(start, large.pages)))
+            }
+            Use::Free => None,
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn alloc<M: Medium + 'static>(
     slot: &Slot,
     layout: BlockLayout,
 ) -> Result<()> {
-    op::alloc_bare(core, access, core.offset_of(slot)?, layout)
+    Ok(op::alloc_bare(core, access, core.offset_of(slot)?, layout)?)
 }
 
 /// Allocates a block into `slot` whose first `layout.size()` bytes `init` has written.
@@ -39,7 +39,8 @@ pub(crate) fn alloc_init<M: Medium + 'static>(
     init: impl FnOnce(&mut [u8]),
 ) -> Result<()> {
     let slot = core.offset_of(slot)?;
-    op::alloc_init(core, access, slot, layout, |span| raw::initialise(core.medium(), span, init))
+    let init = |span| raw::initialise(core.medium(), span, init);
+    Ok(op::alloc_init(core, access, slot, layout, init)?)
 }
 
 /// Allocates a block into `slot` that holds the value which `init` makes.
@@ -50,13 +51,14 @@ pub(crate) fn alloc_value<M: Medium + 'static, T: Persistent>(
     init: impl FnOnce() -> T,
 ) -> Result<()> {
     let slot = core.offset_of(slot)?;
-    op::alloc_init(core, access, slot, BlockLayout::of::<T>(), |span| {
+    let write = |span| {
         let value = init();
         // Making it may have forked: the child has none of the memory, and is refused when this returns.
         if !core.medium().forked() {
             raw::write(core.medium(), span, value);
         }
-    })
+    };
+    Ok(op::alloc_init(core, access, slot, BlockLayout::of::<T>(), write)?)
 }
 
 /// Frees the block that `slot` owns, if all slots in it that its type tells of are empty.
@@ -68,7 +70,7 @@ pub(crate) fn free_from<M: Medium + 'static, T: Content + ?Sized>(
 ) -> Result<()> {
     let slot = core.offset_of(slot)?;
     if T::SLOTS.is_empty() {
-        return op::free_from(core, access, slot);
+        return Ok(op::free_from(core, access, slot)?);
     }
     perform(core, access, &[Step::Free(SlotAt::live(slot), inside::<T>())])
 }
@@ -182,8 +184,9 @@ pub(crate) fn put<M: Medium + 'static>(
 }
 
 fn perform<M: Medium>(core: &Core<M>, access: &mut impl Access, steps: &[Step]) -> Result<()> {
-    access.with(|state| {
+    let performed = access.with(|state| {
         let _entered = core.enter()?;
         op::perform(core, state, steps)
-    })
+    });
+    Ok(performed?)
 }

@@ -103,7 +103,7 @@ impl<M: Medium> Core<M> {
     /// Gives free memory back to the file system, and returns how many bytes.
     pub(crate) fn trim(&self, access: &mut impl Access) -> Result<u64> {
         let _entered = self.enter()?;
-        access.with(|state| self.engine.trim(state))
+        Ok(access.with(|state| self.engine.trim(state))?)
     }
 
     /// The medium, for who loads a slot or cell; `None` in a forked child, which has none of its memory.

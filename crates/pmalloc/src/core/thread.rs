@@ -22,7 +22,6 @@ impl<M: Medium + 'static> Access for Implicit<'_, M> {
     #[inline]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut operation = Some(operation);
-        let mut run = |state: &mut SessionState| (operation.take().expect("run once"))(state);
         let done = SESSIONS.try_with(|sessions| {
             let sessions = &mut *sessions.try_borrow_mut().ok()?;
             // Most threads use one heap.
@@ -30,11 +29,11 @@ impl<M: Medium + 'static> Access for Implicit<'_, M> {
                 Some(first) if first.heap_id == self.0.id => first,
                 _ => find_or_begin(sessions, self.0),
             };
-            Some(run(&mut session.state))
+            operation.take().map(|operation| operation(&mut session.state))
         });
         match done {
             Ok(Some(result)) => result,
-            Ok(None) | Err(_) => in_passing(self.0, run),
+            Ok(None) | Err(_) => in_passing(self.0, operation.expect("it did not run")),
         }
     }
 }

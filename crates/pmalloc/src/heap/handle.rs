@@ -111,7 +111,7 @@ impl<M: Medium + 'static> Heap<M> {
     ///
     /// [`Error::Io`], [`Error::Forked`], [`Error::Limit`] if the heap has used up its epochs, which start again when it is opened.
     pub fn sync(&self) -> Result<()> {
-        self.core().sync()
+        Ok(self.core().sync()?)
     }
 
     /// When the heap makes the effects of operations durable.

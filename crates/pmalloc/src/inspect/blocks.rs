@@ -108,7 +108,7 @@ impl<M: Medium> Blocks<'_, M> {
                     let (offset, usable_bytes) = (span.start, span.len);
                     return Some(Block { offset, usable_bytes, tag: large.tag });
                 }
-                Use::Free | Use::LargeInside => self.page += 1,
+                Use::Free | Use::LargeInside(_) => self.page += 1,
             }
         }
     }

@@ -154,7 +154,7 @@ impl HeapMap {
             }
             Use::LargeStart(large) => (PartKind::Large { tag: large.tag }, large.pages),
             // An inside whose start was freed while this ran is free as well.
-            Use::Free | Use::LargeInside => (PartKind::Free, 1),
+            Use::Free | Use::LargeInside(_) => (PartKind::Free, 1),
         };
         self.push(kind, core.space.geometry.span_of(PageRange::new(page, pages)));
         pages

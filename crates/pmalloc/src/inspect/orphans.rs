@@ -108,7 +108,7 @@ fn free_one<M: Medium>(
     freed: &mut Vec<Unlinked>,
 ) -> Result<()> {
     let steps = [Step::Adopt(slot, offset), Step::Free(slot, Inside::NOTHING)];
-    op::perform_alone(core, state, &steps, freed)
+    Ok(op::perform_alone(core, state, &steps, freed)?)
 }
 
 fn adopt_with<M: Medium + 'static, T: Content + ?Sized>(
@@ -134,7 +134,8 @@ fn adopt_with<M: Medium + 'static, T: Content + ?Sized>(
     if !T::SLOTS.is_empty() {
         check_value::<M, T>(core, (place, offset))?;
     }
-    op::perform_alone(core, state, &[Step::Adopt(SlotAt::live(place), offset)], &mut Vec::new())
+    let steps = [Step::Adopt(SlotAt::live(place), offset)];
+    Ok(op::perform_alone(core, state, &steps, &mut Vec::new())?)
 }
 
 /// Sees that what the slots of a `T` in the block own, and so on, is owned by nothing else.

@@ -167,14 +167,21 @@ impl Lane {
         (self.places / 4).min(GROUP_MAX) as usize
     }
 
-    /// Sees that the lane takes an operation of `records` records.
+    /// Whether the lane takes an operation of `records` records.
+    #[inline]
+    pub(crate) fn takes(&self, records: usize) -> bool {
+        // Every lane takes one: most operations have no more, and their number is known to the compiler.
+        records == 1 || records <= self.group_max()
+    }
+
+    /// Sees that it [does](Self::takes).
     ///
     /// # Errors
     ///
     /// [`Error::Limit`].
     #[inline]
     pub(crate) fn check_group(&self, records: usize) -> Result<()> {
-        if records > self.group_max() { Err(self.too_many()) } else { Ok(()) }
+        if self.takes(records) { Ok(()) } else { Err(self.too_many()) }
     }
 
     #[cold]
@@ -239,7 +246,8 @@ impl Lane {
         // CRASH: the place held zeros or a record with another tag, which is retired or of a durable epoch. While any word of this record is
         // missing, the tags differ and no record is there: the operation did not happen. Once all four are
         // durable, recovery finishes the operation.
-        m.flush_of(words);
+        // A record lies in one line, which is that of its first word.
+        m.flush_of(&words.block);
         self.place = if self.place + 1 == self.places { 0 } else { self.place + 1 };
         self.tag = self.tag.next();
     }

@@ -5,6 +5,7 @@ use std::alloc::Layout;
 use pmalloc_persist::{Medium, Span};
 
 use super::{
+    Result,
     changes::{LargeAlloc, SmallAlloc},
     commit::commit,
     engine::Engine,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     arena::{Block, LargeBlock},
-    error::{Error, Result},
+    error::Error,
     lane::Draft,
     layout::lane::Op,
     value::BlockLayout,
@@ -119,7 +120,7 @@ fn publish<M: Medium>(
 ) -> Result<()> {
     let _owned = engine.slot_locks.lock(slot);
     // Under the lock: who frees a typed block holds those of its slots.
-    engine.check_live(slot)?;
+    state.home.check(engine, slot)?;
     publish_owned(engine, state, slot, block)
 }
 
@@ -133,7 +134,7 @@ fn publish_owned<M: Medium>(
 ) -> Result<()> {
     let found = read(engine, slot);
     if found.place().is_some() {
-        return Err(Error::SlotFull { slot });
+        return Err(Error::SlotFull { slot }.into());
     }
     let version = found.version().next();
     let draft = |op, pages| Draft { op, block: block.offset(), pages, slot, version };

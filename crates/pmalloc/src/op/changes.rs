@@ -4,11 +4,10 @@
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
 
-use super::{commit::Effects, plan::Freed};
+use super::{Result, commit::Effects, plan::Freed};
 use crate::{
     arena::{Block, LargeBlock, SmallBlock, Space},
     book::{Append, Request},
-    error::Result,
     lane::Draft,
     slab::LiveBit,
 };
@@ -225,7 +224,7 @@ impl<M: Medium> Effects<M> for Changes<'_> {
             Block::Small(_) => None,
         });
         let requests = allocated.chain(freed);
-        space.book.reserve_all(&space.medium, requests, &mut self.scratch.appends)
+        Ok(space.book.reserve_all(&space.medium, requests, &mut self.scratch.appends)?)
     }
 
     fn enter(&mut self, space: &Space<M>) {

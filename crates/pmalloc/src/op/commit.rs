@@ -6,16 +6,17 @@
 
 use core::time::Duration;
 
-use pmalloc_persist::{LINE_BYTES, Medium, Span};
+use pmalloc_persist::{LINE_BYTES, Medium};
 
 use super::{
+    Result,
+    changes::word_at,
     engine::Engine,
     synchronizer::{Outcome, Patience},
 };
 use crate::{
     arena::Space,
-    error::Result,
-    lane::{Claim, Draft},
+    lane::{Claim, Draft, Lane},
     layout::state::Policy,
 };
 
@@ -79,9 +80,55 @@ pub(super) fn commit<M: Medium>(
     effects: &mut impl Effects<M>,
 ) -> Result<u64> {
     let claim = claim.as_mut().expect("prepared with a lane");
+    let records = effects.drafts().len();
+    if let Claim::Own(lane) = claim
+        && lane.takes(records)
+        && has_room(engine, lane, records)
+    {
+        return commit_in(engine, lane, effects);
+    }
+    commit_slowly(engine, claim, effects)
+}
+
+/// As [`commit`], in a lane that is full, or is shared.
+#[cold]
+#[inline(never)]
+fn commit_slowly<M: Medium>(
+    engine: &Engine<M>,
+    claim: &mut Claim,
+    effects: &mut impl Effects<M>,
+) -> Result<u64> {
+    let records = effects.drafts().len();
+    if let Claim::Own(lane) = claim
+        && !has_room(engine, lane, records)
+    {
+        make_room(engine, claim, records)?;
+    }
+    let mut held = None;
+    let lane = claim.lane(&mut held);
+    lane.check_group(records)?;
+    // The lane of many sessions may be full although it was exchanged for another one.
+    while !has_room(engine, lane, records) {
+        engine.synchronize(Patience::For(STALL))?;
+    }
+    commit_in(engine, lane, effects)
+}
+
+/// Whether `records` records find places in the lane: under Eager its earlier ones are retired.
+#[inline]
+fn has_room<M: Medium>(engine: &Engine<M>, lane: &mut Lane, records: usize) -> bool {
+    engine.policy == Policy::Eager || lane.has_room(|| engine.epochs.durable(), records)
+}
+
+#[inline(always)]
+fn commit_in<M: Medium>(
+    engine: &Engine<M>,
+    lane: &mut Lane,
+    effects: &mut impl Effects<M>,
+) -> Result<u64> {
     match engine.policy {
-        Policy::Eager => commit_eager(engine, claim, effects),
-        Policy::Batched => commit_batched(engine, claim, effects),
+        Policy::Eager => commit_eager(engine, lane, effects),
+        Policy::Batched => commit_batched(engine, lane, effects),
     }
 }
 
@@ -92,13 +139,10 @@ pub(super) fn commit<M: Medium>(
 #[inline]
 fn commit_eager<M: Medium>(
     engine: &Engine<M>,
-    claim: &mut Claim,
+    lane: &mut Lane,
     effects: &mut impl Effects<M>,
 ) -> Result<u64> {
     let (space, m) = (&engine.space, engine.medium());
-    let mut held = None;
-    let lane = claim.lane(&mut held);
-    lane.check_group(effects.drafts().len())?;
     lane.renew_if_used_up(m);
     // The last thing that may fail: it is done with the lane held, whose own refusal comes first.
     effects.reserve(space)?;
@@ -125,23 +169,10 @@ fn commit_eager<M: Medium>(
 #[inline]
 fn commit_batched<M: Medium>(
     engine: &Engine<M>,
-    claim: &mut Claim,
+    lane: &mut Lane,
     effects: &mut impl Effects<M>,
 ) -> Result<u64> {
     let (space, m) = (&engine.space, engine.medium());
-    let records = effects.drafts().len();
-    if let Claim::Own(lane) = claim
-        && !lane.has_room(|| engine.epochs.durable(), records)
-    {
-        make_room(engine, claim, records)?;
-    }
-    let mut held = None;
-    let lane = claim.lane(&mut held);
-    lane.check_group(records)?;
-    // The lane of many sessions may be full although it was exchanged for another one.
-    while !lane.has_room(|| engine.epochs.durable(), records) {
-        engine.synchronize(Patience::For(STALL))?;
-    }
     effects.reserve(space)?;
     lane.enter();
     let epoch = engine.epochs.present();
@@ -166,8 +197,8 @@ fn make_room<M: Medium>(engine: &Engine<M>, claim: &mut Claim, records: usize) -
     }
 }
 
-/// Starts writing back the line with this number.
+/// Starts writing back the line with this number: by its first word, as a word is known to have one line.
 #[inline(always)]
 pub(super) fn flush_line<M: Medium>(m: &M, line: u64) {
-    m.flush(Span::new(line * LINE_BYTES, LINE_BYTES));
+    m.flush_of(word_at(m, line * LINE_BYTES));
 }

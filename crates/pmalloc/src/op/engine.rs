@@ -8,10 +8,11 @@ use pmalloc_persist::{
 };
 
 use super::{
+    Result,
     background::Background,
     epochs::Epochs,
     gate::{Entered, Gate},
-    limbo::{InLimbo, Limbo},
+    limbo::Limbo,
     pins::{Pin, Pins},
     root_blocks::RootBlocks,
     session::SessionState,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     arena::{Arena, Block, Space},
-    error::{Error, Result},
+    error::Error,
     extent::Look,
     lane::{Claim, Lanes},
     layout::state::Policy,
@@ -95,7 +96,7 @@ impl<M: Medium> Engine<M> {
             slot_locks: SlotLocks::new(),
             policy,
             epochs: Epochs::new(durable),
-            limbo: Limbo::new(arenas.len()),
+            limbo: Limbo::new(arenas.len(), space.geometry.capacity_bytes),
             pins: Pins::new(),
             synchronizer: Synchronizer::default(),
             background: Background::default(),
@@ -135,7 +136,7 @@ impl<M: Medium> Engine<M> {
         // Not before: entering may take back the promise of a sync, and a closed heap's stands.
         let Ok(_entered) = self.enter() else { return };
         state.operations_left = 0;
-        self.limbo.empty(state.arena, &mut state.bag);
+        self.limbo.add(state.arena, &mut state.bag);
         if self.limbo.has_waiting() {
             self.collect();
         }
@@ -156,13 +157,13 @@ impl<M: Medium> Engine<M> {
     #[inline(always)]
     pub(crate) fn enter(&self) -> Result<Option<Entered<'_>>> {
         self.check_process()?;
-        self.gate.enter(self.medium())
+        Ok(self.gate.enter(self.medium())?)
     }
 
     /// Refuses a forked child.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.medium().forked() { Err(Error::Forked) } else { Ok(()) }
+        if self.medium().forked() { Err(Error::Forked.into()) } else { Ok(()) }
     }
 
     /// Begins an operation: makes sure that `state` has a lane, and looks after the heap now and then.
@@ -191,7 +192,7 @@ impl<M: Medium> Engine<M> {
             return Ok(());
         }
         self.synchronize(Patience::Little)?;
-        self.limbo.empty(state.arena, &mut state.bag);
+        self.limbo.add(state.arena, &mut state.bag);
         self.collect_own(state);
         Ok(())
     }
@@ -216,7 +217,7 @@ impl<M: Medium> Engine<M> {
     /// Exchanges a full lane for one with room for `records`, if there is one.
     #[cold]
     pub(super) fn exchange_lane(&self, claim: &mut Claim, records: usize) -> Result<()> {
-        self.lanes.exchange(self.medium(), claim, self.epochs.durable(), records)
+        Ok(self.lanes.exchange(self.medium(), claim, self.epochs.durable(), records)?)
     }
 
     /// Counts a guard of the session.
@@ -258,7 +259,7 @@ impl<M: Medium> Engine<M> {
         if !self.medium().needs_sync() {
             self.settle_epoch()?;
         }
-        self.gate.sync(self.medium(), || self.settle_epoch())
+        Ok(self.gate.sync(self.medium(), || Ok(self.settle_epoch()?))?)
     }
 
     /// Makes the effects of all operations that have returned durable, under the policy Batched, and what they freed usable.
@@ -291,7 +292,7 @@ impl<M: Medium> Engine<M> {
             if self.policy == Policy::Batched
                 && self.synchronize(Patience::For(CLOSE))? == Outcome::Stalled
             {
-                return Err(stranded());
+                return Err(stranded().into());
             }
             *closed = true;
             self.collect();
@@ -299,7 +300,7 @@ impl<M: Medium> Engine<M> {
             self.space.extents.settle(self.medium());
             seal()?;
         }
-        self.gate.close(self.medium())
+        Ok(self.gate.close(self.medium())?)
     }
 
     /// Whether a live block starts at byte `place`.
@@ -311,13 +312,17 @@ impl<M: Medium> Engine<M> {
     /// Sees that the word at byte `offset` lies in a live block.
     #[inline]
     pub(crate) fn check_live(&self, offset: u64) -> Result<()> {
-        if self.space.is_inside_live_block(offset) { Ok(()) } else { Err(Error::SlotForeign) }
+        if self.space.live_around(offset).is_some() {
+            Ok(())
+        } else {
+            Err(Error::SlotForeign.into())
+        }
     }
 
     /// Sees that the `block` that a slot owns is not that of a root.
     #[inline]
     pub(super) fn check_no_root(&self, slot: u64, block: u64) -> Result<()> {
-        if self.root_blocks.contains(block) { Err(owns_root(slot)) } else { Ok(()) }
+        if self.root_blocks.contains(block) { Err(owns_root(slot).into()) } else { Ok(()) }
     }
 
     /// The epoch up to which freed memory may be used again: its free is durable, and no guard sees it.
@@ -383,8 +388,8 @@ impl<M: Medium> Engine<M> {
             Policy::Eager => self.epochs.present(),
             Policy::Batched => epoch,
         };
-        let freed = InLimbo { epoch, block };
-        if state.bag.put(freed) {
+        state.bag.put(epoch, block);
+        if self.limbo.is_full(&state.bag) {
             self.empty_bag(state);
         }
     }
@@ -392,7 +397,7 @@ impl<M: Medium> Engine<M> {
     /// Takes what a full bag holds, and takes back what is safe by now.
     #[cold]
     fn empty_bag(&self, state: &mut SessionState) {
-        self.limbo.empty(state.arena, &mut state.bag);
+        self.limbo.add(state.arena, &mut state.bag);
         // Guards that are made before the epoch ends would hold it for nothing: a small heap can't afford that.
         let bound = LIMBO_BYTES.min(self.space.geometry.capacity_bytes / LIMBO_PART);
         if self.policy == Policy::Batched && self.limbo.unsettled_bytes() >= bound {
@@ -443,7 +448,7 @@ impl<M: Medium> Engine<M> {
     pub(crate) fn trim(&self, state: &mut SessionState) -> Result<u64> {
         self.empty_limbo(state)?;
         self.reclaim_slabs();
-        self.space.extents.trim(self.medium())
+        Ok(self.space.extents.trim(self.medium())?)
     }
 
     /// Gives empty slabs back.
@@ -460,8 +465,8 @@ impl<M: Medium> Engine<M> {
         // What the session has freed of late stays near it.
         let safe = self.safe_epoch();
         let mut bag = std::mem::take(&mut state.bag);
-        bag.take_safe(safe, |block| self.reuse(state, block));
-        self.limbo.empty(state.arena, &mut bag);
+        bag.empty_if_safe(safe, |block| self.reuse(state, block));
+        self.limbo.add(state.arena, &mut bag);
         state.bag = bag;
         self.collect();
         Ok(())

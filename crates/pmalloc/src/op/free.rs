@@ -3,6 +3,7 @@
 use pmalloc_persist::Medium;
 
 use super::{
+    Result,
     changes::{LargeFree, SmallFree},
     commit::commit,
     engine::Engine,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     arena::{Block, LargeBlock},
-    error::{Error, Result},
+    error::Error,
     lane::Draft,
     layout::{lane::Op, slot::Version},
 };
@@ -52,9 +53,9 @@ pub(crate) fn free_from<M: Medium>(
 fn unlink<M: Medium>(engine: &Engine<M>, state: &mut SessionState, slot: u64) -> Result<Unlinked> {
     let _owned = engine.slot_locks.lock(slot);
     // Under the lock: who frees a typed block holds those of its slots.
-    engine.check_live(slot)?;
+    state.home.check(engine, slot)?;
     let found = read(engine, slot);
-    let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot }) };
+    let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot }.into()) };
     engine.check_no_root(slot, block)?;
     unlink_owned(engine, state, slot, block, found.version().next())
 }
@@ -89,7 +90,9 @@ fn unlink_owned<M: Medium>(
     block: u64,
     version: Version,
 ) -> Result<Unlinked> {
-    let block = engine.space.live_block(block)?;
+    let Some(block) = engine.space.find_live(block) else {
+        return Err(Error::NotLive { offset: block }.into());
+    };
     let draft = |op, pages| Draft { op, block: block.offset(), pages, slot, version };
     match &block {
         Block::Small(small) => {

@@ -3,6 +3,7 @@
 use pmalloc_persist::Medium;
 
 use super::{
+    Result,
     commit::commit,
     engine::Engine,
     free::{Unlinked, recycle},
@@ -10,7 +11,6 @@ use super::{
     session::SessionState,
     slot_locks::{Owned, Stripes},
 };
-use crate::error::Result;
 
 /// Performs `steps` atomically and durably, and makes the memory that they free usable again.
 ///
@@ -48,7 +48,7 @@ fn perform_owned<M: Medium>(
     loop {
         let mut locks = Owned::new();
         engine.slot_locks.lock_all(&owned, &mut locks);
-        plan.make(engine, steps)?;
+        plan.make(engine, &mut state.home, steps)?;
         // Which slots the freed blocks have is known only now: they are owned in the next round, unless the blocks are
         // others then.
         let mut wanted = named;
@@ -71,7 +71,9 @@ pub(crate) fn perform_alone<M: Medium>(
     freed: &mut Vec<Unlinked>,
 ) -> Result<()> {
     let mut plan = std::mem::take(&mut state.plan);
-    let done = plan.make(engine, steps).and_then(|()| commit_plan(engine, state, &mut plan));
+    let done = plan
+        .make(engine, &mut state.home, steps)
+        .and_then(|()| commit_plan(engine, state, &mut plan));
     if let Ok(epoch) = done {
         freed.extend(plan.unlinked(epoch));
     }

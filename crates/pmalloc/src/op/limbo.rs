@@ -7,84 +7,94 @@ use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
 use pmalloc_persist::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
-use smallvec::SmallVec;
 
 use crate::arena::Block;
 
-/// Blocks that are taken out at once: there is room for them on the stack.
-const BATCH: usize = 32;
-
-/// Blocks, and bytes of them, that fill a bag.
+/// Blocks that fill a bag.
 const BAG: usize = 32;
-const BAG_BYTES: u64 = 32 << 10;
 
-/// A freed block, and the epoch of its free.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct InLimbo {
-    pub(super) epoch: u64,
-    pub(super) block: Block,
-}
+/// Bytes that fill one: at most so many, and of a small heap a part.
+const BAG_BYTES: u64 = 256 << 10;
+const BAG_PART: u64 = 64;
 
-/// What a session has freed of late.
+/// Empty bags that a queue keeps, so that none is made in the steady state.
+const SPARE_MAX: usize = 256;
+
+/// What was freed of late.
 #[derive(Debug, Default)]
 pub(super) struct Bag {
-    freed: Vec<InLimbo>,
+    blocks: Vec<Block>,
+    /// Bytes of all.
     bytes: u64,
+    /// The epoch of the last free.
+    newest: u64,
 }
 
-/// The memory in limbo of a heap, but for what is in bags.
+/// The memory in limbo of a heap, but for what is in the bags of sessions.
 #[derive(Debug)]
 pub(crate) struct Limbo {
     /// One per arena.
-    queues: Box<[CachePadded<Mutex<VecDeque<InLimbo>>>]>,
-    /// Blocks in all queues, read without their locks.
+    queues: Box<[CachePadded<Mutex<Queue>>]>,
+    /// Bags in all queues, read without their locks.
     waiting: CachePadded<AtomicUsize>,
     /// Bytes that were added since the last round of the synchronizer, likewise.
     unsettled_bytes: AtomicU64,
+    /// Bytes that fill a bag.
+    bag_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Those that wait, the oldest first.
+    bags: VecDeque<Bag>,
+    /// Empty ones.
+    spare: Vec<Bag>,
 }
 
 impl Bag {
-    /// Keeps a block, and says whether the bag is full.
+    /// Keeps a block that was freed in `epoch`.
     #[inline]
-    pub(super) fn put(&mut self, freed: InLimbo) -> bool {
-        self.bytes += freed.block.usable_bytes();
-        self.freed.push(freed);
-        self.freed.len() >= BAG || self.bytes >= BAG_BYTES
+    pub(super) fn put(&mut self, epoch: u64, block: Block) {
+        self.newest = epoch;
+        self.bytes += block.usable_bytes();
+        self.blocks.push(block);
     }
 
     /// Whether it has none.
     pub(super) fn is_empty(&self) -> bool {
-        self.freed.is_empty()
+        self.blocks.is_empty()
     }
 
-    /// Hands what was freed up to the epoch `safe` to `reuse`.
-    pub(super) fn take_safe(&mut self, safe: u64, mut reuse: impl FnMut(Block)) {
-        let Self { freed, bytes } = self;
-        freed.retain(|freed| {
-            let is_safe = freed.epoch <= safe;
-            if is_safe {
-                *bytes -= freed.block.usable_bytes();
-                reuse(freed.block);
-            }
-            !is_safe
-        });
+    /// Hands all blocks to `reuse`, if the last free is not later than the epoch `safe`.
+    pub(super) fn empty_if_safe(&mut self, safe: u64, reuse: impl FnMut(Block)) {
+        if self.newest <= safe {
+            self.bytes = 0;
+            self.blocks.drain(..).for_each(reuse);
+        }
     }
 }
 
 impl Limbo {
-    /// Nothing waits.
-    pub(super) fn new(arenas: usize) -> Self {
+    /// Nothing waits, in a heap of this capacity.
+    pub(super) fn new(arenas: usize, capacity_bytes: u64) -> Self {
         Self {
             queues: (0..arenas).map(|_| CachePadded::default()).collect(),
             waiting: CachePadded::default(),
             unsettled_bytes: AtomicU64::new(0),
+            bag_bytes: BAG_BYTES.min(capacity_bytes / BAG_PART),
         }
+    }
+
+    /// Whether a bag is full.
+    #[inline]
+    pub(super) fn is_full(&self, bag: &Bag) -> bool {
+        bag.blocks.len() >= BAG || bag.bytes >= self.bag_bytes
     }
 
     /// Whether memory waits in a queue.
     #[inline]
     pub(crate) fn has_waiting(&self) -> bool {
-        // Relaxed: a hint; who misses an entry leaves it for the next.
+        // Relaxed: a hint; who misses a bag leaves it for the next.
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
@@ -100,39 +110,40 @@ impl Limbo {
         self.unsettled_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Hands what is in a bag to the queue of an arena.
-    pub(super) fn empty(&self, arena: usize, bag: &mut Bag) {
+    /// Exchanges a bag for an empty one, and adds it to the queue of an arena.
+    pub(super) fn add(&self, arena: usize, bag: &mut Bag) {
         if bag.is_empty() {
             return;
         }
-        let bytes = std::mem::take(&mut bag.bytes);
-        self.unsettled_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.waiting.fetch_add(bag.freed.len(), Ordering::Relaxed);
-        lock(&self.queues[arena]).extend(bag.freed.drain(..));
+        self.unsettled_bytes.fetch_add(bag.bytes, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut queue = lock(&self.queues[arena]);
+        let empty = queue.spare.pop().unwrap_or_default();
+        queue.bags.push_back(std::mem::replace(bag, empty));
     }
 
     /// Hands what was freed up to the epoch `safe`, and waits in the queue of `arena`, to `reuse`, the oldest first.
     ///
     /// `reuse` runs without the lock: it may have to wait for room in a log.
     pub(super) fn collect(&self, arena: usize, safe: u64, mut reuse: impl FnMut(Block)) {
-        loop {
-            let batch = self.take_safe(arena, safe);
-            let is_last = batch.len() < BATCH;
-            batch.into_iter().for_each(&mut reuse);
-            if is_last {
-                break;
-            }
+        let mut emptied = None;
+        while let Some(mut bag) = self.next_safe(arena, safe, emptied.take()) {
+            bag.empty_if_safe(safe, &mut reuse);
+            emptied = Some(bag);
         }
     }
 
-    /// Takes out the oldest of what is safe, as much as a batch holds.
-    fn take_safe(&self, arena: usize, safe: u64) -> SmallVec<[Block; BATCH]> {
+    /// Takes out the oldest bag, if it is safe, and keeps the one that was emptied.
+    fn next_safe(&self, arena: usize, safe: u64, emptied: Option<Bag>) -> Option<Bag> {
         let mut queue = lock(&self.queues[arena]);
-        let count = queue.iter().take(BATCH).take_while(|freed| freed.epoch <= safe).count();
-        let batch: SmallVec<[Block; BATCH]> =
-            queue.drain(..count).map(|freed| freed.block).collect();
-        self.waiting.fetch_sub(count, Ordering::Relaxed);
-        batch
+        if let Some(emptied) = emptied
+            && queue.spare.len() < SPARE_MAX
+        {
+            queue.spare.push(emptied);
+        }
+        let bag = queue.bags.pop_front_if(|bag| bag.newest <= safe)?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(bag)
     }
 }
 
@@ -154,13 +165,11 @@ mod tests {
         },
     };
 
-    /// A block of the page `nth`, freed in `epoch`.
-    fn freed(epoch: u64, nth: u32) -> InLimbo {
+    /// A block of the page `nth`.
+    fn page(nth: u32) -> Block {
         let range = PageRange::new(Page(nth), 1);
         let extent = Extent { range, kind: ExtentKind::Large, tag: 0 };
-        let block =
-            Block::Large(LargeBlock { extent, log: LogId(0), offset: u64::from(nth) * 4096 });
-        InLimbo { epoch, block }
+        Block::Large(LargeBlock { extent, log: LogId(0), offset: u64::from(nth) * 4096 })
     }
 
     fn collected(limbo: &Limbo, safe: u64) -> Vec<u64> {
@@ -171,13 +180,13 @@ mod tests {
 
     #[test]
     fn what_waits_is_handed_out_when_it_is_safe_in_the_order_of_its_frees_and_once() {
-        let limbo = Limbo::new(1);
+        let limbo = Limbo::new(1, 1 << 20);
         let mut bag = Bag::default();
         for round in 0..50 {
             for nth in 0..20 {
-                bag.put(freed(u64::from(round) + 1, 20 * round + nth));
+                bag.put(u64::from(round) + 1, page(20 * round + nth));
             }
-            limbo.empty(0, &mut bag);
+            limbo.add(0, &mut bag);
         }
         assert_eq!((limbo.unsettled_bytes(), limbo.has_waiting()), (1000 * 4096, true));
         limbo.settled();
@@ -193,17 +202,23 @@ mod tests {
 
     #[test]
     fn a_bag_is_full_once_and_empties_into_the_queue() {
-        let limbo = Limbo::new(1);
         let mut bag = Bag::default();
-        // Pages fill it by their bytes.
-        let pages = 8;
-        assert_eq!((0..pages).position(|nth| bag.put(freed(1, nth))), Some(7));
-        assert!(!limbo.has_waiting());
-        limbo.empty(0, &mut bag);
-        assert_eq!((limbo.unsettled_bytes(), collected(&limbo, 1).len()), (32 << 10, 8));
-        assert!(!bag.put(freed(1, 0)), "it is empty");
-        bag.take_safe(0, |_| panic!("it is not safe"));
-        bag.take_safe(1, |block| assert_eq!(block.offset(), 0));
+        // Pages fill it by their bytes in a small heap, and by their number in another one.
+        for (capacity_bytes, pages) in [(1 << 20, 4), (2 << 20, 8), (1 << 40, 32)] {
+            let limbo = Limbo::new(1, capacity_bytes);
+            let filled = (0..100).position(|nth| {
+                bag.put(1, page(nth));
+                limbo.is_full(&bag)
+            });
+            assert_eq!(filled, Some(pages - 1));
+            assert!(!limbo.has_waiting());
+            limbo.add(0, &mut bag);
+            assert_eq!(limbo.unsettled_bytes(), 4096 * pages as u64);
+            assert_eq!(collected(&limbo, 1).len(), pages);
+        }
+        bag.put(1, page(0));
+        bag.empty_if_safe(0, |_| panic!("it is not safe"));
+        bag.empty_if_safe(1, |block| assert_eq!(block.offset(), 0));
         assert!(bag.is_empty() && bag.bytes == 0);
     }
 

@@ -16,6 +16,7 @@
 //! | [`background`] | the heap's own thread, which does that |
 //! | [`reserve`] | blocks that are taken and not live yet |
 //! | [`slot_locks`], [`gate`] | who may change a slot, when a sync may run |
+//! | [`home`] | where the slots of a session lie |
 //! | [`limbo`], [`pins`] | freed memory that may not be used yet, and who may still see it |
 //! | [`root_blocks`] | blocks that slots may neither free nor read |
 //!
@@ -31,6 +32,7 @@ mod epochs;
 mod free;
 mod gate;
 mod group;
+mod home;
 mod limbo;
 mod line_set;
 mod pins;
@@ -40,6 +42,11 @@ mod root_blocks;
 mod session;
 mod slot_locks;
 mod synchronizer;
+
+use crate::error::Raised;
+
+/// Result of what this room does.
+pub(crate) type Result<T, E = Raised> = std::result::Result<T, E>;
 
 pub(crate) use alloc::{alloc_bare, alloc_init, alloc_root};
 pub(crate) use engine::{Engine, owns_root};

@@ -6,13 +6,15 @@
 use pmalloc_persist::{Medium, Span};
 
 use super::{
+    Result,
     changes::{Changes, Scratch, Store, word_at},
     engine::Engine,
     free::Unlinked,
+    home::Home,
 };
 use crate::{
     arena::Block,
-    error::{Error, Result},
+    error::Error,
     lane::Draft,
     layout::{
         cell::{CellValue, CellWord},
@@ -138,11 +140,16 @@ enum Exchange {
 
 impl Plan {
     /// Makes the plan of `steps`, whose slots and cells are owned, if they can be made.
-    pub(super) fn make<M: Medium>(&mut self, engine: &Engine<M>, steps: &[Step]) -> Result<()> {
+    pub(super) fn make<M: Medium>(
+        &mut self,
+        engine: &Engine<M>,
+        home: &mut Home,
+        steps: &[Step],
+    ) -> Result<()> {
         self.clear();
         // Under the locks: who frees a typed block holds those of its slots.
         let mut live = steps.iter().flat_map(Step::places).filter(|place| !place.is_new);
-        live.try_for_each(|place| engine.check_live(place.offset))?;
+        live.try_for_each(|place| home.check(engine, place.offset))?;
         steps.iter().try_for_each(|step| self.add(engine, step))
     }
 
@@ -188,7 +195,7 @@ impl Plan {
         let is_full = |store: &&Store| SlotWord::from_bits(store.word).place().is_some();
         let mut full_slots = self.stores.iter().filter(|store| !store.is_cell).filter(is_full);
         if let Some(store) = full_slots.find(|store| is_freed(store.offset)) {
-            return Err(Error::ChildrenAlive { slot: store.offset });
+            return Err(Error::ChildrenAlive { slot: store.offset }.into());
         }
         let mut full = None;
         for freed in &self.freed {
@@ -200,7 +207,7 @@ impl Plan {
                 full.is_some()
             });
         }
-        full.map_or(Ok(()), |slot| Err(Error::ChildrenAlive { slot }))
+        full.map_or(Ok(()), |slot| Err(Error::ChildrenAlive { slot }.into()))
     }
 
     fn clear(&mut self) {
@@ -242,17 +249,17 @@ impl Plan {
     fn free<M: Medium>(&mut self, engine: &Engine<M>, from: SlotAt, inside: Inside) -> Result<()> {
         let at = self.find(engine, from)?;
         let Some(offset) = self.word(at).place() else {
-            return Err(Error::SlotEmpty { slot: from.offset });
+            return Err(Error::SlotEmpty { slot: from.offset }.into());
         };
         engine.check_no_root(from.offset, offset)?;
         if self.freed.iter().any(|freed| freed.block.offset() == offset) {
-            return Err(Error::NotLive { offset });
+            return Err(Error::NotLive { offset }.into());
         }
         // A block that the operation itself allocates has no live bit yet, and is refused here, too.
         let block = engine.space.live_block(offset)?;
         if block.usable_bytes() < inside.size_bytes as u64 {
             let what = "a slot owns a block that is too small for its type";
-            return Err(Error::corrupted(from.offset, what));
+            return Err(Error::corrupted(from.offset, what).into());
         }
         self.freed.push(Freed::new(block, inside));
         self.change(at, free_op(&block), &block);
@@ -270,10 +277,10 @@ impl Plan {
         let (at_a, at_b) = (self.find(engine, a)?, self.find(engine, b)?);
         let (of_a, of_b) = (self.word(at_a).place(), self.word(at_b).place());
         if want == Exchange::Move && of_a.is_none() {
-            return Err(Error::SlotEmpty { slot: a.offset });
+            return Err(Error::SlotEmpty { slot: a.offset }.into());
         }
         if want == Exchange::Move && of_b.is_some() {
-            return Err(Error::SlotFull { slot: b.offset });
+            return Err(Error::SlotFull { slot: b.offset }.into());
         }
         if of_a == of_b {
             return Ok(());
@@ -299,7 +306,7 @@ impl Plan {
         if is_new || engine.is_live(block) && !is_freed {
             return Ok(());
         }
-        Err(Error::corrupted(owner.offset, "a slot owns no live block"))
+        Err(Error::corrupted(owner.offset, "a slot owns no live block").into())
     }
 
     /// Gives the cell a value, and its next version (rule 7).
@@ -313,7 +320,7 @@ impl Plan {
     fn find_empty<M: Medium>(&mut self, engine: &Engine<M>, slot: SlotAt) -> Result<usize> {
         let at = self.find(engine, slot)?;
         match self.word(at).place() {
-            Some(_) => Err(Error::SlotFull { slot: slot.offset }),
+            Some(_) => Err(Error::SlotFull { slot: slot.offset }.into()),
             None => Ok(at),
         }
     }
@@ -324,7 +331,7 @@ impl Plan {
         let at = self.find_word(engine, slot, false);
         if at == known && slot.is_new && self.word(at).place().is_some() {
             let why = "its block was written with something in it: a slot owns nothing before it is given a block";
-            return Err(Error::Invalid { what: "slot in a new block", why: why.into() });
+            return Err(Error::Invalid { what: "slot in a new block", why: why.into() }.into());
         }
         Ok(at)
     }

@@ -6,11 +6,11 @@ use std::alloc::Layout;
 
 use pmalloc_persist::{Medium, PAGE_BYTES};
 
-use super::{engine::Engine, session::SessionState};
+use super::{Result, engine::Engine, session::SessionState};
 use crate::{
     arena::{Block, LargeBlock},
     book::Extent,
-    error::{Error, Result},
+    error::{Error, Raised},
     layout::book::ExtentKind,
     size_class::SizeClass,
     slab::Kind,
@@ -26,18 +26,30 @@ pub(crate) fn reserve<M: Medium>(
 ) -> Result<Block> {
     check(engine, wanted.layout())?;
     engine.prepare(state)?;
-    match reserve_once(engine, state, wanted) {
+    reserve_once(engine, state, wanted)
+        .or_else(|raised| reserve_again(engine, state, wanted, raised))
+}
+
+/// Takes a block where the first attempt has failed, after everything was given back that is at hand.
+#[cold]
+fn reserve_again<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    wanted: BlockLayout,
+    raised: Raised,
+) -> Result<Block> {
+    match raised.error() {
         // Also where the file system has no room: a block that is given back has memory.
-        Err(Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. }) => {
+        Error::OutOfMemory { .. } | Error::NoSpace { .. } | Error::Io { .. } => {
             engine.reclaim(state)?;
             reserve_once(engine, state, wanted)
         }
-        result => result,
+        _ => Err(raised),
     }
 }
 
 fn check<M: Medium>(engine: &Engine<M>, layout: Layout) -> Result<()> {
-    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() });
+    let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() }.into());
     if layout.size() == 0 {
         return invalid("size", "zero; a block has at least one byte");
     }
@@ -47,12 +59,12 @@ fn check<M: Medium>(engine: &Engine<M>, layout: Layout) -> Result<()> {
     let capacity_bytes = engine.space.geometry.capacity_bytes;
     let requested_bytes = layout.size() as u64;
     if requested_bytes > capacity_bytes {
-        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes });
+        return Err(Error::OutOfMemory { requested_bytes, capacity_bytes }.into());
     }
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn reserve_once<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
@@ -66,6 +78,8 @@ fn reserve_once<M: Medium>(
     Ok(Block::Small(state.cache.take(&engine.space, arena, Kind { class, tag })?))
 }
 
+/// Not inlined: it would make room for itself in every operation on small blocks.
+#[inline(never)]
 fn reserve_large<M: Medium>(
     engine: &Engine<M>,
     state: &SessionState,

@@ -1,6 +1,6 @@
 //! What one thread holds of a heap while it operates on it. Volatile.
 
-use super::{changes::Scratch, limbo::Bag, plan::Plan};
+use super::{changes::Scratch, home::Home, limbo::Bag, plan::Plan};
 use crate::{lane::Claim, tcache::Cache};
 
 /// The state of a session.
@@ -18,6 +18,8 @@ pub(crate) struct SessionState {
     pub(super) pin: Option<u32>,
     /// Index of the arena that the caches are refilled from.
     pub(super) arena: usize,
+    /// Where the slots of late operations lie.
+    pub(super) home: Home,
     /// Operations that may begin before the heap is looked after. None without a lane: so an operation has but one thing to
     /// ask.
     pub(super) operations_left: u32,
@@ -39,6 +41,7 @@ impl SessionState {
             collected: 0,
             pin: None,
             arena,
+            home: Home::NONE,
             operations_left: 0,
             operations_granted: 0,
             plan: Plan::default(),

@@ -14,9 +14,9 @@ use pmalloc_persist::{
     sync::{Arc, Mutex, MutexGuard, thread},
 };
 
-use super::{commit::flush_line, epochs::Epochs, line_set::LineSet};
+use super::{Result, commit::flush_line, epochs::Epochs, line_set::LineSet};
 use crate::{
-    error::{Error, Result},
+    error::Error,
     lane::{Board, Lanes},
     layout::state::EPOCH_MAX,
     recovery::state,
@@ -91,7 +91,8 @@ impl Synchronizer {
             return Err(Error::Limit {
                 what: "epochs of an open heap (they begin again when it is opened again)",
                 limit: EPOCH_MAX,
-            });
+            }
+            .into());
         }
         let epoch = epochs.begin_next();
         round.ending = Some(epoch);

@@ -7,7 +7,7 @@ use crate::{core::Core, error::Result, recovery::state};
 
 /// Ends the heap: everything to stable storage, then the clean flag, then nothing more is written.
 pub(crate) fn close<M: Medium>(core: &Core<M>) -> Result<()> {
-    core.engine.close_with(|| seal(core))
+    Ok(core.engine.close_with(|| Ok(seal(core)?))?)
 }
 
 /// Writes the checks over what stands still while the heap is closed.

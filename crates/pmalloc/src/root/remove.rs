@@ -46,7 +46,7 @@ pub(crate) fn remove<M: Medium>(
         check_unused(core, &root, removal)?;
         check_alone(core, index, &root)?;
         let entry = entry::at(core.medium(), &core.header.geometry, index)?;
-        op::free_root(core, state, table::slot_of(core, entry), root.offset)
+        Ok(op::free_root(core, state, table::slot_of(core, entry), root.offset)?)
     })
 }
 

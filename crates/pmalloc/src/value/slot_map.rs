@@ -24,6 +24,7 @@ pub enum SlotMap {
 
 impl SlotMap {
     /// Whether there is no slot.
+    #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         match self {
