@@ -204,7 +204,7 @@ impl Case {
         match self.scene {
             Scene::Steps(LongRings | Pending | Typed, _)
             | Scene::Killed(LongRings | Pending | Typed, ..) => 1 << 16,
-            _ if self.policy == Policy::Batched => 1 << 12,
+            _ if self.policy == Policy::Batched => 1 << 16,
             _ => 1 << 10,
         }
     }

@@ -133,7 +133,8 @@ fn explore(sets: Vec<Set>, (index, count): (usize, usize), threads: usize) -> Ex
             return ExitCode::from(3);
         }
         if !outcome.report.is_exhaustive() {
-            println!("NOT EXHAUSTIVE: some points have more classes than the budget allows.");
+            println!("NOT EXHAUSTIVE: some points have more classes than the budget allows, of:");
+            outcome.sampled.iter().for_each(|case| println!("  {case}"));
             return ExitCode::from(3);
         }
     }

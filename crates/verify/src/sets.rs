@@ -35,8 +35,8 @@ pub struct Set {
 }
 
 impl Set {
-    /// The sets of CI, which are thinned for the policy that is not the default: every sequence of one operation with a crash in recovery, every sequence of two without, and the
-    /// heap's own life.
+    /// The sets of CI, some of them thinned, and most for the policy that is not the default: every operation with a crash in
+    /// recovery, sequences of two without, and the heap's own life.
     #[must_use]
     pub fn quick(policy: Policy) -> Vec<Self> {
         vec![
@@ -51,11 +51,14 @@ impl Set {
                 name: "memory goes back at once",
                 cases: thin(policy, keeping_nothing(policy, 0)),
             },
-            Self { name: "killed in 1 operation, then 1", cases: thin(policy, killed(policy, 1)) },
+            Self {
+                name: "killed in 1 operation, then 1",
+                cases: thin(policy, every(2, killed(policy, 1))),
+            },
             Self { name: "declarations and orphans, nesting 1", cases: owners(policy, 1) },
             Self { name: "groups of five and eight", cases: groups(policy, 0) },
             Self { name: "typed blocks, nesting 1", cases: thin(policy, typed(policy, 1)) },
-            Self { name: "2 operations", cases: thin(policy, alternate(policy)) },
+            Self { name: "2 operations", cases: every(11, sequences(policy, 2, 0)) },
             Self { name: "page cache", cases: thin(policy, cached(policy, 1, 8)) },
             Self { name: "pending, then 1 operation", cases: pending(policy, 0, 8) },
             Self { name: "numbers and epochs used up, nesting 1", cases: worn_out(policy, 1) },
@@ -112,19 +115,16 @@ impl Set {
     }
 }
 
-/// Every other sequence of two operations, where their number is odd: each operation is first and second then, by either
-/// session.
-fn alternate(policy: Policy) -> Vec<Case> {
-    let stride = 1 + Step::all(policy).len() % 2;
-    sequences(policy, 2, 0).into_iter().step_by(stride).collect()
+/// Every `stride`-th case; where that divides no number of operations, start states and domains, each of these is there.
+fn every(stride: usize, cases: Vec<Case>) -> Vec<Case> {
+    cases.into_iter().step_by(stride).collect()
 }
 
 /// All `cases` of the default policy, and of the other one so many that each kind is there.
 fn thin(policy: Policy, cases: Vec<Case>) -> Vec<Case> {
     /// No divisor of the numbers of operations, start states and domains.
     const STRIDE: usize = 5;
-    let stride = if policy == HeapOptions::POLICY_DEFAULT { 1 } else { STRIDE };
-    cases.into_iter().step_by(stride).collect()
+    if policy == HeapOptions::POLICY_DEFAULT { cases } else { every(STRIDE, cases) }
 }
 
 fn sequences(policy: Policy, length: u32, nesting: u32) -> Vec<Case> {

@@ -170,9 +170,7 @@ pub(crate) fn mark_open<M: Medium>(m: &M, was: Clean) -> Result<()> {
     }
     // The page alone: what a killed process left to be written may be gigabytes.
     m.sync_span(state::span()).or_else(|error| {
-        // Of a heap that was not whole the kernel may have failed to write any page, and says so only once.
-        let left = if was.is_whole() { was } else { Clean::Unwritten };
-        state::set_clean(m, left)?;
+        state::set_unsynced(m, was)?;
         Err(Error::io(SYNCHRONIZING)(error))
     })
 }

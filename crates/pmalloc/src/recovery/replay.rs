@@ -18,7 +18,7 @@ use crate::{
         lane::{Op, Record},
         root::RootEntry,
         slot::SlotWord,
-        state::{EPOCH_MAX, Policy},
+        state::{Clean, EPOCH_MAX, Policy},
     },
     slab::{Descriptor, LiveBit},
 };
@@ -78,7 +78,7 @@ pub(super) fn replay<M: Medium>(
     lane::zero_rings(m, geometry, &lanes)?;
     // CRASH: rings hold no live record that is still needed; the next open zeroes what is left.
     m.fence();
-    let durable = restart_epochs(m, durable)?;
+    let durable = restart_epochs(m, state.clean, durable)?;
     mend_torn(m, geometry, &book)?;
     Ok(Replayed { book, held, lanes, durable, records: records.len() as u64, torn })
 }
@@ -98,13 +98,16 @@ fn end_epochs<M: Medium>(m: &M, state: &StateImage) -> Result<u64> {
 }
 
 /// Lets the epochs start again when half of them are used up, and returns the durable one.
-fn restart_epochs<M: Medium>(m: &M, durable: u64) -> Result<u64> {
+fn restart_epochs<M: Medium>(m: &M, was: Clean, durable: u64) -> Result<u64> {
     if durable <= EPOCH_MAX / 2 {
         return Ok(durable);
     }
-    if m.needs_sync() {
+    if m.needs_sync()
         // The zeros of the rings must not be written behind the number that they allow.
-        m.sync().map_err(Error::io("restarting the epochs"))?;
+        && let Err(error) = m.sync()
+    {
+        state::set_unsynced(m, was)?;
+        return Err(Error::io("beginning the epochs again")(error));
     }
     // CRASH: the rings are durably zero: no record has an epoch.
     state::set_durable_epoch(m, 0)?;

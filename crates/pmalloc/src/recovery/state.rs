@@ -415,6 +415,12 @@ pub(crate) fn set_clean<M: Medium>(m: &M, clean: Clean) -> Result<()> {
     Ok(())
 }
 
+/// Notes that a sync has failed before anything changed in a heap whose flag said `was`: of one that was not whole the kernel
+/// may have failed to write any page, and says so only once.
+pub(crate) fn set_unsynced<M: Medium>(m: &M, was: Clean) -> Result<()> {
+    set_clean(m, if was.is_whole() { was } else { Clean::Unwritten })
+}
+
 fn owner_words(owner: &Owner) -> [&Word; 7] {
     let [boot_low, boot_high] = &owner.boot;
     let [first, second] = &owner.reserved;
