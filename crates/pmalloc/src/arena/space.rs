@@ -134,15 +134,17 @@ impl<M: Medium> Space<M> {
                 let span = || Span::new(slab.block_offset(block), slab.class().block_bytes());
                 slab.live_bit(block).is_set(&self.medium).then(span)
             }
-            Use::LargeStart(large) => {
-                Some(self.geometry.span_of(PageRange::new(page, large.pages)))
-            }
+            Use::LargeStart(large) => Some(self.span_of(page, large.pages)),
             Use::LargeInside(start) => {
                 let Use::LargeStart(large) = self.page_map.get(start) else { return None };
-                Some(self.geometry.span_of(PageRange::new(start, large.pages)))
+                Some(self.span_of(start, large.pages))
             }
             Use::Free => None,
         }
+    }
+
+    fn span_of(&self, start: Page, pages: u32) -> Span {
+        Span::new(self.page_offset(start), u64::from(pages) * PAGE_BYTES)
     }
 
     /// The descriptor of a slab that the page map knows.

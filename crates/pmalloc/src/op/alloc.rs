@@ -120,7 +120,7 @@ fn publish<M: Medium>(
 ) -> Result<()> {
     let _owned = engine.slot_locks.lock(slot);
     // Under the lock: who frees a typed block holds those of its slots.
-    state.home.check(engine, slot)?;
+    state.homes.check(engine, slot)?;
     publish_owned(engine, state, slot, block)
 }
 

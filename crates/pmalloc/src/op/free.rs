@@ -53,7 +53,7 @@ pub(crate) fn free_from<M: Medium>(
 fn unlink<M: Medium>(engine: &Engine<M>, state: &mut SessionState, slot: u64) -> Result<Unlinked> {
     let _owned = engine.slot_locks.lock(slot);
     // Under the lock: who frees a typed block holds those of its slots.
-    state.home.check(engine, slot)?;
+    state.homes.check(engine, slot)?;
     let found = read(engine, slot);
     let Some(block) = found.place() else { return Err(Error::SlotEmpty { slot }.into()) };
     engine.check_no_root(slot, block)?;

@@ -48,7 +48,7 @@ fn perform_owned<M: Medium>(
     loop {
         let mut locks = Owned::new();
         engine.slot_locks.lock_all(&owned, &mut locks);
-        plan.make(engine, &mut state.home, steps)?;
+        plan.make(engine, &mut state.homes, steps)?;
         // Which slots the freed blocks have is known only now: they are owned in the next round, unless the blocks are
         // others then.
         let mut wanted = named;
@@ -72,7 +72,7 @@ pub(crate) fn perform_alone<M: Medium>(
 ) -> Result<()> {
     let mut plan = std::mem::take(&mut state.plan);
     let done = plan
-        .make(engine, &mut state.home, steps)
+        .make(engine, &mut state.homes, steps)
         .and_then(|()| commit_plan(engine, state, &mut plan));
     if let Ok(epoch) = done {
         freed.extend(plan.unlinked(epoch));

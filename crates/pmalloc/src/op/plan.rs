@@ -10,7 +10,7 @@ use super::{
     changes::{Changes, Scratch, Store, word_at},
     engine::Engine,
     free::Unlinked,
-    home::Home,
+    home::Homes,
 };
 use crate::{
     arena::Block,
@@ -143,13 +143,13 @@ impl Plan {
     pub(super) fn make<M: Medium>(
         &mut self,
         engine: &Engine<M>,
-        home: &mut Home,
+        homes: &mut Homes,
         steps: &[Step],
     ) -> Result<()> {
         self.clear();
         // Under the locks: who frees a typed block holds those of its slots.
         let mut live = steps.iter().flat_map(Step::places).filter(|place| !place.is_new);
-        live.try_for_each(|place| home.check(engine, place.offset))?;
+        live.try_for_each(|place| homes.check(engine, place.offset))?;
         steps.iter().try_for_each(|step| self.add(engine, step))
     }
 

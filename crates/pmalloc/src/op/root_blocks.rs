@@ -7,7 +7,7 @@
 //!
 //! Volatile: filled from the root table at open, and as roots are made.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use pmalloc_persist::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -19,7 +19,9 @@ const FILTER_WORDS: usize = 256;
 pub(crate) struct RootBlocks {
     /// A bit per hash value that a block in the set has; changed under the lock of `blocks`.
     filter: Box<[AtomicU64]>,
-    blocks: Mutex<HashMap<u64, Exposure>>,
+    blocks: Mutex<FxHashMap<u64, Exposure>>,
+    /// How many blocks were taken out.
+    removed: AtomicU64,
 }
 
 /// Who can see a root's block.
@@ -35,7 +37,7 @@ impl RootBlocks {
     /// The empty set.
     pub(crate) fn new() -> Self {
         let filter = (0..FILTER_WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { filter, blocks: Mutex::new(HashMap::new()) }
+        Self { filter, blocks: Mutex::default(), removed: AtomicU64::new(0) }
     }
 
     /// Adds the block at byte `block`.
@@ -71,11 +73,19 @@ impl RootBlocks {
     pub(crate) fn remove(&self, block: u64) {
         let mut blocks = lock(&self.blocks);
         blocks.remove(&block);
+        // Release: pairs with the acquire in `removed`.
+        self.removed.fetch_add(1, Ordering::Release);
         let (word, bit) = place(block);
         if !blocks.keys().any(|other| place(*other) == (word, bit)) {
             // Relaxed: a bit too many costs a look at the set.
             self.filter[word].fetch_and(!bit, Ordering::Relaxed);
         }
+    }
+
+    /// How many blocks were taken out of the set so far: what was in it stays there as long as the number does.
+    #[inline]
+    pub(super) fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// Whether the block at byte `block` holds a root.
@@ -102,6 +112,8 @@ fn place(block: u64) -> (usize, u64) {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     /// Blocks of which two and two share a bit of the filter, and no others do.

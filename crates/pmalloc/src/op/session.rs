@@ -1,6 +1,6 @@
 //! What one thread holds of a heap while it operates on it. Volatile.
 
-use super::{changes::Scratch, home::Home, limbo::Bag, plan::Plan};
+use super::{changes::Scratch, home::Homes, limbo::Bag, plan::Plan};
 use crate::{lane::Claim, tcache::Cache};
 
 /// The state of a session.
@@ -19,7 +19,7 @@ pub(crate) struct SessionState {
     /// Index of the arena that the caches are refilled from.
     pub(super) arena: usize,
     /// Where the slots of late operations lie.
-    pub(super) home: Home,
+    pub(super) homes: Homes,
     /// Operations that may begin before the heap is looked after. None without a lane: so an operation has but one thing to
     /// ask.
     pub(super) operations_left: u32,
@@ -41,7 +41,7 @@ impl SessionState {
             collected: 0,
             pin: None,
             arena,
-            home: Home::NONE,
+            homes: Homes::new(),
             operations_left: 0,
             operations_granted: 0,
             plan: Plan::default(),

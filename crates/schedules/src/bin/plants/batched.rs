@@ -179,7 +179,7 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a guard keeps what was freed in its epoch, but not in the one before",
         file: "op/engine.rs",
         changes: &[("oldest.saturating_sub(2)", "oldest.saturating_sub(1)")],
-        by: By::BatchedScenario("guards-across-rounds-tight"),
+        by: By::Test("stalled"),
     },
     // Rule 6: recovery.
     Plant {
@@ -269,10 +269,10 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "closing leaves the present epoch",
         file: "op/engine.rs",
         changes: &[(
-            "        if self.policy == Policy::Batched\n            \
+            "            if self.policy == Policy::Batched\n                \
              && self.synchronize(Patience::For(CLOSE))?",
-            "        if self.policy == Policy::Batched\n            \
-             && self.epochs.durable() == u64::MAX\n            \
+            "            if self.policy == Policy::Batched\n                \
+             && self.epochs.durable() == u64::MAX\n                \
              && self.synchronize(Patience::For(CLOSE))?",
         )],
         by: By::Batched,

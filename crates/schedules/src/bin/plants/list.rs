@@ -156,10 +156,25 @@ pub(crate) const PLANTS: &[Plant] = &[
         changes: &[(
             "let _owned = engine.slot_locks.lock(slot);\n    \
              // Under the lock: who frees a typed block holds those of its slots.\n    \
-             engine.check_live(slot)?;",
-            "engine.check_live(slot)?;\n    let _owned = engine.slot_locks.lock(slot);",
+             state.homes.check(engine, slot)?;",
+            "state.homes.check(engine, slot)?;\n    let _owned = engine.slot_locks.lock(slot);",
         )],
         by: By::Scenario("typed-parent-freed"),
+    },
+    Plant {
+        name: "a session takes any block for one that stays",
+        file: "op/home.rs",
+        changes: &[("if engine.root_blocks.contains(around.start) {", "if !around.is_empty() {")],
+        by: By::Unit("op::home"),
+    },
+    Plant {
+        name: "a session does not hear that a root was removed",
+        file: "op/home.rs",
+        changes: &[(
+            "if self.removed == engine.root_blocks.removed()\n            && (later",
+            "if true\n            && (later",
+        )],
+        by: By::Unit("op::home"),
     },
     Plant {
         name: "a log that is copied gives its chunks back before the switch",
@@ -246,12 +261,12 @@ pub(crate) const PLANTS: &[Plant] = &[
         by: By::Unit("op::pins"),
     },
     Plant {
-        name: "large blocks do not wait for the last epoch",
+        name: "memory does not wait for the last epoch",
         file: "op/limbo.rs",
-        changes: &[(
-            "|freed| freed.epoch <= safe",
-            "|f| f.epoch <= safe || matches!(f.block, Block::Large(_)) && f.epoch == safe + 1",
-        )],
+        changes: &[
+            ("|bag| bag.newest <= safe", "|bag| bag.newest <= safe + 1"),
+            ("if self.newest <= safe {", "if self.newest <= safe + 1 {"),
+        ],
         by: By::Unit("op::limbo"),
     },
     Plant {
