@@ -115,7 +115,8 @@ impl Set {
     }
 }
 
-/// Every `stride`-th case; where that divides no number of operations, start states and domains, each of these is there.
+/// Every `stride`-th case. Where that has no divisor in common with the numbers of operations and domains that take turns
+/// among them, each of these is there.
 fn every(stride: usize, cases: Vec<Case>) -> Vec<Case> {
     cases.into_iter().step_by(stride).collect()
 }

@@ -25,7 +25,7 @@ pub const SLOTS: usize = 16;
 const VERSIONS: u64 = 1 << 20;
 
 /// The largest number of an operation in a lane, and the largest epoch.
-const NUMBER_MAX: u64 = (1 << 40) - 1;
+pub const NUMBER_MAX: u64 = (1 << 40) - 1;
 
 /// The first word of a lane.
 const LANE_MAGIC: u64 = u64::from_le_bytes(*b"PMALLANE");

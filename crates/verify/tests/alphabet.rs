@@ -13,7 +13,7 @@ use pmalloc::{
 use pmalloc_verify::{
     alphabet::{Action, Op, Plan, Step},
     start::Start,
-    world::{World, medium},
+    world::{NUMBER_MAX, World, medium},
 };
 
 /// First byte of the first lane and bytes from lane to lane, of header and marks, and ring places, as `docs/format.md`
@@ -22,9 +22,6 @@ const LANES: u64 = 6 * 4096;
 const LANE_BYTES: u64 = 4096;
 const RING: u64 = 64 + 8 * 64;
 const PLACES: u64 = 16;
-
-/// The largest number of an operation, and the largest epoch.
-const NUMBER_MAX: u64 = (1 << 40) - 1;
 
 fn world(start: Start) -> World {
     world_of(start, Policy::Eager)

@@ -3,7 +3,7 @@
 //!
 //! The kernel writes any page of such a file to the disk when it likes, so the flag on the state page is true on the disk
 //! only if a sync stands between it and all else: the flag goes before anything changes, and comes when everything is
-//! written. These are the only places that change it.
+//! written. These are the only places that change it, but for a recovery that notes that its own sync has failed.
 //!
 //! Operations hold the gate shared while they change the medium, a sync holds it alone. Heaps whose durability
 //! does not need a sync have no gate, and their operations pay nothing.
