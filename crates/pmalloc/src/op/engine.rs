@@ -3,7 +3,7 @@
 use std::{sync::atomic::AtomicU64 as ProcessCounter, time::Duration};
 
 use pmalloc_persist::{
-    Medium,
+    Medium, Span,
     sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -309,14 +309,10 @@ impl<M: Medium> Engine<M> {
         self.space.live_block(place).is_ok()
     }
 
-    /// Sees that the word at byte `offset` lies in a live block.
+    /// Sees that the word at byte `offset` lies in a live block, and returns that.
     #[inline]
-    pub(crate) fn check_live(&self, offset: u64) -> Result<()> {
-        if self.space.live_around(offset).is_some() {
-            Ok(())
-        } else {
-            Err(Error::SlotForeign.into())
-        }
+    pub(crate) fn check_live(&self, offset: u64) -> Result<Span> {
+        self.space.live_around(offset).ok_or_else(|| Error::SlotForeign.into())
     }
 
     /// Sees that the `block` that a slot owns is not that of a root.

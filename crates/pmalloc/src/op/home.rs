@@ -3,7 +3,6 @@
 use pmalloc_persist::{Medium, Span};
 
 use super::{Engine, Result};
-use crate::error::Error;
 
 /// Bytes of a slot.
 const SLOT_BYTES: u64 = 8;
@@ -29,7 +28,7 @@ impl Homes {
     ///
     /// # Errors
     ///
-    /// [`Error::SlotForeign`].
+    /// As [`Engine::check_live`].
     #[inline]
     pub(super) fn check<M: Medium>(&mut self, engine: &Engine<M>, slot: u64) -> Result<()> {
         let slot_span = Span::new(slot, SLOT_BYTES);
@@ -49,9 +48,7 @@ impl Homes {
         if self.removed != removed {
             *self = Self { removed, ..Self::new() };
         }
-        let Some(around) = engine.space.live_around(slot) else {
-            return Err(Error::SlotForeign.into());
-        };
+        let around = engine.check_live(slot)?;
         if engine.root_blocks.contains(around.start) {
             self.roots = [around, self.roots[0]];
         }
