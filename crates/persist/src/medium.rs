@@ -172,8 +172,9 @@ pub unsafe trait Medium: Send + Sync {
         self.sync()
     }
 
-    /// Whether the kernel may write any page to stable storage at any time, so that a power loss between two
-    /// [`sync`](Medium::sync)s leaves a mixture: a file in the page cache of a disk.
+    /// Whether stores may reach stable storage at any time and in any order, whatever is flushed, so that a power loss between
+    /// two [`sync`](Medium::sync)s leaves a mixture: a file in the page cache of a disk, whose pages the kernel writes when it
+    /// likes, or persistent memory that is used without flushes.
     fn needs_sync(&self) -> bool {
         false
     }

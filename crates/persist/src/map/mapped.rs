@@ -10,7 +10,7 @@ use std::{io, path::Path, sync::Arc};
 use rustix::fs::{self, Stat};
 
 use super::{
-    ForkMark, MapError, MapOptions, MediaFile, Warning,
+    ForkMark, MapError, MapOptions, MediaFile, Storage, Warning,
     error::MAX_RESERVE_BYTES,
     extents::without_blocks,
     file::len_of,
@@ -32,28 +32,6 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// Bytes per block in what the kernel reports, whatever the file system's own block is.
 const REPORTED_BLOCK_BYTES: u64 = 512;
-
-/// Where the bytes of a mapped file are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Storage {
-    /// Persistent memory, mapped directly.
-    Dax,
-    /// Memory of the kernel: gone when the machine restarts.
-    Tmpfs,
-    /// The page cache, which the kernel writes to a disk when it likes.
-    PageCache,
-}
-
-impl core::fmt::Display for Storage {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Dax => "dax",
-            Self::Tmpfs => "tmpfs",
-            Self::PageCache => "page cache",
-        })
-    }
-}
 
 /// A mapped [`MediaFile`].
 ///
@@ -545,7 +523,7 @@ unsafe impl Medium for Mapped {
     }
 
     fn needs_sync(&self) -> bool {
-        self.storage == Storage::PageCache
+        self.storage.needs_sync(self.granted.durability)
     }
 
     #[inline]

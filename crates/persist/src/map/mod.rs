@@ -18,6 +18,7 @@ mod options;
 mod place;
 mod promise;
 mod reservation;
+mod storage;
 
 pub use anon::Anon;
 pub use copy::CopyProgress;
@@ -25,7 +26,8 @@ pub use error::{MapError, is_out_of_space};
 pub use file::{Access, MediaFile, Owner};
 pub use fork::ForkMark;
 pub use lazy_table::LazyTable;
-pub use mapped::{Mapped, Storage};
+pub use mapped::Mapped;
 pub use options::MapOptions;
 pub use promise::Warning;
 pub use reservation::has_addresses;
+pub use storage::Storage;

@@ -16,7 +16,7 @@ use crate::{
     inspect::{
         CheckReport, SalvageReport, check,
         map::areas,
-        owner::{self, owner_of, owner_on},
+        owner::{self, owner_on},
         salvage,
         serve::{self, Opening},
     },
@@ -253,7 +253,7 @@ impl HeapOptions {
         let header = Self { geometry: self.fitting_geometry(), ..self.clone() }.header()?;
         let file = MediaFile::create(path.as_ref())?;
         let mapped = file.map(&self.opening.map_options(&header.geometry))?;
-        let owner = owner_of(&mapped)?;
+        let owner = owner_on(&mapped)?;
         self.format(&mapped, &header, Exposure::Hidden)?;
         mapped.sync().map_err(Error::io("writing a new heap"))?;
         let file = std::sync::Arc::clone(mapped.file());

@@ -32,12 +32,12 @@ pub(crate) enum Kept {
 
 impl Power {
     /// Whether a heap that was left so is a mixture of moments: it was being written when the machine went down, on a
-    /// page-cache file, or a write of it failed.
+    /// page-cache file or without flushes, or a write of it failed.
     pub(crate) fn was_lost(self, left: &LeftBehind) -> bool {
         let same_boot = left.owner.boot() == Some(self.boot);
         match left.clean {
             Clean::Closed | Clean::Synced => false,
-            Clean::No => !same_boot && self.kept == Kept::InPart,
+            Clean::No => !same_boot && (self.kept == Kept::InPart || left.owner.needed_sync()),
             Clean::Unwritten => true,
         }
     }
@@ -55,18 +55,11 @@ pub(crate) fn open_file(path: impl AsRef<Path>, access: Access) -> Result<MediaF
     })
 }
 
-/// Who uses the heap in a file, for its owner record.
-pub(crate) fn owner_of(mapped: &Mapped) -> Result<OwnerImage> {
-    let durability = u64::from(mapped.durability().is_power_safe());
-    Ok(OwnerImage { durability, ..owner_on(mapped)? })
-}
-
-/// Who uses the heap on any medium.
+/// Who uses the heap on a medium, for its owner record.
 pub(crate) fn owner_on<M: Medium>(m: &M) -> Result<OwnerImage> {
     let boot = boot_of(m)?;
     let process = m.process().map_err(Error::io("reading this process's identity"))?;
-    let (pid, start_time) = (u64::from(process.pid), process.start_time);
-    Ok(OwnerImage { boot, pid, start_time, ..OwnerImage::default() })
+    Ok(OwnerImage::new(boot, u64::from(process.pid), process.start_time, m.needs_sync()))
 }
 
 /// What tells whether the heap in a file lost power.
@@ -87,4 +80,39 @@ pub(crate) fn power_on<M: Medium>(m: &M) -> Result<Power> {
 
 fn boot_of<M: Medium>(m: &M) -> Result<u128> {
     m.boot().map_err(Error::io("reading the boot id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::state::{OwnerFound, OwnerImage};
+
+    const BOOT: u128 = 7;
+
+    /// Whether power was lost, of a heap that was left so, where a later boot finds it and where the same one does.
+    fn lost(kept: Kept, clean: Clean, owner: OwnerFound) -> [bool; 2] {
+        [BOOT + 1, BOOT].map(|boot| Power { boot, kept }.was_lost(&LeftBehind { clean, owner }))
+    }
+
+    #[test]
+    fn power_was_lost_where_nothing_was_flushed_or_the_kernel_writes_and_the_machine_went_down() {
+        let left_by = |needs_sync| OwnerFound::Known(OwnerImage::new(BOOT, 1, 1, needs_sync));
+        let interrupted = OwnerFound::Interrupted { boot: BOOT, durability: 1 };
+        for (kept, owner, is_mixture) in [
+            (Kept::Whole, left_by(false), false),
+            (Kept::Whole, interrupted, false),
+            (Kept::Whole, left_by(true), true),
+            (Kept::InPart, left_by(false), true),
+            (Kept::InPart, left_by(true), true),
+            (Kept::InPart, interrupted, true),
+        ] {
+            assert_eq!(lost(kept, Clean::No, owner), [is_mixture, false], "{kept:?} {owner:?}");
+            assert_eq!(lost(kept, Clean::Closed, owner), [false, false]);
+            assert_eq!(lost(kept, Clean::Synced, owner), [false, false]);
+            assert_eq!(lost(kept, Clean::Unwritten, owner), [true, true]);
+        }
+        // Of whom nothing is known, the memory decides.
+        assert_eq!(lost(Kept::Whole, Clean::No, OwnerFound::Damaged), [false, false]);
+        assert_eq!(lost(Kept::InPart, Clean::No, OwnerFound::Damaged), [true, true]);
+    }
 }

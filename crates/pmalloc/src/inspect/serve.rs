@@ -6,11 +6,11 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, Medium,
+    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, Medium, Storage,
 };
 
 use super::{
-    owner::{self, Power, owner_of, owner_on},
+    owner::{self, Power, owner_on},
     refusal,
 };
 use crate::{
@@ -21,11 +21,15 @@ use crate::{
     },
     error::{Error, Result},
     extent::KEEP_DEFAULT,
-    layout::{geometry::Geometry, state::Policy, superblock::Header},
+    layout::{
+        geometry::Geometry,
+        state::{Clean, Policy},
+        superblock::Header,
+    },
     op,
     recovery::{
         ensure_fixed,
-        state::{self, OwnerFound, OwnerImage},
+        state::{self, OwnerFound, OwnerImage, StateImage},
     },
     root::table,
 };
@@ -67,8 +71,9 @@ impl Opening {
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         ensure_fixed(&mapped, &header.geometry)?;
-        let owner = owner_of(&mapped)?;
+        let owner = owner_on(&mapped)?;
         let power = Some(owner::power_of(&mapped)?);
+        refuse_weaker(&mapped)?;
         let medium = wrap(mapped);
         let claim = medium.claim()?;
         serve(medium, Some(claim), header, &Serving { power, ..self.serving(&owner) }, started)
@@ -85,7 +90,7 @@ impl Opening {
         let header = read_header(&file)?;
         self.check_layout(&header)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
-        let owner = owner_of(&mapped)?;
+        let owner = owner_on(&mapped)?;
         let power = Some(owner::power_of(&mapped)?);
         let medium = wrap(mapped);
         let claim = match medium.claim() {
@@ -166,6 +171,24 @@ struct Serving<'a> {
     has_thread: bool,
 }
 
+/// Refuses to recover without flushes what a killed process has kept in persistent memory with them: a loss of power meanwhile
+/// would not be noticed.
+fn refuse_weaker(mapped: &Mapped) -> Result<()> {
+    if mapped.storage() != Storage::Dax || !mapped.needs_sync() {
+        return Ok(());
+    }
+    // What can't be read is refused for that.
+    match state::left_behind(mapped) {
+        Ok(left) if left.clean == Clean::No && !left.owner.needed_sync() => Err(Error::Invalid {
+            what: "durability",
+            why: "a killed process has used the heap in persistent memory with flushes: recover it first, with the durability \
+                  that the memory has (`pmalloc recover`, or open it so and close it)"
+                .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Recovers the heap on `medium`, if nothing keeps it from being served, and marks it as open by `owner`.
 fn serve<M: Medium>(
     medium: M,
@@ -184,7 +207,12 @@ fn serve<M: Medium>(
     }
     // All that can refuse the heap comes before the flag changes.
     table::protect(&core)?;
-    let was = state::read(m, &core.header.geometry)?.clean;
+    let StateImage { clean: was, owner: found, .. } = state::read(m, &core.header.geometry)?;
+    if was == Clean::No && found.needed_sync() && !m.needs_sync() {
+        // CRASH: what a process has stored without flushes, and was killed, is durable before the record says that all is that
+        // was fenced.
+        m.sync().map_err(Error::io("making durable what a killed process has stored"))?;
+    }
     // CRASH: what recovery changed means nothing to a heap that was whole, and the flag of one that was not says so. The
     // owner is durable before the flag that makes it matter is cleared, and the flag before the first record.
     state::set_owner(m, serving.owner)?;

@@ -44,7 +44,7 @@ on_media! {
         pub(crate) pid: Word,
         /// Persistent: its start time in clock ticks since boot.
         pub(crate) start_time: Word,
-        /// Persistent: the durability it ran with.
+        /// Persistent: whether its stores were durable when they were fenced, 1, or synchronized, 0.
         pub(crate) durability: Word,
         /// Unused, zero.
         pub(crate) reserved: [Word; 2],

@@ -1,5 +1,5 @@
-//! The gate between operations and `sync`: a heap on a page-cache file may say that it is whole only while nothing
-//! changes it.
+//! The gate between operations and `sync`: a heap on a page-cache file, or in persistent memory that is used without flushes,
+//! may say that it is whole only while nothing changes it.
 //!
 //! The kernel writes any page of such a file to the disk when it likes, so the flag on the state page is true on the disk
 //! only if a sync stands between it and all else: the flag goes before anything changes, and comes when everything is

@@ -60,6 +60,8 @@ pub(crate) enum OwnerFound {
     Interrupted {
         /// What stands where the boot does.
         boot: u128,
+        /// What stands where the durability does.
+        durability: u64,
     },
     /// What no crash leaves.
     Damaged,
@@ -78,11 +80,29 @@ impl OwnerFound {
     pub(crate) fn boot(self) -> Option<u128> {
         match self {
             Self::Known(image) => Some(image.boot),
-            Self::Interrupted { boot } => Some(boot),
+            Self::Interrupted { boot, .. } => Some(boot),
             Self::Never | Self::Damaged => None,
         }
     }
+
+    /// Whether what it stored is durable only since the last sync, if that is known.
+    ///
+    /// A record is interrupted before its process stores anything, and behind a sync of what one without flushes had left: so
+    /// the word of either process tells.
+    pub(crate) fn needed_sync(self) -> bool {
+        match self {
+            Self::Known(OwnerImage { durability, .. }) | Self::Interrupted { durability, .. } => {
+                durability == NEEDS_SYNC
+            }
+            Self::Never | Self::Damaged => false,
+        }
+    }
 }
+
+/// The durability of a process whose stores are durable only when they are synchronized, and of one whose are when they are
+/// flushed and fenced.
+const NEEDS_SYNC: u64 = 0;
+const FENCED: u64 = 1;
 
 /// Who wrote to a heap last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +114,16 @@ pub(crate) struct OwnerImage {
     /// Its start time in clock ticks since boot.
     pub(crate) start_time: u64,
     /// The durability it ran with, as a number.
-    pub(crate) durability: u64,
+    durability: u64,
+}
+
+impl OwnerImage {
+    /// A process that ran in this boot, with this id and start time, and whose stores are durable only when they are
+    /// synchronized, or when they are fenced.
+    pub(crate) fn new(boot: u128, pid: u64, start_time: u64, needs_sync: bool) -> Self {
+        let durability = if needs_sync { NEEDS_SYNC } else { FENCED };
+        Self { boot, pid, start_time, durability }
+    }
 }
 
 /// The state page of a medium.
@@ -311,7 +340,7 @@ fn read_owner<M: Medium>(m: &M, owner: &Owner) -> OwnerFound {
     if sum == OWNER_IN_WORK {
         // The words are those of two records: of interest is only who began to write the second.
         let boot = boot_of(owner.boot.each_ref().map(|word| m.load(word)));
-        return OwnerFound::Interrupted { boot };
+        return OwnerFound::Interrupted { boot, durability: m.load(&owner.durability) };
     }
     let words = owner_words(owner).map(|word| m.load(word));
     match sum {
