@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SERIES = 512, LARGE = 64, WARM_UP = 3, PER_LINE = 8 };
+enum { SERIES = 512, LARGE = 64, WARM_UP = 8, PER_LINE = 8 };
 
 struct series {
   pma_heap *heap;

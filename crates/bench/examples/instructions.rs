@@ -14,7 +14,7 @@ use pmalloc::{Heap, PCell, Persistent, Slot, persist::DurabilityChoice};
 /// Operations of a series.
 const SERIES: usize = 512;
 /// Passes of allocations and frees before the one that counts.
-const WARM_UP: usize = 3;
+const WARM_UP: usize = 8;
 /// Slots in a line.
 const PER_LINE: usize = 8;
 

@@ -27,6 +27,7 @@ pub use shuttle::{
 /// # Panics
 ///
 /// If a thread panicked while it held the lock: the state it guards is then not to be trusted.
+#[inline(always)]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("a thread panicked inside this critical section")
 }

@@ -83,15 +83,22 @@ impl PageMap {
     ///
     /// The acquire of the load pairs with the release of the store in `set_slab`, `set_large` and `clear`:
     /// who sees a slab here also sees what its maker wrote before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, page: Page) -> Use {
         let entry = self.entry(page.0);
         match KIND.of(entry.0) {
             FREE => Use::Free,
-            SLAB => entry.unpack_slab(page),
+            SLAB => Use::Slab(entry.unpack_slab(page)),
             LARGE_START => self.large(page, entry).map_or(Use::Free, Use::LargeStart),
             _ => self.large_around(page).map_or(Use::Free, Use::LargeInside),
         }
+    }
+
+    /// The slab that has `page`, if one has: most questions are about blocks of slabs.
+    #[inline(always)]
+    pub(crate) fn slab(&self, page: Page) -> Option<SlabUse> {
+        let entry = self.entry(page.0);
+        (KIND.of(entry.0) == SLAB).then(|| entry.unpack_slab(page))
     }
 
     /// The large block whose start at `page` had `entry`, or `None` if it went away meanwhile.
@@ -168,7 +175,7 @@ impl PageMap {
         (start..start + named).for_each(|index| self.store(index, Entry(0)));
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&self, page: u32) -> Entry {
         Entry(self.entries.load(page as usize))
     }
@@ -314,15 +321,15 @@ impl Entry {
         }
     }
 
-    #[inline]
-    fn unpack_slab(self, page: Page) -> Use {
+    #[inline(always)]
+    fn unpack_slab(self, page: Page) -> SlabUse {
         let class = SizeClass::from_index(CLASS.of(self.0) as usize);
-        Use::Slab(SlabUse {
+        SlabUse {
             range: PageRange::new(Page(page.0 - NTH.of(self.0)), PAGES_LESS_ONE.of(self.0) + 1),
             class: class.expect("the page map holds classes only"),
             log: SLAB_LOG.byte_of(self.0),
             tag: SLAB_TAG.byte_of(self.0),
-        })
+        }
     }
 
     /// Whether the page count of a large start goes on in the next page's entry.

@@ -40,10 +40,10 @@ const WASTE_UNIT: u64 = 1000;
 const TAIL_MAX_WASTE: u64 = PAGE_BYTES * WASTE_UNIT * 2 / 100;
 
 /// Bytes of blocks that a thread keeps of one class.
-const CACHE_BYTES: u64 = 8 << 10;
+const CACHE_BYTES: u64 = 16 << 10;
 
 /// Blocks that a thread keeps of one class at most.
-const CACHE_MAX_BLOCKS: u64 = 32;
+const CACHE_MAX_BLOCKS: u64 = 256;
 
 /// Binary places of the reciprocals; [`SizeClass::block_at`] says why they are enough.
 const RECIPROCAL_SHIFT: u32 = 40;
@@ -98,6 +98,7 @@ impl SizeClass {
     }
 
     /// Blocks in a slab of `slab_pages` pages; its bitmap lines have room for them all.
+    #[inline(always)]
     pub(crate) fn count(self, slab_pages: u32) -> u32 {
         debug_assert!((SLAB_PAGES_MIN..=SLAB_PAGES_MAX).contains(&slab_pages));
         self.block_at(u64::from(slab_pages) * PAGE_BYTES)

@@ -14,7 +14,7 @@ const SERIES: usize = 64;
 /// Slots per line.
 const PER_LINE: usize = 8;
 /// Passes before the one that counts.
-const WARM_UP: usize = 3;
+const WARM_UP: usize = 8;
 
 type Memory = Heap<Anon>;
 

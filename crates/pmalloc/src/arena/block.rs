@@ -40,7 +40,7 @@ pub(crate) struct LargeBlock {
 
 impl Block {
     /// Byte offset.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offset(&self) -> u64 {
         match self {
             Self::Small(block) => block.offset(),
@@ -49,7 +49,7 @@ impl Block {
     }
 
     /// Bytes that it has.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn usable_bytes(&self) -> u64 {
         match self {
             Self::Small(block) => block.slab.class().block_bytes(),
@@ -69,7 +69,7 @@ impl Block {
 
 impl SmallBlock {
     /// The block at `index` of `slab`, which `log` holds.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(slab: Descriptor, index: u32, log: LogId) -> Self {
         Self { slab, index, log: log.code() }
     }
@@ -93,13 +93,13 @@ impl SmallBlock {
     }
 
     /// Byte offset.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offset(&self) -> u64 {
         self.slab.block_offset(self.index)
     }
 
     /// The bit that says whether it is live.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn live_bit(&self) -> LiveBit {
         self.slab.live_bit(self.index)
     }

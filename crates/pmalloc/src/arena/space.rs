@@ -17,7 +17,7 @@ use crate::{
     },
     page_map::{PageMap, SlabUse, Use},
     size_class::SLAB_PAGES_MAX,
-    slab::{Descriptor, Interleave, Kind},
+    slab::{Descriptor, Interleave, Kind, LiveBit},
 };
 
 /// Medium, geometry, page map, extents and book of one heap.
@@ -85,23 +85,33 @@ impl<M: Medium> Space<M> {
     }
 
     /// The live block that starts at byte `offset`, if one does.
+    pub(crate) fn find_live(&self, offset: u64) -> Option<Block> {
+        match self.find_live_small(offset) {
+            Some((block, _)) => Some(Block::Small(block)),
+            None => self.find_large(offset).map(Block::Large),
+        }
+    }
+
+    /// The live block of a slab that starts at byte `offset`, and its bit, if one does.
     ///
     /// Inlined into a free, which goes on with what is computed here.
     #[inline(always)]
-    pub(crate) fn find_live(&self, offset: u64) -> Option<Block> {
+    pub(crate) fn find_live_small(&self, offset: u64) -> Option<(SmallBlock, LiveBit)> {
+        let found = self.page_map.slab(self.data_map.page_at(offset)?)?;
+        let slab = self.descriptor(found);
+        let block = SmallBlock::new(slab, slab.block_at(offset)?, LogId(u32::from(found.log)));
+        let bit = block.live_bit();
+        bit.is_set(&self.medium).then_some((block, bit))
+    }
+
+    /// The large block that starts at byte `offset`, if one does.
+    pub(crate) fn find_large(&self, offset: u64) -> Option<LargeBlock> {
         let page = self.data_map.page_at(offset)?;
         match self.page_map.get(page) {
-            Use::Slab(found) => {
-                let slab = self.descriptor(found);
-                let block =
-                    SmallBlock::new(slab, slab.block_at(offset)?, LogId(u32::from(found.log)));
-                block.live_bit().is_set(&self.medium).then_some(Block::Small(block))
-            }
             Use::LargeStart(large) if offset.is_multiple_of(PAGE_BYTES) => {
                 let range = PageRange::new(page, large.pages);
                 let extent = Extent { range, kind: ExtentKind::Large, tag: large.tag };
-                let log = LogId(u32::from(large.log));
-                Some(Block::Large(LargeBlock { extent, log, offset }))
+                Some(LargeBlock { extent, log: LogId(u32::from(large.log)), offset })
             }
             _ => None,
         }
@@ -148,7 +158,7 @@ impl<M: Medium> Space<M> {
     }
 
     /// The descriptor of a slab that the page map knows.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn descriptor(&self, slab: SlabUse) -> Descriptor {
         let interleave = self.interleaves[slab.range.pages as usize];
         let kind = Kind { class: slab.class, tag: slab.tag };

@@ -19,18 +19,21 @@ use crate::op::{Access, SessionState};
 pub(crate) struct Implicit<'a, M: Medium + 'static>(pub(crate) &'a Arc<Core<M>>);
 
 impl<M: Medium + 'static> Access for Implicit<'_, M> {
-    #[inline]
+    #[inline(always)]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut operation = Some(operation);
-        let done = SESSIONS.try_with(|sessions| {
-            let sessions = &mut *sessions.try_borrow_mut().ok()?;
-            // Most threads use one heap.
-            let session = match sessions.first_mut() {
-                Some(first) if first.heap_id == self.0.id => first,
-                _ => find_or_begin(sessions, self.0),
-            };
-            operation.take().map(|operation| operation(&mut session.state))
-        });
+        let done = SESSIONS.try_with(
+            #[inline(always)]
+            |sessions| {
+                let sessions = &mut *sessions.try_borrow_mut().ok()?;
+                // Most threads use one heap.
+                let session = match sessions.first_mut() {
+                    Some(first) if first.heap_id == self.0.id => first,
+                    _ => find_or_begin(sessions, self.0),
+                };
+                operation.take().map(|operation| operation(&mut session.state))
+            },
+        );
         match done {
             Ok(Some(result)) => result,
             Ok(None) | Err(_) => in_passing(self.0, operation.expect("it did not run")),

@@ -103,26 +103,28 @@ impl<'h, M: Medium + 'static> Transaction<'h, M> {
         access.with(|state| {
             let _entered = core.enter()?;
             persist_contents(core, &self.blocks);
-            op::perform(core, state, &self.steps()?)
+            // Filled where it stands: it is large.
+            let mut steps = SmallVec::<[Step; PUBLISH_MAX]>::new();
+            self.actions
+                .iter()
+                .try_for_each(|action| self.step(action).map(|step| steps.push(step)))?;
+            op::perform(core, state, &steps)
         })?;
         self.actions.clear();
         self.blocks.drain(..).for_each(Pending::published);
         Ok(())
     }
 
-    fn steps(&self) -> Result<SmallVec<[Step; PUBLISH_MAX]>> {
-        let step = |action: &Action<'h>| {
-            Ok(match *action {
-                Action::Alloc(slot, at) => Step::Alloc(self.place(slot)?, self.blocks[at].block()),
-                Action::Free(slot, inside) => Step::Free(self.place(slot)?, inside),
-                Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
-                Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
-                Action::Set(cell, value) => {
-                    Step::Set(CellAt { offset: self.core.offset_of(cell)? }, cell_value(value)?)
-                }
-            })
-        };
-        self.actions.iter().map(step).collect()
+    fn step(&self, action: &Action<'h>) -> Result<Step> {
+        Ok(match *action {
+            Action::Alloc(slot, at) => Step::Alloc(self.place(slot)?, self.blocks[at].block()),
+            Action::Free(slot, inside) => Step::Free(self.place(slot)?, inside),
+            Action::Move(from, to) => Step::Move(self.place(from)?, self.place(to)?),
+            Action::Swap(a, b) => Step::Swap(self.place(a)?, self.place(b)?),
+            Action::Set(cell, value) => {
+                Step::Set(CellAt { offset: self.core.offset_of(cell)? }, cell_value(value)?)
+            }
+        })
     }
 
     fn place(&self, slot: SlotName<'h>) -> Result<SlotAt> {

@@ -41,7 +41,7 @@ impl Board {
     ///
     /// An operation that panics before it [leaves](Self::leave) stays inside: its record may be durable and its effects are
     /// not stored, so that no epoch that covers it may become durable.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&self) {
         // Relaxed load: only the holder writes it. The store and the look at the epoch that follows are SeqCst, as are the
         // synchronizer's change of the epoch and its look at the mark: one of the two sees the other (rule 2).
@@ -51,7 +51,7 @@ impl Board {
 
     /// Notes the `nth` line, in which all that the operation stores was stored. It counts when the operation
     /// [leaves](Self::leave).
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&self, nth: u64, line: u64) {
         debug_assert!(
             nth - self.taken.load(Ordering::Relaxed) < self.lines.len() as u64,
@@ -62,7 +62,7 @@ impl Board {
     }
 
     /// Unmarks the lane: the operation has stored its effects. `noted` lines were noted so far.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&self, noted: u64) {
         let mark = self.own.mark.load(Ordering::Relaxed);
         // Release, both: who sees that the operation has left, or that lines were noted, sees what it stored.

@@ -137,27 +137,27 @@ impl Lane {
     }
 
     /// Whether `records` more find places that may be written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_room(&mut self, durable: impl FnOnce() -> u64, records: usize) -> bool {
         self.window.has_room(durable, records)
     }
 
     /// Marks the lane, under the policy Batched: an operation goes in. It looks at the epoch only then, and nothing keeps it
     /// from [leaving](Self::leave): no wait, no error, no code of the user's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&self) {
         self.board.enter();
     }
 
     /// Notes a line that is to be flushed: all that the operation stores in it was stored.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&mut self, line: u64) {
         self.board.note(self.noted, line);
         self.noted += 1;
     }
 
     /// Unmarks the lane: the operation has stored its effects, all in the lines that it has noted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&self) {
         self.board.leave(self.noted);
     }

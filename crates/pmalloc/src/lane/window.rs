@@ -55,7 +55,7 @@ impl Window {
     }
 
     /// Whether `records` more find places that may be written.
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_room(&mut self, durable: impl FnOnce() -> u64, records: usize) -> bool {
         let head = self.head + records as u64;
         head <= self.full || {
@@ -65,7 +65,7 @@ impl Window {
     }
 
     /// Adds records of `epoch`, the same as the last ones' or a later one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&mut self, epoch: u64, records: u64) {
         if self.newest.epoch != epoch {
             self.older = self.newest;

@@ -2,7 +2,7 @@
 
 use pmalloc_persist::{LINE_BYTES, Word, on_media};
 
-use super::sealed::checksum;
+use super::sealed::checksum_of_three;
 
 /// Bytes of an entry.
 pub(crate) const ENTRY_BYTES: u64 = 32;
@@ -105,7 +105,7 @@ impl Entry {
             op | u64::from(self.tag) << 8,
             self.sequence,
         ];
-        [content[0], content[1], content[2], 1 << 32 | checksum(&content, place)]
+        [content[0], content[1], content[2], 1 << 32 | checksum_of_three(content, place)]
     }
 
     /// The operation in the words at byte `place`, with all that stands beside it, if they are sealed and
@@ -117,7 +117,8 @@ impl Entry {
     }
 
     fn is_sealed(words: [u64; 4], place: u64) -> bool {
-        words[3] == 1 << 32 | checksum(&words[..3], place)
+        let [a, b, c, check] = words;
+        check == 1 << 32 | checksum_of_three([a, b, c], place)
     }
 
     /// The entry in the words at byte `place`, or `None` if they are torn, never written or senseless.

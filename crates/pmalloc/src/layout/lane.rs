@@ -211,6 +211,7 @@ const fn bits(word: u64, shift: u32, width: u32) -> u64 {
 
 impl Record {
     /// The four words, each tagged.
+    #[inline(always)]
     pub(crate) fn encode(&self, tag: Tag) -> [u64; 4] {
         let pages = u64::from(self.pages);
         // A cell's value stands where others have their block, and four bits of the page count.

@@ -45,6 +45,12 @@ pub(crate) fn checksum(words: &[u64], place: u64) -> u64 {
     u64::from(sum)
 }
 
+/// As [`checksum`], for three words.
+#[inline]
+pub(crate) fn checksum_of_three([a, b, c]: [u64; 3], place: u64) -> u64 {
+    u64::from(crc32c::crc32c([place, a, b, c].map(u64::to_le_bytes).as_flattened()))
+}
+
 /// What is wrong with words and their check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flip {

@@ -6,34 +6,52 @@ use pmalloc_persist::{Medium, Span};
 
 use super::{
     Result,
-    changes::{LargeAlloc, SmallAlloc},
+    changes::{LargeAlloc, Single, SmallAlloc},
     commit::commit,
     engine::Engine,
-    plan::read,
-    reserve::{cancel, reserve},
+    plan::{Found, read},
+    reserve::{cancel, prepare, reserve, take, take_at_hand},
     session::{Access, SessionState},
 };
 use crate::{
-    arena::{Block, LargeBlock},
+    arena::{Block, LargeBlock, SmallBlock},
     error::Error,
-    lane::Draft,
     layout::lane::Op,
     value::BlockLayout,
 };
 
 /// Allocates an uninitialised block into the slot at byte `slot`.
-#[inline]
+#[inline(always)]
 pub(crate) fn alloc_bare<M: Medium>(
     engine: &Engine<M>,
     access: &mut impl Access,
     slot: u64,
     layout: BlockLayout,
 ) -> Result<()> {
-    access.with(|state| {
-        let _entered = engine.enter()?;
-        let block = reserve(engine, state, layout)?;
-        publish(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
-    })
+    access.with(
+        #[inline(always)]
+        |state| {
+            let _entered = engine.enter()?;
+            prepare(engine, state, layout)?;
+            match take_at_hand(state, layout) {
+                Some(block) => publish_small(engine, state, slot, block)
+                    .inspect_err(|_| cancel(engine, state, Block::Small(block))),
+                None => alloc_slowly(engine, state, slot, layout),
+            }
+        },
+    )
+}
+
+/// As [`alloc_bare`], for a block that is not at hand. Not inlined: it would make room for itself in those that are.
+#[inline(never)]
+fn alloc_slowly<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: u64,
+    layout: BlockLayout,
+) -> Result<()> {
+    let block = take(engine, state, layout)?;
+    publish(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
 }
 
 /// Allocates a block into the slot at byte `slot` whose first `layout.size()` bytes `init` has written.
@@ -111,56 +129,75 @@ impl<M: Medium, A: Access> Drop for Unpublished<'_, M, A> {
 /// # Crash consistency
 ///
 /// As [`commit`].
-#[inline]
 fn publish<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     slot: u64,
     block: &Block,
 ) -> Result<()> {
-    let _owned = engine.slot_locks.lock(slot);
-    // Under the lock: who frees a typed block holds those of its slots.
-    state.homes.check(engine, slot)?;
-    publish_owned(engine, state, slot, block)
+    match block {
+        Block::Small(block) => publish_small(engine, state, slot, *block),
+        Block::Large(block) => publish_large(engine, state, slot, *block),
+    }
 }
 
-/// As [`publish`], for a slot that the caller owns and knows to be live.
-#[inline]
-fn publish_owned<M: Medium>(
+#[inline(always)]
+fn publish_small<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     slot: u64,
-    block: &Block,
+    block: SmallBlock,
 ) -> Result<()> {
-    let found = read(engine, slot);
-    if found.place().is_some() {
-        return Err(Error::SlotFull { slot }.into());
-    }
-    let version = found.version().next();
-    let draft = |op, pages| Draft { op, block: block.offset(), pages, slot, version };
-    match block {
-        Block::Small(small) => {
-            let draft = [draft(Op::AllocSmall, 0)];
-            let mut alloc = SmallAlloc { draft, bit: small.live_bit() };
-            commit(engine, &mut state.claim, &mut alloc).map(drop)
-        }
-        Block::Large(large) => {
-            let draft = draft(Op::AllocLarge(large.extent.tag), large.range().pages);
-            commit_large(engine, state, draft, *large)
-        }
-    }
+    let _owned = engine.slot_locks.lock(slot);
+    // Under the lock: who frees a typed block holds those of its slots.
+    state.homes.check(engine, slot)?;
+    give_small(engine, state, &read_empty(engine, slot)?, block)
 }
 
-/// Not inlined: it would make room for itself in every operation on small blocks.
-#[inline(never)]
-fn commit_large<M: Medium>(
+fn publish_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    draft: Draft,
+    slot: u64,
     block: LargeBlock,
 ) -> Result<()> {
-    let mut alloc = LargeAlloc { draft: [draft], block, append: None };
+    let _owned = engine.slot_locks.lock(slot);
+    // As in `publish_small`.
+    state.homes.check(engine, slot)?;
+    give_large(engine, state, &read_empty(engine, slot)?, block)
+}
+
+/// Reads the slot at byte `slot`, which has to be empty.
+#[inline(always)]
+fn read_empty<M: Medium>(engine: &Engine<M>, slot: u64) -> Result<Found<'_>> {
+    let found = read(engine, slot);
+    if found.holds.place().is_some() {
+        return Err(Error::SlotFull { slot }.into());
+    }
+    Ok(found)
+}
+
+/// Gives a reserved block to a slot that the caller owns and knows to be live.
+#[inline(always)]
+fn give_small<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: &Found<'_>,
+    block: SmallBlock,
+) -> Result<()> {
+    let single = Single::new(slot, Op::AllocSmall, block.offset(), 0);
+    let mut alloc = SmallAlloc { single, bit: block.live_bit() };
     commit(engine, &mut state.claim, &mut alloc).map(drop)
+}
+
+fn give_large<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    slot: &Found<'_>,
+    block: LargeBlock,
+) -> Result<()> {
+    let op = Op::AllocLarge(block.extent.tag);
+    let single = Single::new(slot, op, block.offset, block.range().pages);
+    commit(engine, &mut state.claim, &mut LargeAlloc { single, block, append: None }).map(drop)
 }
 
 /// Allocates a block with contents that `write` writes, to all of its span, into the root slot at byte `slot`.
@@ -178,5 +215,9 @@ pub(crate) fn alloc_root<M: Medium>(
     write(span);
     persist_contents(engine, span);
     let _owned = engine.slot_locks.lock(slot);
-    publish_owned(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
+    let given = read_empty(engine, slot).and_then(|slot| match block {
+        Block::Small(block) => give_small(engine, state, &slot, block),
+        Block::Large(block) => give_large(engine, state, &slot, block),
+    });
+    given.inspect_err(|_| cancel(engine, state, block))
 }

@@ -4,69 +4,101 @@
 
 use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
 
-use super::{Result, commit::Effects, plan::Freed};
+use super::{
+    Result,
+    commit::{Effects, Lines},
+    plan::{Found, Freed},
+};
 use crate::{
     arena::{Block, LargeBlock, SmallBlock, Space},
     book::{Append, Request},
     lane::Draft,
+    layout::lane::Op,
     slab::LiveBit,
 };
 
+/// The record of an operation that has no other, and the slot that it names.
+pub(super) struct Single<'m> {
+    draft: [Draft; 1],
+    slot: &'m Word,
+}
+
+impl<'m> Single<'m> {
+    /// Does `op` with the block at byte `block`, of so many pages if it is large, and the slot that was `found`.
+    #[inline(always)]
+    pub(super) fn new(found: &Found<'m>, op: Op, block: u64, pages: u32) -> Self {
+        let version = found.holds.version().next();
+        let draft = Draft { op, block, pages, slot: found.offset, version };
+        Self { draft: [draft], slot: found.word }
+    }
+
+    #[inline(always)]
+    fn store_slot<M: Medium>(&self, m: &M) {
+        // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
+        m.store(self.slot, self.draft[0].word());
+    }
+
+    #[inline(always)]
+    fn slot_line(&self) -> u64 {
+        line_of(self.draft[0].slot)
+    }
+}
+
 /// A small block becomes live in a slot.
-pub(super) struct SmallAlloc {
+pub(super) struct SmallAlloc<'m> {
     /// The record.
-    pub(super) draft: [Draft; 1],
+    pub(super) single: Single<'m>,
     /// The block's live bit.
     pub(super) bit: LiveBit,
 }
 
 /// A small block becomes free, and its slot empty.
-pub(super) struct SmallFree {
+pub(super) struct SmallFree<'m> {
     /// The record.
-    pub(super) draft: [Draft; 1],
+    pub(super) single: Single<'m>,
     /// The block's live bit.
     pub(super) bit: LiveBit,
     /// Whether it was set until then.
     pub(super) was_live: bool,
 }
 
-impl<M: Medium> Effects<M> for SmallAlloc {
-    #[inline]
+impl<M: Medium> Effects<M> for SmallAlloc<'_> {
+    #[inline(always)]
     fn drafts(&self) -> &[Draft] {
-        &self.draft
+        &self.single.draft
     }
 
-    #[inline]
-    fn apply(&mut self, space: &Space<M>, mut stored: impl FnMut(u64)) {
+    #[inline(always)]
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines) {
         let m = &space.medium;
         self.bit.store(m, true);
-        store_word(m, &self.draft[0]);
-        stored(line_of(self.bit.place()));
-        stored(line_of(self.draft[0].slot));
+        self.single.store_slot(m);
+        lines.stored(line_of(self.bit.place()));
+        lines.stored(self.single.slot_line());
     }
 }
 
-impl<M: Medium> Effects<M> for SmallFree {
-    #[inline]
+impl<M: Medium> Effects<M> for SmallFree<'_> {
+    #[inline(always)]
     fn drafts(&self) -> &[Draft] {
-        &self.draft
+        &self.single.draft
     }
 
     /// The slot first: see [`Changes`].
-    #[inline]
-    fn apply(&mut self, space: &Space<M>, mut stored: impl FnMut(u64)) {
+    #[inline(always)]
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines) {
         let m = &space.medium;
-        store_word(m, &self.draft[0]);
+        self.single.store_slot(m);
         self.was_live = self.bit.store(m, false);
-        stored(line_of(self.bit.place()));
-        stored(line_of(self.draft[0].slot));
+        lines.stored(line_of(self.bit.place()));
+        lines.stored(self.single.slot_line());
     }
 }
 
 /// A large block becomes live in a slot.
-pub(super) struct LargeAlloc {
+pub(super) struct LargeAlloc<'m> {
     /// The record.
-    pub(super) draft: [Draft; 1],
+    pub(super) single: Single<'m>,
     /// The block.
     pub(super) block: LargeBlock,
     /// Its entry in the log, once there is a place for it.
@@ -74,19 +106,19 @@ pub(super) struct LargeAlloc {
 }
 
 /// A large block becomes free, and its slot empty.
-pub(super) struct LargeFree {
+pub(super) struct LargeFree<'m> {
     /// The record.
-    pub(super) draft: [Draft; 1],
+    pub(super) single: Single<'m>,
     /// The block.
     pub(super) block: LargeBlock,
     /// The entry in its log, once there is a place for it.
     pub(super) append: Option<Append>,
 }
 
-impl<M: Medium> Effects<M> for LargeAlloc {
+impl<M: Medium> Effects<M> for LargeAlloc<'_> {
     #[inline]
     fn drafts(&self) -> &[Draft] {
-        &self.draft
+        &self.single.draft
     }
 
     #[inline]
@@ -102,8 +134,8 @@ impl<M: Medium> Effects<M> for LargeAlloc {
     }
 
     #[inline]
-    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
-        write_entry(space, self.append.as_ref(), &self.draft[0], stored);
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines) {
+        apply_large(space, self.append.as_ref(), &self.single, lines);
     }
 
     #[inline]
@@ -112,10 +144,10 @@ impl<M: Medium> Effects<M> for LargeAlloc {
     }
 }
 
-impl<M: Medium> Effects<M> for LargeFree {
+impl<M: Medium> Effects<M> for LargeFree<'_> {
     #[inline]
     fn drafts(&self) -> &[Draft] {
-        &self.draft
+        &self.single.draft
     }
 
     #[inline]
@@ -127,8 +159,8 @@ impl<M: Medium> Effects<M> for LargeFree {
     }
 
     #[inline]
-    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
-        write_entry(space, self.append.as_ref(), &self.draft[0], stored);
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines) {
+        apply_large(space, self.append.as_ref(), &self.single, lines);
     }
 
     #[inline]
@@ -138,24 +170,24 @@ impl<M: Medium> Effects<M> for LargeFree {
     }
 }
 
-/// Stores a log entry and the slot of a record.
+/// Stores a log entry and a slot.
 #[inline]
-fn write_entry<M: Medium>(
+fn apply_large<M: Medium>(
     space: &Space<M>,
     append: Option<&Append>,
-    draft: &Draft,
-    mut stored: impl FnMut(u64),
+    single: &Single<'_>,
+    lines: &mut impl Lines,
 ) {
     let m = &space.medium;
     let append = append.expect("reserved before it is applied");
     space.book.store(m, append);
-    store_word(m, draft);
-    stored(line_of(append.place()));
-    stored(line_of(draft.slot));
+    single.store_slot(m);
+    lines.stored(line_of(append.place()));
+    lines.stored(single.slot_line());
 }
 
 /// The line of byte `offset`.
-#[inline]
+#[inline(always)]
 fn line_of(offset: u64) -> u64 {
     offset / LINE_BYTES
 }
@@ -164,13 +196,6 @@ fn line_of(offset: u64) -> u64 {
 #[inline]
 fn enter_pages<M: Medium>(space: &Space<M>, block: &LargeBlock) {
     space.page_map.set_large(block.range(), block.log.code(), block.extent.tag);
-}
-
-/// Stores the slot of a record.
-#[inline]
-fn store_word<M: Medium>(m: &M, draft: &Draft) {
-    // CRASH: the record that names the slot and this version is durable: recovery stores the same word.
-    m.store(word_at(m, draft.slot), draft.word());
 }
 
 /// As many blocks, slots and cells as a lane takes records.
@@ -242,33 +267,33 @@ impl<M: Medium> Effects<M> for Changes<'_> {
     ///
     /// Bits are cleared after the slots were stored: who reads a slot and finds its block not live any more reads it again,
     /// and must not find the same block.
-    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64)) {
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines) {
         let m = &space.medium;
-        let lines = &mut self.scratch.lines;
+        let touched = &mut self.scratch.lines;
         for append in &self.scratch.appends {
             space.book.store(m, append);
-            lines.push(line_of(append.place()));
+            touched.push(line_of(append.place()));
         }
         for block in self.allocated.iter().filter_map(as_small) {
             block.live_bit().store(m, true);
-            lines.push(line_of(block.live_bit().place()));
+            touched.push(line_of(block.live_bit().place()));
         }
         for in_new in [true, false] {
             for store in self.stores.iter().filter(|store| store.is_new == in_new) {
                 // CRASH: the record that names the word and this version is durable: recovery stores the same.
                 m.store(word_at(m, store.offset), store.word);
-                lines.push(line_of(store.offset));
+                touched.push(line_of(store.offset));
             }
         }
         for freed in &mut *self.freed {
             if let Block::Small(block) = &freed.block {
                 freed.was_live = block.live_bit().store(m, false);
-                lines.push(line_of(block.live_bit().place()));
+                touched.push(line_of(block.live_bit().place()));
             }
         }
-        lines.sort_unstable();
-        lines.dedup();
-        lines.drain(..).for_each(stored);
+        touched.sort_unstable();
+        touched.dedup();
+        touched.drain(..).for_each(|line| lines.stored(line));
     }
 
     /// Lets the log entries count, and takes freed large blocks out of the page map.
@@ -290,7 +315,7 @@ fn as_small(block: &Block) -> Option<&SmallBlock> {
 }
 
 /// The word of the slot or cell at byte `offset`.
-#[inline]
+#[inline(always)]
 pub(super) fn word_at<M: Medium>(m: &M, offset: u64) -> &Word {
     m.at(Offset::<Word>::new(offset)).expect("a slot or cell lies inside its heap")
 }

@@ -52,12 +52,36 @@ pub(super) trait Effects<M: Medium> {
     }
 
     /// Stores bits, log entries, slots and cells, and then tells each line that it stored in.
-    fn apply(&mut self, space: &Space<M>, stored: impl FnMut(u64));
+    fn apply(&mut self, space: &Space<M>, lines: &mut impl Lines);
 
     /// Does what is volatile, and comes after the effects were stored, and under Eager are durable.
     #[inline]
     fn finish(&mut self, space: &Space<M>) {
         let _ = space;
+    }
+}
+
+/// What becomes of the lines that an operation has stored in.
+pub(super) trait Lines {
+    /// All that the operation stores in this line was stored.
+    fn stored(&mut self, line: u64);
+}
+
+/// Lines that are flushed at once.
+struct Flushed<'m, M>(&'m M);
+
+impl<M: Medium> Lines for Flushed<'_, M> {
+    #[inline(always)]
+    fn stored(&mut self, line: u64) {
+        flush_line(self.0, line);
+    }
+}
+
+impl Lines for Lane {
+    /// A synchronizer flushes it.
+    #[inline(always)]
+    fn stored(&mut self, line: u64) {
+        self.note(line);
     }
 }
 
@@ -73,31 +97,13 @@ pub(super) trait Effects<M: Medium> {
 /// Before the last record is durable, nothing happened; from then on recovery finishes all of it: bits and log entries,
 /// allocations before frees, and of each slot and cell the newest version. The memory that it frees is not reused before
 /// its records are dead: retired, or of an epoch that is durable.
-#[inline]
+#[inline(always)]
 pub(super) fn commit<M: Medium>(
     engine: &Engine<M>,
     claim: &mut Option<Claim>,
     effects: &mut impl Effects<M>,
 ) -> Result<u64> {
     let claim = claim.as_mut().expect("prepared with a lane");
-    let records = effects.drafts().len();
-    if let Claim::Own(lane) = claim
-        && lane.takes(records)
-        && has_room(engine, lane, records)
-    {
-        return commit_in(engine, lane, effects);
-    }
-    commit_slowly(engine, claim, effects)
-}
-
-/// As [`commit`], in a lane that is full, or is shared.
-#[cold]
-#[inline(never)]
-fn commit_slowly<M: Medium>(
-    engine: &Engine<M>,
-    claim: &mut Claim,
-    effects: &mut impl Effects<M>,
-) -> Result<u64> {
     let records = effects.drafts().len();
     if let Claim::Own(lane) = claim
         && !has_room(engine, lane, records)
@@ -111,32 +117,23 @@ fn commit_slowly<M: Medium>(
     while !has_room(engine, lane, records) {
         engine.synchronize(Patience::For(STALL))?;
     }
-    commit_in(engine, lane, effects)
-}
-
-/// Whether `records` records find places in the lane: under Eager its earlier ones are retired.
-#[inline]
-fn has_room<M: Medium>(engine: &Engine<M>, lane: &mut Lane, records: usize) -> bool {
-    engine.policy == Policy::Eager || lane.has_room(|| engine.epochs.durable(), records)
-}
-
-#[inline(always)]
-fn commit_in<M: Medium>(
-    engine: &Engine<M>,
-    lane: &mut Lane,
-    effects: &mut impl Effects<M>,
-) -> Result<u64> {
     match engine.policy {
         Policy::Eager => commit_eager(engine, lane, effects),
         Policy::Batched => commit_batched(engine, lane, effects),
     }
 }
 
+/// Whether `records` records find places in the lane: under Eager its earlier ones are retired.
+#[inline(always)]
+fn has_room<M: Medium>(engine: &Engine<M>, lane: &mut Lane, records: usize) -> bool {
+    engine.policy == Policy::Eager || lane.has_room(|| engine.epochs.durable(), records)
+}
+
 /// # Crash consistency
 ///
 /// As [`commit`]. The retirement is durable before the caller releases the slots and reuses the memory: nothing newer can
 /// be undone by these records (rule 18).
-#[inline]
+#[inline(always)]
 fn commit_eager<M: Medium>(
     engine: &Engine<M>,
     lane: &mut Lane,
@@ -151,7 +148,7 @@ fn commit_eager<M: Medium>(
     effects.enter(space);
     // CRASH: the operation is decided by this fence.
     m.fence();
-    effects.apply(space, |line| flush_line(m, line));
+    effects.apply(space, &mut Flushed(m));
     // CRASH: the effects are durable before the mark that stops their being redone.
     m.fence();
     lane.retire(m);
@@ -166,7 +163,7 @@ fn commit_eager<M: Medium>(
 /// As [`commit`]. The epoch that stamps the records is looked at when the lane is marked and the slots are owned, and the
 /// lane is unmarked when the effects are stored (rule 2): a synchronizer flushes all of them before it says that the epoch
 /// is durable. Effects that reach media before that are those of a durable record (rule 19).
-#[inline]
+#[inline(always)]
 fn commit_batched<M: Medium>(
     engine: &Engine<M>,
     lane: &mut Lane,
@@ -180,7 +177,7 @@ fn commit_batched<M: Medium>(
     effects.enter(space);
     // CRASH: the operation is decided by this fence.
     m.fence();
-    effects.apply(space, |line| lane.note(line));
+    effects.apply(space, lane);
     lane.leave();
     // It may take a lock, and nothing waits while the lane is marked.
     effects.finish(space);

@@ -171,7 +171,7 @@ impl<M: Medium> Engine<M> {
     /// # Errors
     ///
     /// [`Error::Io`] if a lane must be made and can't be.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prepare(&self, state: &mut SessionState) -> Result<()> {
         match state.operations_left.checked_sub(1) {
             Some(left) => state.operations_left = left,
@@ -316,7 +316,7 @@ impl<M: Medium> Engine<M> {
     }
 
     /// Sees that the `block` that a slot owns is not that of a root.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_no_root(&self, slot: u64, block: u64) -> Result<()> {
         if self.root_blocks.contains(block) { Err(owns_root(slot).into()) } else { Ok(()) }
     }
@@ -376,7 +376,7 @@ impl<M: Medium> Engine<M> {
 
     /// Takes a block that was freed in `epoch`, which counts under Batched: it is used again when that is durable and no guard
     /// sees it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give_up(&self, state: &mut SessionState, epoch: u64, block: Block) {
         let epoch = match self.policy {
             Policy::Eager if !self.pins.were_used() => return self.reuse(state, block),

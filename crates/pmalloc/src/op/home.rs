@@ -29,7 +29,7 @@ impl Homes {
     /// # Errors
     ///
     /// As [`Engine::check_live`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn check<M: Medium>(&mut self, engine: &Engine<M>, slot: u64) -> Result<()> {
         let slot_span = Span::new(slot, SLOT_BYTES);
         let [later, earlier] = self.roots;

@@ -53,7 +53,7 @@ struct Queue {
 
 impl Bag {
     /// Keeps a block that was freed in `epoch`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put(&mut self, epoch: u64, block: Block) {
         self.newest = epoch;
         self.bytes += block.usable_bytes();
@@ -86,7 +86,7 @@ impl Limbo {
     }
 
     /// Whether a bag is full.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_full(&self, bag: &Bag) -> bool {
         bag.blocks.len() >= BAG || bag.bytes >= self.bag_bytes
     }

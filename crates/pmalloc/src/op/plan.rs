@@ -3,7 +3,7 @@
 //! The steps take effect in order, as if each were an operation of its own, but of each slot and cell only the last word is
 //! stored. A plan keeps its memory from one operation to the next.
 
-use pmalloc_persist::{Medium, Span};
+use pmalloc_persist::{Medium, Span, Word};
 
 use super::{
     Result,
@@ -201,7 +201,7 @@ impl Plan {
         for freed in &self.freed {
             freed.inside.any(freed.block.offset(), &mut |slot| {
                 let is_named = self.stores.iter().any(|store| store.offset == slot);
-                if !is_named && read(engine, slot).place().is_some() {
+                if !is_named && read(engine, slot).holds.place().is_some() {
                     full = Some(slot);
                 }
                 full.is_some()
@@ -341,7 +341,7 @@ impl Plan {
         if let Some(at) = self.stores.iter().position(|store| store.offset == offset) {
             return at;
         }
-        let word = read(engine, offset).bits();
+        let word = read(engine, offset).holds.bits();
         self.stores.push(Store { offset, word, is_new, is_cell });
         self.stores.len() - 1
     }
@@ -366,11 +366,23 @@ impl Plan {
     }
 }
 
-/// What the slot at byte `offset` holds.
-#[inline]
-pub(super) fn read<M: Medium>(engine: &Engine<M>, offset: u64) -> SlotWord {
+/// A slot as an operation finds it that owns it.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'m> {
+    /// Byte offset.
+    pub(super) offset: u64,
+    /// The word.
+    pub(super) word: &'m Word,
+    /// What it holds.
+    pub(super) holds: SlotWord,
+}
+
+/// Reads the slot at byte `offset`.
+#[inline(always)]
+pub(super) fn read<M: Medium>(engine: &Engine<M>, offset: u64) -> Found<'_> {
     let m = engine.medium();
-    SlotWord::from_bits(m.load(word_at(m, offset)))
+    let word = word_at(m, offset);
+    Found { offset, word, holds: SlotWord::from_bits(m.load(word)) }
 }
 
 /// What is recorded where the block is allocated.

@@ -8,7 +8,7 @@ use pmalloc_persist::{Medium, PAGE_BYTES};
 
 use super::{Result, engine::Engine, session::SessionState};
 use crate::{
-    arena::{Block, LargeBlock},
+    arena::{Block, LargeBlock, SmallBlock},
     book::Extent,
     error::{Error, Raised},
     layout::book::ExtentKind,
@@ -18,16 +18,48 @@ use crate::{
 };
 
 /// Takes a block for `layout` out of the heap's free memory. Volatile.
-#[inline]
 pub(crate) fn reserve<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     wanted: BlockLayout,
 ) -> Result<Block> {
+    prepare(engine, state, wanted)?;
+    take(engine, state, wanted)
+}
+
+/// Sees that such a block can be, and begins the operation that takes it.
+#[inline(always)]
+pub(super) fn prepare<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    wanted: BlockLayout,
+) -> Result<()> {
     check(engine, wanted.layout())?;
-    engine.prepare(state)?;
+    engine.prepare(state)
+}
+
+/// Takes a small block that the session has at hand. Volatile.
+#[inline(always)]
+pub(super) fn take_at_hand(state: &mut SessionState, wanted: BlockLayout) -> Option<SmallBlock> {
+    state.cache.take_at_hand(kind_of(wanted)?)
+}
+
+/// Takes a block. Volatile.
+pub(super) fn take<M: Medium>(
+    engine: &Engine<M>,
+    state: &mut SessionState,
+    wanted: BlockLayout,
+) -> Result<Block> {
     reserve_once(engine, state, wanted)
         .or_else(|raised| reserve_again(engine, state, wanted, raised))
+}
+
+/// The kind of a small block.
+#[inline(always)]
+fn kind_of(wanted: BlockLayout) -> Option<Kind> {
+    let (layout, tag) = (wanted.layout(), wanted.tag());
+    let class = SizeClass::of(layout.size() as u64, layout.align() as u64)?;
+    Some(Kind { class, tag })
 }
 
 /// Takes a block where the first attempt has failed, after everything was given back that is at hand.
@@ -48,6 +80,7 @@ fn reserve_again<M: Medium>(
     }
 }
 
+#[inline(always)]
 fn check<M: Medium>(engine: &Engine<M>, layout: Layout) -> Result<()> {
     let invalid = |what, why: &str| Err(Error::Invalid { what, why: why.into() }.into());
     if layout.size() == 0 {
@@ -64,22 +97,16 @@ fn check<M: Medium>(engine: &Engine<M>, layout: Layout) -> Result<()> {
     Ok(())
 }
 
-#[inline(always)]
 fn reserve_once<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     wanted: BlockLayout,
 ) -> Result<Block> {
-    let (layout, tag) = (wanted.layout(), wanted.tag());
-    let Some(class) = SizeClass::of(layout.size() as u64, layout.align() as u64) else {
-        return reserve_large(engine, state, wanted);
-    };
+    let Some(kind) = kind_of(wanted) else { return reserve_large(engine, state, wanted) };
     let arena = &engine.arenas[state.arena];
-    Ok(Block::Small(state.cache.take(&engine.space, arena, Kind { class, tag })?))
+    Ok(Block::Small(state.cache.take(&engine.space, arena, kind)?))
 }
 
-/// Not inlined: it would make room for itself in every operation on small blocks.
-#[inline(never)]
 fn reserve_large<M: Medium>(
     engine: &Engine<M>,
     state: &SessionState,

@@ -89,7 +89,7 @@ impl RootBlocks {
     }
 
     /// Whether the block at byte `block` holds a root.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn contains(&self, block: u64) -> bool {
         let (word, bit) = place(block);
         // Acquire: pairs with the release in `insert`.

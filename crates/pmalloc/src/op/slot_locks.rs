@@ -76,7 +76,7 @@ impl SlotLocks {
     }
 
     /// Locks the slot at byte `offset`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lock(&self, offset: u64) -> MutexGuard<'_, ()> {
         lock(&self.0[stripe(offset)])
     }
@@ -93,7 +93,7 @@ impl SlotLocks {
 }
 
 /// Multiplicative hashing (Knuth, volume 3, section 6.4): neighbouring slots get distant locks.
-#[inline]
+#[inline(always)]
 fn stripe(offset: u64) -> usize {
     let hash = (offset / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     usize::try_from(hash >> (64 - STRIPES.trailing_zeros())).expect("a stripe index is small")

@@ -50,7 +50,7 @@ impl Descriptor {
     }
 
     /// As [`new`](Self::new), for a caller that knows how the blocks of a slab of this size map to bits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with(
         map: &DataMap,
         interleave: Interleave,
@@ -162,6 +162,7 @@ impl Descriptor {
     }
 
     /// Blocks of the slab.
+    #[inline(always)]
     pub(crate) fn blocks(&self) -> u32 {
         self.class().count(u32::from(self.pages))
     }
@@ -173,13 +174,13 @@ impl Descriptor {
     }
 
     /// Byte offset of `block`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn block_offset(&self, block: u32) -> u64 {
         self.base + self.class().offset_of(block)
     }
 
     /// The block that starts at byte `offset`, or `None` if none does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn block_at(&self, offset: u64) -> Option<u32> {
         let block = self.class().exact_index_of(offset.checked_sub(self.base)?)?;
         (block < self.blocks()).then_some(block)
@@ -193,7 +194,7 @@ impl Descriptor {
     }
 
     /// The live bit of `block`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn live_bit(&self, block: u32) -> LiveBit {
         self.bit(self.interleave.bit_of(block))
     }
@@ -235,6 +236,7 @@ impl Descriptor {
         bits.iter().map(|word| u64::from(m.load(word).count_ones())).sum()
     }
 
+    #[inline(always)]
     fn bit(&self, bit: BitIndex) -> LiveBit {
         let word = Offset::new(self.bitmap_offset() + u64::from(bit.0 / 64) * 8);
         LiveBit { word, mask: 1 << (bit.0 % 64) }
@@ -259,7 +261,7 @@ impl Descriptor {
 
 impl LiveBit {
     /// Whether the block is live.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_set<M: Medium>(self, m: &M) -> bool {
         m.load(self.word(m)) & self.mask != 0
     }
@@ -286,13 +288,13 @@ impl LiveBit {
 
     /// Makes the block live or free, without flushing. Returns whether it was live before.
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store<M: Medium>(self, m: &M, live: bool) -> bool {
         self.store_in(m, self.word(m), live)
     }
 
     #[track_caller]
-    #[inline]
+    #[inline(always)]
     fn store_in<M: Medium>(self, m: &M, word: &Word, live: bool) -> bool {
         // CRASH: the record that names the block is durable: recovery stores the bit if it is not there yet.
         let before = if live { m.fetch_or(word, self.mask) } else { m.fetch_and(word, !self.mask) };
@@ -300,10 +302,12 @@ impl LiveBit {
     }
 
     /// Where the bit's word is, in bytes.
+    #[inline(always)]
     pub(crate) fn place(self) -> u64 {
         self.word.bytes()
     }
 
+    #[inline(always)]
     fn word<M: Medium>(self, m: &M) -> &Word {
         m.at(self.word).expect("a descriptor lies inside its heap")
     }

@@ -78,7 +78,7 @@ impl Interleave {
     }
 
     /// The bit of `block`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bit_of(self, block: u32) -> BitIndex {
         let group_blocks = self.stripes() * LINE_BITS;
         // Nearly every slab has one group: a comparison is cheaper than two divisions.

@@ -30,7 +30,7 @@ impl<T: Default> PerKind<T> {
     }
 
     /// The value of `kind`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, kind: Kind) -> &mut T {
         let of_tag = if kind.tag == 0 { &mut self.untagged } else { self.of_tag(kind.tag) };
         &mut of_tag[kind.class.index()]

@@ -18,6 +18,10 @@ use crate::{
 /// Blocks that a bin may hold at first; doubles with each refill up to the class's limit.
 const LIMIT_START: u32 = 4;
 
+/// Most blocks that are asked of the arena at once. What a session has freed it may keep more of: under the policy Batched
+/// all that a round lets go of comes back together.
+const REFILL_MAX: u32 = 16;
+
 /// The caches of one session.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -61,8 +65,13 @@ impl Cache {
         Self { stripes, bins: PerKind::new() }
     }
 
+    /// Takes a block of `kind` if there is one whose bit is in another line than the one that the session changed last.
+    #[inline(always)]
+    pub(crate) fn take_at_hand(&mut self, kind: Kind) -> Option<SmallBlock> {
+        self.bin(kind).pop_from_other_line()
+    }
+
     /// Takes a block of `kind`, refilling from `arena` if there is none.
-    #[inline]
     pub(crate) fn take<M: Medium>(
         &mut self,
         space: &Space<M>,
@@ -93,10 +102,15 @@ impl Cache {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn bin(&mut self, kind: Kind) -> &mut Bin {
-        self.bins.get_mut(kind).get_or_insert_with(|| Box::new(Bin::new(self.stripes)))
+        self.bins.get_mut(kind).get_or_insert_with(|| new_bin(self.stripes))
     }
+}
+
+#[cold]
+fn new_bin(stripes: u32) -> Box<Bin> {
+    Box::new(Bin::new(stripes))
 }
 
 impl Bin {
@@ -115,14 +129,14 @@ impl Bin {
     }
 
     /// Takes a block whose bit is in another line than the one changed last.
-    #[inline]
+    #[inline(always)]
     fn pop_from_other_line(&mut self) -> Option<SmallBlock> {
         let last = self.last_line;
         self.pop_where(|bank| bank.line != last)
     }
 
     /// Takes a block from the next bank that has some and is `suitable`.
-    #[inline]
+    #[inline(always)]
     fn pop_where(&mut self, suitable: impl Fn(&Bank) -> bool) -> Option<SmallBlock> {
         if self.count == 0 {
             return None;
@@ -143,14 +157,14 @@ impl Bin {
     }
 
     /// Puts a block here whose bit the session has just changed.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, block: SmallBlock) {
         self.last_line = self.store(block);
         self.narrow = false;
     }
 
     /// Puts a block here, and returns its line.
-    #[inline]
+    #[inline(always)]
     fn store(&mut self, block: SmallBlock) -> u32 {
         let bank = &mut self.banks[(block.index() % self.stripes) as usize];
         bank.blocks.push(block);
@@ -180,17 +194,22 @@ impl Bin {
 
     /// Exchanges blocks for those of other lines that the arena has at hand: no slab is made for it.
     fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) {
-        let half = (self.limit / 2).max(1);
-        self.drain(space, arena, half);
-        arena.top_up(space, kind, half, |block| {
+        let want = self.refill_blocks();
+        self.drain(space, arena, self.limit - want);
+        arena.top_up(space, kind, want, |block| {
             self.store(block);
         });
+    }
+
+    /// Blocks to ask the arena for.
+    fn refill_blocks(&self) -> u32 {
+        (self.limit / 2).clamp(1, REFILL_MAX)
     }
 
     #[cold]
     fn refill<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) -> Result<()> {
         self.narrow = false;
-        let want = (self.limit / 2).max(1);
+        let want = self.refill_blocks();
         self.limit = (self.limit * 2).min(kind.class.cache_max());
         arena.refill(space, kind, want, |block| {
             self.store(block);

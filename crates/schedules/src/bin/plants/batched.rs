@@ -33,8 +33,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a lane is unmarked before the effects are stored",
         file: "op/commit.rs",
         changes: &[(
-            "    effects.apply(space, |line| lane.note(line));\n    lane.leave();\n",
-            "    lane.leave();\n    effects.apply(space, |line| lane.note(line));\n",
+            "    effects.apply(space, lane);\n    lane.leave();\n",
+            "    lane.leave();\n    effects.apply(space, lane);\n",
         )],
         by: By::Batched,
     },
@@ -42,8 +42,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "effects are stored before their records are durable",
         file: "op/commit.rs",
         changes: &[(
-            "    m.fence();\n    effects.apply(space, |line| lane.note(line));\n",
-            "    effects.apply(space, |line| lane.note(line));\n    m.fence();\n",
+            "    m.fence();\n    effects.apply(space, lane);\n",
+            "    effects.apply(space, lane);\n    m.fence();\n",
         )],
         by: By::Batched,
     },
@@ -51,8 +51,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a record is not durable when its operation returns",
         file: "op/commit.rs",
         changes: &[(
-            "    m.fence();\n    effects.apply(space, |line| lane.note(line));\n",
-            "    effects.apply(space, |line| lane.note(line));\n",
+            "    m.fence();\n    effects.apply(space, lane);\n",
+            "    effects.apply(space, lane);\n",
         )],
         by: By::Batched,
     },
@@ -99,11 +99,11 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a round does not flush bits",
         file: "op/changes.rs",
         changes: &[(
-            "        store_word(m, &self.draft[0]);\n        \
-             stored(line_of(self.bit.place()));\n        \
-             stored(line_of(self.draft[0].slot));\n",
-            "        store_word(m, &self.draft[0]);\n        \
-             stored(line_of(self.draft[0].slot));\n",
+            "        self.single.store_slot(m);\n        \
+             lines.stored(line_of(self.bit.place()));\n        \
+             lines.stored(self.single.slot_line());\n",
+            "        self.single.store_slot(m);\n        \
+             lines.stored(self.single.slot_line());\n",
         )],
         by: By::Batched,
     },
@@ -112,10 +112,10 @@ pub(crate) const PLANTS: &[Plant] = &[
         file: "op/changes.rs",
         changes: &[(
             "        self.was_live = self.bit.store(m, false);\n        \
-             stored(line_of(self.bit.place()));\n        \
-             stored(line_of(self.draft[0].slot));\n",
+             lines.stored(line_of(self.bit.place()));\n        \
+             lines.stored(self.single.slot_line());\n",
             "        self.was_live = self.bit.store(m, false);\n        \
-             stored(line_of(self.bit.place()));\n",
+             lines.stored(line_of(self.bit.place()));\n",
         )],
         by: By::Batched,
     },
@@ -123,8 +123,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a round does not flush log entries",
         file: "op/changes.rs",
         changes: &[(
-            "    stored(line_of(append.place()));\n    stored(line_of(draft.slot));\n",
-            "    stored(line_of(draft.slot));\n",
+            "    lines.stored(line_of(append.place()));\n    lines.stored(single.slot_line());\n",
+            "    lines.stored(single.slot_line());\n",
         )],
         by: By::Batched,
     },

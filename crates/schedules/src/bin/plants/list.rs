@@ -95,12 +95,12 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a block is reused before its free is durable",
         file: "op/free.rs",
         changes: &[(
-            "            let epoch = commit(engine, &mut state.claim, &mut free)?;\n            \
-             Ok(Unlinked { block, was_live: free.was_live, epoch })",
-            "            let early = !engine.is_pinned();\n            \
-             if early { engine.recycle(block); }\n            \
-             let epoch = commit(engine, &mut state.claim, &mut free)?;\n            \
-             Ok(Unlinked { block, was_live: free.was_live && !early, epoch })",
+            "    let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Small(small), was_live: free.was_live, epoch })",
+            "    let early = !engine.is_pinned();\n    \
+             if early { engine.recycle(Block::Small(small)); }\n    \
+             let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
+             Ok(Unlinked { block: Block::Small(small), was_live: free.was_live && !early, epoch })",
         )],
         by: By::Schedules,
     },
