@@ -66,13 +66,13 @@ pub(crate) struct LargeUse {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct PageMap {
-    /// Volatile: one [`Entry`] per page.
+    /// Volatile: one [`PageWord`] per page.
     entries: LazyTable,
 }
 
 impl PageMap {
     /// Bytes of an entry.
-    pub(crate) const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
+    pub(crate) const ENTRY_BYTES: u64 = size_of::<PageWord>() as u64;
 
     /// A map of `pages` free pages.
     pub(crate) fn new(pages: u32) -> io::Result<Self> {
@@ -103,7 +103,7 @@ impl PageMap {
 
     /// The large block whose start at `page` had `entry`, or `None` if it went away meanwhile.
     #[inline]
-    fn large(&self, page: Page, entry: Entry) -> Option<LargeUse> {
+    fn large(&self, page: Page, entry: PageWord) -> Option<LargeUse> {
         let low = entry.unpack_large();
         if !entry.is_over() {
             return Some(low);
@@ -138,7 +138,7 @@ impl PageMap {
     /// If the slab is empty or too large, its log is beyond [`LOGS_MAX`], or it leaves the map.
     pub(crate) fn set_slab(&self, slab: SlabUse) {
         for nth in 0..slab.range.pages {
-            self.store(slab.range.start.0 as usize + nth as usize, Entry::slab(slab, nth));
+            self.store(slab.range.start.0 as usize + nth as usize, PageWord::slab(slab, nth));
         }
     }
 
@@ -150,17 +150,17 @@ impl PageMap {
     pub(crate) fn set_large(&self, range: PageRange, log: u8, tag: u8) {
         let start = range.start.0 as usize;
         let inside = self.entries.range(start..start + range.pages as usize);
-        let mut entry = Entry::large_inside(2);
+        let mut entry = PageWord::large_inside(2);
         for word in inside.iter().skip(2) {
             // Relaxed: the release of the start, below, comes after.
             word.store(entry.0, Ordering::Relaxed);
             entry = entry.one_further_in();
         }
         if range.pages > 1 {
-            self.store(start + 1, Entry::large_second(range.pages));
+            self.store(start + 1, PageWord::large_second(range.pages));
         }
         // Last, so that a reader who finds the start finds the rest.
-        self.store(start, Entry::large_start(LargeUse { pages: range.pages, log, tag }));
+        self.store(start, PageWord::large_start(LargeUse { pages: range.pages, log, tag }));
     }
 
     /// Makes the pages of the slab or large block of `range` free.
@@ -172,24 +172,24 @@ impl PageMap {
         let start = range.start.0 as usize;
         let is_slab = KIND.of(self.entries.load(start)) == SLAB;
         let named = if is_slab { range.pages as usize } else { 1 };
-        (start..start + named).for_each(|index| self.store(index, Entry(0)));
+        (start..start + named).for_each(|index| self.store(index, PageWord(0)));
     }
 
     #[inline(always)]
-    fn entry(&self, page: u32) -> Entry {
-        Entry(self.entries.load(page as usize))
+    fn entry(&self, page: u32) -> PageWord {
+        PageWord(self.entries.load(page as usize))
     }
 
-    fn store(&self, index: usize, entry: Entry) {
+    fn store(&self, index: usize, entry: PageWord) {
         self.entries.store(index, entry.0);
     }
 }
 
 /// What a page is used for, packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry(u32);
+struct PageWord(u32);
 
-/// Position and width of a part of an [`Entry`].
+/// Position and width of a part of a [`PageWord`].
 #[derive(Clone, Copy)]
 struct Field {
     shift: u32,
@@ -253,7 +253,7 @@ impl Field {
     }
 }
 
-impl Entry {
+impl PageWord {
     fn slab(slab: SlabUse, nth: u32) -> Self {
         let class = u32::try_from(slab.class.index()).expect("a class has few bits");
         Self(
@@ -395,14 +395,14 @@ mod tests {
         #[test]
         fn every_page_count_survives_packing(pages in 1..=u32::MAX, log in 0..64_u8, tag: u8) {
             let large = LargeUse { pages, log, tag };
-            let (start, second) = (Entry::large_start(large), Entry::large_second(pages));
+            let (start, second) = (PageWord::large_start(large), PageWord::large_second(pages));
             let high = if start.is_over() { second.pages_high() } else { 0 };
             let found = start.unpack_large();
             prop_assert_eq!(LargeUse { pages: found.pages | high, ..found }, large);
             prop_assert_eq!((KIND.of(second.0), second.pages_back()), (LARGE_INSIDE, 1));
             let back = (pages % PAGES_BACK.mask()).max(2);
-            let further = Entry::large_inside(back).one_further_in();
-            prop_assert_eq!(further, Entry::large_inside(back + 1));
+            let further = PageWord::large_inside(back).one_further_in();
+            prop_assert_eq!(further, PageWord::large_inside(back + 1));
         }
 
         #[test]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     layout::{
-        book::{Entry, EntryOp, EntryWords},
+        book::{EntryOp, EntryWords, LogEntry},
         geometry::Page,
     },
 };
@@ -31,7 +31,7 @@ use crate::{
 pub(crate) struct Append {
     pub(super) log: LogId,
     pub(super) place: Offset<EntryWords>,
-    pub(super) entry: Entry,
+    pub(super) entry: LogEntry,
     pub(super) extent: Extent,
     /// Whether words of the entry may be on media.
     written: Cell<bool>,
@@ -277,7 +277,7 @@ impl Book {
     #[inline]
     fn take(&self, log: &mut Log, op: EntryOp, extent: Extent) -> Append {
         let place = log.take();
-        let entry = Entry {
+        let entry = LogEntry {
             op,
             start_page: extent.range.start.0,
             pages: extent.range.pages,

@@ -9,7 +9,7 @@ use super::LogId;
 use crate::{
     Error, Result,
     layout::{
-        book::{CHUNK_MAGIC, ChunkHeader, ENTRY_BYTES, Entry, EntryWords},
+        book::{CHUNK_MAGIC, ChunkHeader, ENTRY_BYTES, EntryWords, LogEntry},
         geometry::Geometry,
         sealed::{checksum, seal, unseal},
     },
@@ -224,7 +224,7 @@ impl Area {
     }
 
     /// Stores an entry, its checksum last; the caller flushes.
-    pub(super) fn store<M: Medium>(self, m: &M, place: Offset<EntryWords>, entry: &Entry) {
+    pub(super) fn store<M: Medium>(self, m: &M, place: Offset<EntryWords>, entry: &LogEntry) {
         let words = entry.encode(place.bytes());
         let at = self.entry(m, place);
         m.store(&at.extent, words[0]);

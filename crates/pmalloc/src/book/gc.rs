@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Result,
-    layout::book::{Entry, EntryOp},
+    layout::book::{EntryOp, LogEntry},
 };
 
 /// Places of a log per live entry from which on its empty chunks are unlinked.
@@ -158,7 +158,7 @@ impl Book {
         }
         for (sequence, live) in (log.next..).zip(log.live.values()) {
             let (index, nth) = self.nth_of(fresh, sequence - log.next);
-            let entry = Entry {
+            let entry = LogEntry {
                 op: EntryOp::Alloc(live.extent.kind),
                 start_page: live.extent.range.start.0,
                 pages: live.extent.range.pages,

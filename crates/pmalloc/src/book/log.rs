@@ -35,7 +35,7 @@ pub(super) struct Live {
 
 /// Where an entry goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Position {
     /// The chunk.
     pub(super) chunk: ChunkIndex,
     /// Which entry of the chunk.
@@ -131,10 +131,10 @@ impl Log {
     }
 
     /// Takes the next place and its sequence number.
-    pub(super) fn take(&mut self) -> Place {
+    pub(super) fn take(&mut self) -> Position {
         assert!(self.has_room(), "room was made under this lock");
         let tail = self.chunks.tail_mut().expect("a log with room has a tail");
-        let place = Place { chunk: tail.index, nth: self.next - tail.base, sequence: self.next };
+        let place = Position { chunk: tail.index, nth: self.next - tail.base, sequence: self.next };
         tail.in_flight += 1;
         self.in_flight += 1;
         self.next += 1;

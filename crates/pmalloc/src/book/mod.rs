@@ -46,7 +46,7 @@ use pmalloc_persist::{
 
 pub(crate) use self::{
     append::{Append, Request},
-    salvage::Extents,
+    salvage::HeldExtents,
 };
 use self::{
     chunk::{Area, ChunkIndex},

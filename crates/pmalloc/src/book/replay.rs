@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Error, Result,
     layout::{
-        book::{Entry, EntryOp},
+        book::{EntryOp, LogEntry},
         geometry::{Geometry, Page, PageRange},
     },
 };
@@ -109,7 +109,7 @@ impl Book {
             // must never mix with a new one.
             log.next = base + nth + 1;
             require_known(words, place.bytes())?;
-            match Entry::decode(words, place.bytes()) {
+            match LogEntry::decode(words, place.bytes()) {
                 None if words.contains(&0) => log.chunks.holding_mut(base).torn += 1,
                 None => {
                     let what = "an entry does not match its checksum";
@@ -129,7 +129,7 @@ impl Book {
     }
 
     /// Applies one entry, or says what is wrong with it.
-    fn apply(&self, log: &mut Log, entry: &Entry) -> Result<(), &'static str> {
+    fn apply(&self, log: &mut Log, entry: &LogEntry) -> Result<(), &'static str> {
         let range = PageRange::new(Page(entry.start_page), entry.pages);
         if range.pages == 0 || range.end() > self.geometry.data_pages() {
             return Err("an entry names pages outside the data area");

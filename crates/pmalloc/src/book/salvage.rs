@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, Findings, Result},
     layout::{
-        book::{ENTRY_OP_LAST, Entry, EntryOp},
+        book::{ENTRY_OP_LAST, EntryOp, LogEntry},
         geometry::{Geometry, Page, PageRange},
         state::Clean,
     },
@@ -27,9 +27,9 @@ const GAP_CHUNKS: u32 = 64;
 
 /// Extents without overlap, by their first page.
 #[derive(Debug, Default)]
-pub(crate) struct Extents(BTreeMap<Page, Held>);
+pub(crate) struct HeldExtents(BTreeMap<Page, Held>);
 
-impl Extents {
+impl HeldExtents {
     /// Adds an extent, unless it overlaps one that is there; says whether it did.
     pub(crate) fn add(&mut self, held: Held) -> bool {
         let range = held.extent.range;
@@ -80,7 +80,7 @@ impl Book {
         geometry: &Geometry,
         (grown_pages, clean): (u64, Clean),
         findings: &mut Findings,
-    ) -> Extents {
+    ) -> HeldExtents {
         let linked = BTreeSet::new();
         let mut reader = Reader { m, area: Area::of(geometry), clean, linked, findings };
         let mut logs: Vec<_> = (0..geometry.logs).map(|log| reader.chain(LogId(log))).collect();
@@ -90,7 +90,7 @@ impl Book {
         logs.iter().for_each(|log| reader.history(log, grown_pages, &mut named));
         // Stable: of one trust, the logs in the order of their numbers.
         named.sort_by_key(|(trust, _)| *trust);
-        let mut all = Extents::default();
+        let mut all = HeldExtents::default();
         for (trust, held) in named {
             let offset = geometry.page_offset(held.extent.range.start);
             if !all.add(held) {
@@ -127,7 +127,11 @@ impl Book {
     /// # Crash consistency
     ///
     /// None: nobody may open the heap before this is done and durable.
-    pub(crate) fn rewrite<M: Medium>(m: &M, geometry: &Geometry, extents: &Extents) -> Result<()> {
+    pub(crate) fn rewrite<M: Medium>(
+        m: &M,
+        geometry: &Geometry,
+        extents: &HeldExtents,
+    ) -> Result<()> {
         let area = Area::of(geometry);
         // Numbers start again, so no chunk of before may ever be found again.
         for index in made_chunks(m, area) {
@@ -151,7 +155,7 @@ impl Book {
 /// Refuses the sealed words at byte `place` if this program does not know their operation.
 pub(super) fn require_known(words: [u64; 4], place: u64) -> Result<()> {
     let unknown = |op| Err(Error::unknown("log entries of operation", op, ENTRY_OP_LAST));
-    Entry::unknown_op(words, place).map_or(Ok(()), unknown)
+    LogEntry::unknown_op(words, place).map_or(Ok(()), unknown)
 }
 
 /// How far an extent is to be believed, most first.
@@ -169,7 +173,7 @@ enum Trust {
 struct Remains {
     log: LogId,
     /// Entries by their number, and whether a link leads to them.
-    entries: BTreeMap<u64, (Entry, Reached)>,
+    entries: BTreeMap<u64, (LogEntry, Reached)>,
     /// Whether the chain was read to its end, and every entry in it.
     is_whole: bool,
 }
@@ -240,7 +244,7 @@ impl<M: Medium> Reader<'_, M> {
         for nth in 0..self.area.entries() {
             let place = self.area.place(index, nth);
             let words = self.area.load(self.m, place);
-            match Entry::decode(words, place.bytes()) {
+            match LogEntry::decode(words, place.bytes()) {
                 Some(entry) if entry.sequence == base + nth => {
                     remains.entries.entry(entry.sequence).or_insert((entry, reached));
                 }
@@ -258,7 +262,7 @@ impl<M: Medium> Reader<'_, M> {
 
     /// Adds to `named` what a log holds after all of its entries.
     fn history(&mut self, remains: &Remains, grown_pages: u64, named: &mut Vec<(Trust, Held)>) {
-        let mut extents = Extents::default();
+        let mut extents = HeldExtents::default();
         let mut unlinked = BTreeSet::new();
         for (entry, reached) in remains.entries.values() {
             let range = PageRange::new(Page(entry.start_page), entry.pages);

@@ -6,7 +6,7 @@
 use pmalloc_persist::{Medium, Offset, sync::lock};
 
 use super::Book;
-use crate::layout::book::{Entry, EntryWords};
+use crate::layout::book::{EntryWords, LogEntry};
 
 impl Book {
     /// The first place whose words are no entry, of the lowest log that has one.
@@ -38,7 +38,7 @@ impl Book {
                 let places = (0..self.area.entries()).map(|nth| self.area.place(chunk.index, nth));
                 torn.extend(places.filter(|&place| {
                     let words = self.area.load(m, place);
-                    words != [0; 4] && Entry::decode(words, place.bytes()).is_none()
+                    words != [0; 4] && LogEntry::decode(words, place.bytes()).is_none()
                 }));
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     arena::Block,
     error::{Error, Result},
     layout::cell::CellValue,
-    op::{self, Access, CellAt, Inside, SlotAt, Step},
+    op::{self, CellAt, Inside, SessionAccess, SlotAt, Step},
     value::{BlockLayout, Content, Persistent, Slot, VersionedCell, raw},
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn inside<T: Content + ?Sized>() -> Inside {
 #[inline]
 pub(crate) fn alloc<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot,
     layout: BlockLayout,
 ) -> Result<()> {
@@ -33,7 +33,7 @@ pub(crate) fn alloc<M: Medium + 'static>(
 /// Allocates a block into `slot` whose first `layout.size()` bytes `init` has written.
 pub(crate) fn alloc_init<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot,
     layout: BlockLayout,
     init: impl FnOnce(&mut [u8]),
@@ -46,7 +46,7 @@ pub(crate) fn alloc_init<M: Medium + 'static>(
 /// Allocates a block into `slot` that holds the value which `init` makes.
 pub(crate) fn alloc_value<M: Medium + 'static, T: Persistent>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot<T>,
     init: impl FnOnce() -> T,
 ) -> Result<()> {
@@ -65,7 +65,7 @@ pub(crate) fn alloc_value<M: Medium + 'static, T: Persistent>(
 #[inline]
 pub(crate) fn free_from<M: Medium + 'static, T: Content + ?Sized>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot<T>,
 ) -> Result<()> {
     let slot = core.offset_of(slot)?;
@@ -78,7 +78,7 @@ pub(crate) fn free_from<M: Medium + 'static, T: Content + ?Sized>(
 /// Replaces the block of `slot` by a new one that `init` writes.
 pub(crate) fn replace<M: Medium + 'static>(
     core: &Arc<Core<M>>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot,
     layout: BlockLayout,
     init: impl FnOnce(&mut [u8]),
@@ -91,7 +91,7 @@ pub(crate) fn replace<M: Medium + 'static>(
 /// Replaces the value of `slot` by a new one.
 pub(crate) fn replace_value<M: Medium + 'static, T: Persistent>(
     core: &Arc<Core<M>>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot<T>,
     value: T,
 ) -> Result<()> {
@@ -103,7 +103,7 @@ pub(crate) fn replace_value<M: Medium + 'static, T: Persistent>(
 /// Moves the block of `from` to `to`.
 pub(crate) fn move_to<M: Medium + 'static, T: Content + ?Sized>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     from: &Slot<T>,
     to: &Slot<T>,
 ) -> Result<()> {
@@ -114,7 +114,7 @@ pub(crate) fn move_to<M: Medium + 'static, T: Content + ?Sized>(
 /// Exchanges what two slots own.
 pub(crate) fn swap<M: Medium + 'static, T: Content + ?Sized>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     a: &Slot<T>,
     b: &Slot<T>,
 ) -> Result<()> {
@@ -125,7 +125,7 @@ pub(crate) fn swap<M: Medium + 'static, T: Content + ?Sized>(
 /// Sets `cell` to `value`.
 pub(crate) fn set<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     cell: &VersionedCell,
     value: u64,
 ) -> Result<()> {
@@ -143,7 +143,7 @@ pub(crate) fn cell_value(value: u64) -> Result<CellValue> {
 
 fn replace_by<M: Medium + 'static, T: Content + ?Sized>(
     core: &Arc<Core<M>>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot<T>,
     block: Pending<'_, M>,
 ) -> Result<()> {
@@ -155,7 +155,7 @@ fn replace_by<M: Medium + 'static, T: Content + ?Sized>(
 /// Performs the `steps` that publish `block`.
 fn commit<M: Medium + 'static, const N: usize>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     block: Pending<'_, M>,
     steps: impl FnOnce(Block) -> [Step; N],
 ) -> Result<()> {
@@ -172,7 +172,7 @@ fn commit<M: Medium + 'static, const N: usize>(
 /// Gives `block` to `slot`, which lies in a live block, and frees what it owned.
 pub(crate) fn put<M: Medium + 'static>(
     core: &Arc<Core<M>>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: &Slot,
     block: Pending<'_, M>,
 ) -> Result<()> {
@@ -183,7 +183,11 @@ pub(crate) fn put<M: Medium + 'static>(
     commit(core, access, block, |block| [Step::Alloc(slot, block)])
 }
 
-fn perform<M: Medium>(core: &Core<M>, access: &mut impl Access, steps: &[Step]) -> Result<()> {
+fn perform<M: Medium>(
+    core: &Core<M>,
+    access: &mut impl SessionAccess,
+    steps: &[Step],
+) -> Result<()> {
     let performed = access.with(|state| {
         let _entered = core.enter()?;
         op::perform(core, state, steps)

@@ -10,7 +10,7 @@ use pmalloc_persist::{
 use crate::{
     error::{Error, Finding, Result},
     layout::{state::Clean, superblock::Header},
-    op::{self, Access, Engine},
+    op::{self, Engine, SessionAccess},
     recovery::Recovered,
     value::slot::SlotCell,
 };
@@ -101,7 +101,7 @@ impl<M: Medium> Core<M> {
     }
 
     /// Gives free memory back to the file system, and returns how many bytes.
-    pub(crate) fn trim(&self, access: &mut impl Access) -> Result<u64> {
+    pub(crate) fn trim(&self, access: &mut impl SessionAccess) -> Result<u64> {
         let _entered = self.enter()?;
         Ok(access.with(|state| self.engine.trim(state))?)
     }

@@ -13,7 +13,7 @@ use super::{open_heap::Core, thread::Implicit};
 use crate::{
     arena::Block,
     error::Result,
-    op::{self, Access},
+    op::{self, SessionAccess},
     value::BlockLayout,
 };
 
@@ -46,7 +46,7 @@ pub(crate) struct Pending<'h, M: Medium + 'static> {
 impl<'h, M: Medium + 'static> Pending<'h, M> {
     pub(crate) fn new(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access,
+        access: &mut impl SessionAccess,
         layout: BlockLayout,
     ) -> Result<Self> {
         let reserved = access.with(|state| {

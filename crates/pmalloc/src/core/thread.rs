@@ -13,12 +13,12 @@ use pmalloc_persist::{
 };
 
 use super::open_heap::Core;
-use crate::op::{Access, SessionState};
+use crate::op::{SessionAccess, SessionState};
 
 /// The calling thread's implicit session.
 pub(crate) struct Implicit<'a, M: Medium + 'static>(pub(crate) &'a Arc<Core<M>>);
 
-impl<M: Medium + 'static> Access for Implicit<'_, M> {
+impl<M: Medium + 'static> SessionAccess for Implicit<'_, M> {
     #[inline(always)]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut operation = Some(operation);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    op::{self, Access, CellAt, Inside, SlotAt, Step},
+    op::{self, CellAt, Inside, SessionAccess, SlotAt, Step},
     value::{VersionedCell, slot::SlotCell},
 };
 
@@ -90,7 +90,7 @@ impl<'h, M: Medium + 'static> Transaction<'h, M> {
     /// # Crash consistency
     ///
     /// Atomic, as [`op::perform`]. Contents of new blocks are durable before.
-    pub(crate) fn commit(&mut self, access: &mut impl Access) -> Result<()> {
+    pub(crate) fn commit(&mut self, access: &mut impl SessionAccess) -> Result<()> {
         if self.actions.len() > PUBLISH_MAX {
             let limit = PUBLISH_MAX as u64;
             return Err(Error::Limit { what: "actions in one publish", limit });

@@ -29,14 +29,14 @@ pub(super) struct Front {
     /// Volatile: the place that was left last; [`NONE`] if all are taken.
     vacant: u16,
     /// Volatile: as many as were ever needed at once.
-    places: Vec<Place>,
+    places: Vec<Item>,
     /// Volatile: pages of all extents.
     pages: u32,
 }
 
 /// An extent, or a vacancy.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Item {
     start: Page,
     /// The place of the extent of the same size that was put before, or of another vacancy.
     next: u16,
@@ -60,7 +60,7 @@ impl Front {
     pub(super) fn take(&mut self, pages: u32) -> Option<PageRange> {
         let newest = &mut self.newest[pages as usize];
         let place = *newest;
-        let Place { start, next } = *self.places.get(usize::from(place))?;
+        let Item { start, next } = *self.places.get(usize::from(place))?;
         *newest = next;
         self.pages -= pages;
         self.vacate(place);
@@ -81,7 +81,7 @@ impl Front {
         let newest = &mut self.newest[range.pages as usize];
         let taken = &mut self.places[usize::from(place)];
         self.vacant = taken.next;
-        *taken = Place { start: range.start, next: *newest };
+        *taken = Item { start: range.start, next: *newest };
         *newest = place;
         self.pages += range.pages;
         displaced
@@ -101,7 +101,7 @@ impl Front {
     #[cold]
     fn add_place(&mut self) {
         self.vacant = u16::try_from(self.places.len()).expect("fewer than the most");
-        self.places.push(Place { start: Page(0), next: NONE });
+        self.places.push(Item { start: Page(0), next: NONE });
     }
 
     /// Everything that is at hand.
@@ -115,7 +115,7 @@ impl Front {
 
     /// Volatile memory of its table, in bytes.
     pub(super) fn dram_bytes(&self) -> u64 {
-        (self.places.capacity() * size_of::<Place>()) as u64
+        (self.places.capacity() * size_of::<Item>()) as u64
     }
 
     #[inline]

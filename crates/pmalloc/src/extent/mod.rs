@@ -77,7 +77,7 @@ pub(crate) struct Extents {
     /// Volatile: what each arena has at hand, in cache lines of its own. No other lock is taken while one is held.
     fronts: Vec<CachePadded<Mutex<Front>>>,
     /// Volatile: all that arenas share. Nothing is called with the lock held but the medium.
-    space: Mutex<Space>,
+    space: Mutex<FreePages>,
 }
 
 /// What a look at the free memory found.
@@ -122,7 +122,7 @@ impl Extents {
             let what = "the heap grew beyond its capacity";
             return Err(Error::corrupted(Geometry::state(), what));
         }
-        let mut space = Space {
+        let mut space = FreePages {
             free: FreeRuns::new(grown_pages),
             memory: PageMemory::new(grown_pages),
             peak: RecentPeak::new(Duration::MAX),
@@ -198,7 +198,7 @@ impl Extents {
     /// Takes the first `pages` pages of `run`.
     fn take<M: Medium>(
         &self,
-        space: &mut Space,
+        space: &mut FreePages,
         medium: &M,
         run: PageRange,
         pages: u32,
@@ -248,7 +248,7 @@ impl Extents {
     }
 
     /// Punches free pages beyond the bound, at the cost of about `budget` pages.
-    fn give_back<M: Medium>(&self, space: &mut Space, medium: &M, budget: u32) {
+    fn give_back<M: Medium>(&self, space: &mut FreePages, medium: &M, budget: u32) {
         let bound = space.peak.bound(space.used());
         let punch = |old| medium.punch(self.geometry.span_of(old));
         let punched = space.memory.decay(bound, budget, punch);
@@ -291,7 +291,7 @@ impl Extents {
         let mut space = lock(&self.space);
         let used = space.used();
         space.peak.forget(used);
-        let Space { memory, peak, .. } = &mut *space;
+        let FreePages { memory, peak, .. } = &mut *space;
         let punch = |old| medium.punch(self.geometry.span_of(old));
         memory.decay_known(peak.bound(used), punch);
     }
@@ -318,7 +318,7 @@ impl Extents {
     pub(crate) fn trim<M: Medium>(&self, medium: &M) -> Result<u64> {
         self.empty_fronts();
         let mut space = lock(&self.space);
-        let Space { free, memory, .. } = &mut *space;
+        let FreePages { free, memory, .. } = &mut *space;
         let mut punched_pages = 0;
         for run in free.iter() {
             let punched = memory.punch_all(run, |old| medium.punch(self.geometry.span_of(old)));
@@ -362,7 +362,7 @@ impl Extents {
 
     /// Grows the heap until its last free run holds `pages`, and returns that run.
     #[cold]
-    fn grow<M: Medium>(&self, space: &mut Space, medium: &M, pages: u32) -> Result<PageRange> {
+    fn grow<M: Medium>(&self, space: &mut FreePages, medium: &M, pages: u32) -> Result<PageRange> {
         let needed = pages - space.tail().map_or(0, |tail| tail.pages);
         let room = self.geometry.data_pages() - u64::from(space.grown);
         if u64::from(needed) > room {
@@ -385,7 +385,12 @@ impl Extents {
     }
 
     /// Gives the `pages` pages behind the grown ones memory.
-    fn back_new<M: Medium>(&self, space: &Space, medium: &M, pages: u32) -> io::Result<PageRange> {
+    fn back_new<M: Medium>(
+        &self,
+        space: &FreePages,
+        medium: &M,
+        pages: u32,
+    ) -> io::Result<PageRange> {
         let added = PageRange::new(Page(space.grown), pages);
         medium.back(self.geometry.span_of(added))?;
         Ok(added)
@@ -420,7 +425,7 @@ fn largest_run(mut free: Vec<PageRange>, grown: u64, wilderness: u64) -> u64 {
 
 /// What the lock guards.
 #[derive(Debug)]
-struct Space {
+struct FreePages {
     free: FreeRuns,
     memory: PageMemory,
     peak: RecentPeak,
@@ -428,7 +433,7 @@ struct Space {
     grown: u32,
 }
 
-impl Space {
+impl FreePages {
     /// Makes all pages free but those in `allocated`.
     fn take_over(&mut self, geometry: &Geometry, allocated: &[PageRange]) -> Result<()> {
         let mut allocated = allocated.to_vec();

@@ -7,7 +7,7 @@ use pmalloc_persist::{Medium, sync::Arc};
 use super::handle::Heap;
 use crate::{
     core::{Core, Implicit},
-    op::{Access, Pin},
+    op::{Pin, SessionAccess},
     value::raw::BlockGuard,
 };
 

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::{
     core::{Core, Implicit, NewBlock, Pending},
     error::Result,
-    op::Access,
+    op::SessionAccess,
     value::{BlockLayout, Persistent, Slot, raw},
 };
 
@@ -52,7 +52,7 @@ impl<'h, M: Medium + 'static> Reservation<'h, M> {
     /// Reserves a block for `layout`.
     pub(super) fn new(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access,
+        access: &mut impl SessionAccess,
         layout: BlockLayout,
     ) -> Result<Self> {
         Ok(Self::of_pending(Pending::new(core, access, layout)?))
@@ -82,7 +82,7 @@ impl<'h, M: Medium + 'static, T: Persistent> Reservation<'h, M, T> {
     /// Reserves a block and writes the value that `init` makes.
     pub(super) fn of_value(
         core: &'h Arc<Core<M>>,
-        access: &mut impl Access,
+        access: &mut impl SessionAccess,
         init: impl FnOnce() -> T,
     ) -> Result<Self> {
         let mut pending = Pending::new(core, access, BlockLayout::of::<T>())?;

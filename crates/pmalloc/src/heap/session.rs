@@ -12,7 +12,7 @@ use super::handle::Heap;
 use crate::{
     core::{Core, change, thread},
     error::{Error, Result},
-    op::{Access, Explicit, SessionState},
+    op::{Explicit, SessionAccess, SessionState},
     value::{BlockLayout, Content, Slot, VersionedCell},
 };
 
@@ -140,7 +140,7 @@ impl<M: Medium + 'static> Session<M> {
     }
 
     /// The session for operations that are made elsewhere.
-    pub(super) fn access(&mut self) -> impl Access + use<'_, M> {
+    pub(super) fn access(&mut self) -> impl SessionAccess + use<'_, M> {
         Explicit(&mut self.state)
     }
 }

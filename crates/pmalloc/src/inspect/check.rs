@@ -6,7 +6,7 @@ use pmalloc_persist::{Access, MapOptions, Medium, Offset, Word};
 
 use super::{
     owner::{self, Power},
-    owners::{Owner, Owners},
+    owners::{BlockOwner, Owners},
     problem::{Problem, ProblemKind},
     refusal, root_table,
 };
@@ -123,9 +123,9 @@ fn look<M: Medium>(core: &Core<M>, problems: Vec<Problem>) -> Result<CheckReport
         report.blocks += 1;
         report.live_bytes += block.usable_bytes;
         match owner {
-            Owner::Nobody => report.orphans.push(block),
-            Owner::Unknown(_) => report.unknown_blocks += 1,
-            Owner::Slot(_) | Owner::Declared(_) => {}
+            BlockOwner::Nobody => report.orphans.push(block),
+            BlockOwner::Unknown(_) => report.unknown_blocks += 1,
+            BlockOwner::Slot(_) | BlockOwner::Declared(_) => {}
         }
     }
     report.unowned_blocks = report.orphans.len() as u64;

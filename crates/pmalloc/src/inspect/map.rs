@@ -6,7 +6,7 @@ use pmalloc_persist::{Access, MapOptions, Medium, PAGE_BYTES, Span};
 
 use super::{
     owner,
-    owners::{Owner, Owners},
+    owners::{BlockOwner, Owners},
 };
 use crate::{
     core::{Core, header},
@@ -105,7 +105,7 @@ pub fn map_file(path: impl AsRef<Path>) -> Result<HeapMap> {
     let mut map = map(&core);
     map.add_data(&data);
     let owners = Owners::of(&core)?;
-    let orphans = owners.blocks().filter(|(_, owner)| *owner == Owner::Nobody);
+    let orphans = owners.blocks().filter(|(_, owner)| *owner == BlockOwner::Nobody);
     map.add_unowned(&orphans.map(|(block, _)| block.offset).collect::<Vec<_>>());
     Ok(map)
 }

@@ -5,11 +5,11 @@
 
 use pmalloc_persist::{Medium, Span, sync::lock};
 
-use super::owners::{Owner, Owners};
+use super::owners::{BlockOwner, Owners};
 use crate::{
     core::{Block, Core},
     error::{Error, Result},
-    op::{self, Access, Inside, SessionState, SlotAt, Step, Unlinked},
+    op::{self, Inside, SessionAccess, SessionState, SlotAt, Step, Unlinked},
     root::{own, table},
     value::{Content, Slot, TypeGraph, declared, slot::SlotCell},
 };
@@ -20,14 +20,14 @@ pub(crate) fn list<M: Medium>(core: &Core<M>) -> Result<Vec<Block>> {
     let _roots = lock(&core.roots);
     let _alone = core.slot_locks.lock_every();
     let owners = survey(core)?;
-    let of_nobody = owners.blocks().filter(|(_, owner)| *owner == Owner::Nobody);
+    let of_nobody = owners.blocks().filter(|(_, owner)| *owner == BlockOwner::Nobody);
     Ok(of_nobody.map(|(block, _)| block).collect())
 }
 
 /// Gives the block at byte `offset`, which nothing owns, to the empty `slot`.
 pub(crate) fn adopt<M: Medium + 'static, T: Content + ?Sized>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     offset: u64,
     slot: &Slot<T>,
 ) -> Result<()> {
@@ -37,7 +37,7 @@ pub(crate) fn adopt<M: Medium + 'static, T: Content + ?Sized>(
 /// Frees the block at byte `offset`, which nothing owns.
 pub(crate) fn free<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     offset: u64,
 ) -> Result<()> {
     let freed = free_all(core, access, |core, owners| {
@@ -51,7 +51,7 @@ pub(crate) fn free<M: Medium + 'static>(
 /// Frees the blocks with this tag that nothing owns, and those that nothing owns then; returns how many.
 pub(crate) fn free_with_tag<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     tag: u8,
 ) -> Result<u64> {
     free_all(core, access, |_, owners| Ok(owners.orphaned(|block| block.tag == tag)))
@@ -60,7 +60,7 @@ pub(crate) fn free_with_tag<M: Medium + 'static>(
 /// Frees the orphans that `choose` chooses, and returns how many.
 fn free_all<M: Medium + 'static>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     choose: impl FnOnce(&Core<M>, &Owners<'_, M>) -> Result<Vec<u64>>,
 ) -> Result<u64> {
     // Through it they are freed: each operation has a slot that it changes.
@@ -160,11 +160,11 @@ fn check_orphan<M: Medium>(core: &Core<M>, owners: &Owners<'_, M>, offset: u64) 
     core.block_at(offset)?;
     match owners.owner_of(offset) {
         None => Err(Error::NotLive { offset }),
-        Some(Owner::Nobody) => Ok(()),
-        Some(Owner::Slot(slot) | Owner::Declared(slot)) => {
+        Some(BlockOwner::Nobody) => Ok(()),
+        Some(BlockOwner::Slot(slot) | BlockOwner::Declared(slot)) => {
             Err(Error::Owned { offset, slot, how: "owns it" })
         }
-        Some(Owner::Unknown(slot)) => {
+        Some(BlockOwner::Unknown(slot)) => {
             let how = "may be a slot that owns it: declare where the slots are in what it lies in";
             Err(Error::Owned { offset, slot, how })
         }

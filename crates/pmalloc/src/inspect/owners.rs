@@ -23,7 +23,7 @@ use crate::{
     },
     root::{
         declarations,
-        entry::{Entry, RootInfo},
+        entry::{RootInfo, RootState},
         own, table,
     },
     value::slot::SlotCell,
@@ -31,7 +31,7 @@ use crate::{
 
 /// What is known of a block's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum BlockOwner {
     /// None was found.
     Nobody,
     /// The slot at this byte.
@@ -46,7 +46,7 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 struct Seen {
     block: Block,
-    owner: Owner,
+    owner: BlockOwner,
     /// Whether it is known what is in it, or that nothing is.
     is_visited: bool,
     /// Whether it is of interest where else it is named.
@@ -120,7 +120,7 @@ impl<'a, M: Medium> Owners<'a, M> {
         owners.claim(slot, block, Contents::Typed(0, 0));
         owners.visit_waiting();
         for seen in owners.blocks.values_mut() {
-            seen.is_watched = seen.owner != Owner::Nobody;
+            seen.is_watched = seen.owner != BlockOwner::Nobody;
         }
         owners.survey()?;
         Ok(owners)
@@ -128,7 +128,7 @@ impl<'a, M: Medium> Owners<'a, M> {
 
     fn begin(core: &'a Core<M>) -> Self {
         let seen = |block: Block| {
-            let (owner, is_visited) = (Owner::Nobody, false);
+            let (owner, is_visited) = (BlockOwner::Nobody, false);
             let (is_watched, is_own, is_shared) = (false, false, false);
             (block.offset, Seen { block, owner, is_visited, is_watched, is_own, is_shared })
         };
@@ -150,8 +150,8 @@ impl<'a, M: Medium> Owners<'a, M> {
     fn survey(&mut self) -> Result<()> {
         for (index, entry) in table::entries(self.core)? {
             match entry {
-                Ok(Entry::Live(root)) => self.add_root(index, &root),
-                Ok(Entry::Dead) => {}
+                Ok(RootState::Live(root)) => self.add_root(index, &root),
+                Ok(RootState::Dead) => {}
                 Err(Error::Corrupted { offset, what }) => {
                     self.report(ProblemKind::Damaged, offset, what.into());
                 }
@@ -167,24 +167,24 @@ impl<'a, M: Medium> Owners<'a, M> {
             self.visit_waiting();
         }
         for (span, run) in std::mem::take(&mut self.maybe) {
-            self.scan(span, run, Owner::Declared);
+            self.scan(span, run, BlockOwner::Declared);
         }
-        if self.blocks.values().any(|seen| seen.owner == Owner::Nobody || seen.is_watched) {
+        if self.blocks.values().any(|seen| seen.owner == BlockOwner::Nobody || seen.is_watched) {
             for span in std::mem::take(&mut self.unknown) {
-                self.scan(span, all_words(Certainty::Maybe), Owner::Unknown);
+                self.scan(span, all_words(Certainty::Maybe), BlockOwner::Unknown);
             }
         }
         Ok(())
     }
 
     /// Every live block of the program, and who owns it.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = (Block, Owner)> {
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (Block, BlockOwner)> {
         let of_program = self.blocks.values().filter(|seen| !seen.is_own);
         of_program.map(|seen| (seen.block, seen.owner))
     }
 
     /// Who owns the block at byte `offset`; `None` if none starts there.
-    pub(crate) fn owner_of(&self, offset: u64) -> Option<Owner> {
+    pub(crate) fn owner_of(&self, offset: u64) -> Option<BlockOwner> {
         self.blocks.get(&offset).map(|seen| seen.owner)
     }
 
@@ -196,8 +196,10 @@ impl<'a, M: Medium> Owners<'a, M> {
         let mut orphans = Vec::new();
         for seen in self.blocks.values().filter(|seen| wanted(&seen.block)) {
             match seen.owner {
-                Owner::Nobody => orphans.push(seen.block),
-                Owner::Slot(place) | Owner::Declared(place) | Owner::Unknown(place) => {
+                BlockOwner::Nobody => orphans.push(seen.block),
+                BlockOwner::Slot(place)
+                | BlockOwner::Declared(place)
+                | BlockOwner::Unknown(place) => {
                     if !seen.is_shared {
                         owned.push((place, seen.block));
                     }
@@ -280,13 +282,13 @@ impl<'a, M: Medium> Owners<'a, M> {
             self.problems.push(Problem::dangling(slot, block));
             return;
         };
-        if let Owner::Slot(other) = seen.owner {
+        if let BlockOwner::Slot(other) = seen.owner {
             seen.is_shared = true;
             let text = format!("the slots at {other:#x} and {slot:#x} both own {block:#x}");
             self.report(ProblemKind::SharedBlock, slot, text);
             return;
         }
-        seen.owner = Owner::Slot(slot);
+        seen.owner = BlockOwner::Slot(slot);
         self.await_visit(block, contents);
     }
 
@@ -346,12 +348,12 @@ impl<'a, M: Medium> Owners<'a, M> {
     }
 
     /// Looks at words that may be slots for blocks that have no owner yet.
-    fn scan(&mut self, span: Span, run: Run, owner: fn(u64) -> Owner) {
+    fn scan(&mut self, span: Span, run: Run, owner: fn(u64) -> BlockOwner) {
         for nth in 0..run.count_in(span.len) {
             let place = span.start + run.offset + nth * run.stride;
             let Some(block) = self.word(place) else { continue };
             let Some(seen) = self.blocks.get_mut(&block) else { continue };
-            if seen.owner == Owner::Nobody {
+            if seen.owner == BlockOwner::Nobody {
                 seen.owner = owner(place);
                 continue;
             }

@@ -19,7 +19,7 @@ use crate::{
     recovery::state,
     root::{
         declarations,
-        entry::{self, Entry, RootInfo},
+        entry::{self, RootInfo, RootState},
         table::{backed_entries, block_of, is_misplaced, slot_words, words_of},
     },
     value::slot::SlotCell,
@@ -51,8 +51,8 @@ fn examine_entry<M: Medium>(core: &Core<M>, entry: &RootEntry, tell: Tell<'_>) -
     let m = core.medium();
     let place = m.region().span_of(entry).start;
     let (name, size) = match entry::read(m, entry) {
-        Ok(Entry::Dead) => return Ok(()),
-        Ok(Entry::Live(root)) => (format!("{:?}", root.name), root.size_bytes()),
+        Ok(RootState::Dead) => return Ok(()),
+        Ok(RootState::Live(root)) => (format!("{:?}", root.name), root.size_bytes()),
         Err(Error::Corrupted { offset, what }) if block_of(m, entry).is_none() => {
             return tell(Problem::damaged(offset, what));
         }
@@ -86,7 +86,7 @@ pub(crate) fn examine_slots<M: Medium>(core: &Core<M>, tell: Tell<'_>) -> Result
     // Where the declarations are damaged, the check says so, and the roots are looked at when they are asked for.
     let declared = declarations::load(core).unwrap_or_default();
     for index in 0..state::roots_used(m, geometry)? {
-        let Ok(Entry::Live(root)) = entry::read(m, entry::at(m, geometry, index)?) else {
+        let Ok(RootState::Live(root)) = entry::read(m, entry::at(m, geometry, index)?) else {
             continue;
         };
         if core.block_span(root.offset).is_none_or(|span| span.len < root.size_bytes()) {
@@ -141,7 +141,8 @@ pub(crate) fn mend<M: Medium>(m: &M, geometry: &Geometry, findings: &mut Finding
     let said = state::roots_used(m, geometry)?;
     let mut used = said;
     for index in said..geometry.roots {
-        let is_whole = matches!(entry::read(m, entry::at(m, geometry, index)?), Ok(Entry::Live(_)));
+        let is_whole =
+            matches!(entry::read(m, entry::at(m, geometry, index)?), Ok(RootState::Live(_)));
         if is_whole {
             used = index + 1;
         }

@@ -79,7 +79,7 @@ pub(crate) enum EntryOp {
 
 /// A decoded entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct LogEntry {
     /// What was done.
     pub(crate) op: EntryOp,
     /// First page of the extent in the data area.
@@ -92,7 +92,7 @@ pub(crate) struct Entry {
     pub(crate) sequence: u64,
 }
 
-impl Entry {
+impl LogEntry {
     /// The four words of the entry at byte `place`.
     pub(crate) fn encode(&self, place: u64) -> [u64; 4] {
         let op = match self.op {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_valid_at_its_place_only_and_every_flip_is_detected() {
-        let entry = Entry {
+        let entry = LogEntry {
             op: EntryOp::Alloc(ExtentKind::Slab),
             start_page: 7,
             pages: u32::MAX,
@@ -156,23 +156,23 @@ mod tests {
             sequence: 1 << 50,
         };
         let words = entry.encode(4096);
-        assert_eq!(Entry::decode(words, 4096), Some(entry));
-        assert_eq!(Entry::decode(words, 4128), None);
+        assert_eq!(LogEntry::decode(words, 4096), Some(entry));
+        assert_eq!(LogEntry::decode(words, 4128), None);
         for bit in 0..256 {
             let mut flipped = words;
             flipped[bit / 64] ^= 1 << (bit % 64);
-            assert_eq!(Entry::decode(flipped, 4096), None, "bit {bit}");
+            assert_eq!(LogEntry::decode(flipped, 4096), None, "bit {bit}");
         }
     }
 
     #[test]
     fn every_torn_entry_over_zeros_is_invalid_and_not_empty() {
-        let entry = Entry { op: EntryOp::Free, start_page: 0, pages: 0, tag: 0, sequence: 0 };
+        let entry = LogEntry { op: EntryOp::Free, start_page: 0, pages: 0, tag: 0, sequence: 0 };
         let words = entry.encode(64);
         for kept in 1..15_u8 {
             let torn: [u64; 4] =
                 std::array::from_fn(|i| if kept >> i & 1 == 1 { words[i] } else { 0 });
-            assert!(torn == words || torn == [0; 4] || Entry::decode(torn, 64).is_none());
+            assert!(torn == words || torn == [0; 4] || LogEntry::decode(torn, 64).is_none());
         }
     }
 }

@@ -25,7 +25,7 @@ on_media! {
         /// Unused, zero.
         pub(crate) grown_line: [Word; 7],
         /// Persistent: who wrote to the heap last.
-        pub(crate) owner: Owner,
+        pub(crate) owner: OwnerRecord,
         /// Persistent: entries of the root table that were ever used, the first ones of it, sealed.
         pub(crate) roots_used: Word,
         /// Persistent: CRC-32C of the slots of these entries, plus 2^32. Counts if the heap is closed.
@@ -37,7 +37,7 @@ on_media! {
 
 on_media! {
     /// The process that opened the heap last, checksummed.
-    pub(crate) struct Owner: 64 {
+    pub(crate) struct OwnerRecord: 64 {
         /// Persistent: the boot in which it ran, low and high half.
         pub(crate) boot: [Word; 2],
         /// Persistent: its process id.

@@ -9,9 +9,9 @@ use super::{
     changes::{LargeAlloc, Single, SmallAlloc},
     commit::commit,
     engine::Engine,
-    plan::{Found, read},
+    plan::{FoundSlot, read},
     reserve::{cancel, prepare, reserve, take, take_at_hand},
-    session::{Access, SessionState},
+    session::{SessionAccess, SessionState},
 };
 use crate::{
     arena::{Block, LargeBlock, SmallBlock},
@@ -24,7 +24,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn alloc_bare<M: Medium>(
     engine: &Engine<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: u64,
     layout: BlockLayout,
 ) -> Result<()> {
@@ -59,7 +59,7 @@ fn alloc_slowly<M: Medium>(
 /// `init` may use the heap, panic or fork.
 pub(crate) fn alloc_init<M: Medium>(
     engine: &Engine<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: u64,
     layout: BlockLayout,
     init: impl FnOnce(Span),
@@ -89,13 +89,13 @@ fn persist_contents<M: Medium>(engine: &Engine<M>, span: Span) {
 }
 
 /// A reserved block that goes back if it is dropped unpublished.
-struct Unpublished<'a, M: Medium, A: Access> {
+struct Unpublished<'a, M: Medium, A: SessionAccess> {
     engine: &'a Engine<M>,
     access: &'a mut A,
     block: Option<Block>,
 }
 
-impl<M: Medium, A: Access> Unpublished<'_, M, A> {
+impl<M: Medium, A: SessionAccess> Unpublished<'_, M, A> {
     fn publish(&mut self, slot: u64) -> Result<()> {
         let block = self.block.expect("published once");
         self.access.with(|state| {
@@ -111,7 +111,7 @@ impl<M: Medium, A: Access> Unpublished<'_, M, A> {
     }
 }
 
-impl<M: Medium, A: Access> Drop for Unpublished<'_, M, A> {
+impl<M: Medium, A: SessionAccess> Drop for Unpublished<'_, M, A> {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
             self.access.with(|state| {
@@ -168,7 +168,7 @@ fn publish_large<M: Medium>(
 
 /// Reads the slot at byte `slot`, which has to be empty.
 #[inline(always)]
-fn read_empty<M: Medium>(engine: &Engine<M>, slot: u64) -> Result<Found<'_>> {
+fn read_empty<M: Medium>(engine: &Engine<M>, slot: u64) -> Result<FoundSlot<'_>> {
     let found = read(engine, slot);
     if found.holds.place().is_some() {
         return Err(Error::SlotFull { slot }.into());
@@ -181,7 +181,7 @@ fn read_empty<M: Medium>(engine: &Engine<M>, slot: u64) -> Result<Found<'_>> {
 fn give_small<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    slot: &Found<'_>,
+    slot: &FoundSlot<'_>,
     block: SmallBlock,
 ) -> Result<()> {
     let single = Single::new(slot, Op::AllocSmall, block.offset(), 0);
@@ -192,7 +192,7 @@ fn give_small<M: Medium>(
 fn give_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    slot: &Found<'_>,
+    slot: &FoundSlot<'_>,
     block: LargeBlock,
 ) -> Result<()> {
     let op = Op::AllocLarge(block.extent.tag);

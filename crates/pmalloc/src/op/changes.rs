@@ -7,7 +7,7 @@ use pmalloc_persist::{LINE_BYTES, Medium, Offset, Word};
 use super::{
     Result,
     commit::{Effects, Lines},
-    plan::{Found, Freed},
+    plan::{FoundSlot, Freed},
 };
 use crate::{
     arena::{Block, LargeBlock, SmallBlock, Space},
@@ -26,7 +26,7 @@ pub(super) struct Single<'m> {
 impl<'m> Single<'m> {
     /// Does `op` with the block at byte `block`, of so many pages if it is large, and the slot that was `found`.
     #[inline(always)]
-    pub(super) fn new(found: &Found<'m>, op: Op, block: u64, pages: u32) -> Self {
+    pub(super) fn new(found: &FoundSlot<'m>, op: Op, block: u64, pages: u32) -> Self {
         let version = found.holds.version().next();
         let draft = Draft { op, block, pages, slot: found.offset, version };
         Self { draft: [draft], slot: found.word }

@@ -7,8 +7,8 @@ use super::{
     changes::{LargeFree, Single, SmallFree},
     commit::commit,
     engine::Engine,
-    plan::{Found, read},
-    session::{Access, SessionState},
+    plan::{FoundSlot, read},
+    session::{SessionAccess, SessionState},
 };
 use crate::{arena::Block, error::Error, layout::lane::Op};
 
@@ -27,7 +27,7 @@ pub(crate) struct Unlinked {
 #[inline(always)]
 pub(crate) fn free_from<M: Medium>(
     engine: &Engine<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     slot: u64,
 ) -> Result<()> {
     access.with(
@@ -83,7 +83,7 @@ pub(crate) fn free_root<M: Medium>(
 fn unlink_owned<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    slot: Found<'_>,
+    slot: FoundSlot<'_>,
     block: u64,
 ) -> Result<Unlinked> {
     let Some((small, bit)) = engine.space.find_live_small(block) else {
@@ -100,7 +100,7 @@ fn unlink_owned<M: Medium>(
 fn unlink_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
-    slot: &Found<'_>,
+    slot: &FoundSlot<'_>,
     block: u64,
 ) -> Result<Unlinked> {
     let Some(block) = engine.space.find_large(block) else {

@@ -56,4 +56,4 @@ pub(crate) use group::{perform, perform_alone};
 pub(crate) use pins::Pin;
 pub(crate) use plan::{CellAt, Inside, SlotAt, Step};
 pub(crate) use reserve::{cancel, reserve};
-pub(crate) use session::{Access, Explicit, SessionState};
+pub(crate) use session::{Explicit, SessionAccess, SessionState};

@@ -368,7 +368,7 @@ impl Plan {
 
 /// A slot as an operation finds it that owns it.
 #[derive(Clone, Copy)]
-pub(super) struct Found<'m> {
+pub(super) struct FoundSlot<'m> {
     /// Byte offset.
     pub(super) offset: u64,
     /// The word.
@@ -379,10 +379,10 @@ pub(super) struct Found<'m> {
 
 /// Reads the slot at byte `offset`.
 #[inline(always)]
-pub(super) fn read<M: Medium>(engine: &Engine<M>, offset: u64) -> Found<'_> {
+pub(super) fn read<M: Medium>(engine: &Engine<M>, offset: u64) -> FoundSlot<'_> {
     let m = engine.medium();
     let word = word_at(m, offset);
-    Found { offset, word, holds: SlotWord::from_bits(m.load(word)) }
+    FoundSlot { offset, word, holds: SlotWord::from_bits(m.load(word)) }
 }
 
 /// What is recorded where the block is allocated.

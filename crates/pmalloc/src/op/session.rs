@@ -62,7 +62,7 @@ impl SessionState {
 }
 
 /// Gives an operation its session, for as short as it needs it: never while user code runs.
-pub(crate) trait Access {
+pub(crate) trait SessionAccess {
     /// Runs `operation` with the session's state.
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T;
 }
@@ -70,7 +70,7 @@ pub(crate) trait Access {
 /// A session that is at hand.
 pub(crate) struct Explicit<'a>(pub(crate) &'a mut SessionState);
 
-impl Access for Explicit<'_> {
+impl SessionAccess for Explicit<'_> {
     #[inline]
     fn with<T>(&mut self, operation: impl FnOnce(&mut SessionState) -> T) -> T {
         operation(self.0)

@@ -8,7 +8,7 @@ use pmalloc_persist::{LINE_BYTES, Medium, PAGE_BYTES, Span};
 
 use super::state::{self, StateImage};
 use crate::{
-    book::{Book, Extent, Extents, Held, LogId},
+    book::{Book, Extent, Held, HeldExtents, LogId},
     error::{Error, Findings, Result},
     lane,
     layout::{
@@ -115,7 +115,7 @@ fn add_unlogged_slabs<M: Medium>(
     m: &M,
     geometry: &Geometry,
     state: &StateImage,
-    extents: &mut Extents,
+    extents: &mut HeldExtents,
     findings: &mut Findings,
 ) -> Result<()> {
     let grown_pages = state.grown_pages;

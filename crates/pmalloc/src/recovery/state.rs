@@ -10,7 +10,7 @@ use crate::{
         geometry::Geometry,
         root::RootEntry,
         sealed::{Flip, checksum, seal, undo_flip, unseal},
-        state::{Clean, EPOCH_MAX, OWNER_IN_WORK, Owner, Policy, State},
+        state::{Clean, EPOCH_MAX, OWNER_IN_WORK, OwnerRecord, Policy, State},
     },
     size_class::SLAB_PAGES_MAX,
 };
@@ -334,7 +334,7 @@ fn mend_word<M: Medium>(
     }
 }
 
-fn read_owner<M: Medium>(m: &M, owner: &Owner) -> OwnerFound {
+fn read_owner<M: Medium>(m: &M, owner: &OwnerRecord) -> OwnerFound {
     let sum = m.load(&owner.checksum);
     let boot_of = |words: [u64; 2]| u128::from(words[0]) | u128::from(words[1]) << 64;
     if sum == OWNER_IN_WORK {
@@ -450,7 +450,7 @@ pub(crate) fn set_unsynced<M: Medium>(m: &M, was: Clean) -> Result<()> {
     set_clean(m, if was.is_whole() { was } else { Clean::Unwritten })
 }
 
-fn owner_words(owner: &Owner) -> [&Word; 7] {
+fn owner_words(owner: &OwnerRecord) -> [&Word; 7] {
     let [boot_low, boot_high] = &owner.boot;
     let [first, second] = &owner.reserved;
     [boot_low, boot_high, &owner.pid, &owner.start_time, &owner.durability, first, second]

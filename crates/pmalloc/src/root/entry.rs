@@ -92,7 +92,7 @@ impl fmt::Display for Shape {
 }
 
 /// What an entry of the root table that was used holds.
-pub(crate) enum Entry {
+pub(crate) enum RootState {
     /// Not in use any more.
     Dead,
     /// A root.
@@ -119,13 +119,13 @@ pub(crate) fn at<'m, M: Medium>(
 ///
 /// [`Error::Corrupted`] if its slot is full and the rest does not match its checksum, or if nothing stands in it: it was
 /// durable before. [`Error::Version`] for a kind that this program does not know.
-pub(crate) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<Entry> {
+pub(crate) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<RootState> {
     let slot = SlotWord::from_bits(m.load(&entry.slot));
     let place = m.region().span_of(entry).start;
     let Some(block) = slot.place() else {
         let is_wiped = slot == SlotWord::default() && m.load(&entry.checksum) == 0;
         let wiped = || Error::corrupted(place, "a root entry that was used is empty");
-        return if is_wiped { Err(wiped()) } else { Ok(Entry::Dead) };
+        return if is_wiped { Err(wiped()) } else { Ok(RootState::Dead) };
     };
     let words = content(m, entry);
     if m.load(&entry.checksum) != entry_checksum(&words, place) {
@@ -135,7 +135,13 @@ pub(crate) fn read<M: Medium>(m: &M, entry: &RootEntry) -> Result<Entry> {
         .ok_or_else(|| Error::corrupted(place, "a root's name is not a zero-padded string"))?;
     let kind = RootKind::from_code(words[8])
         .ok_or_else(|| Error::unknown("roots of kind", words[8], RootKind::Typed.code()))?;
-    Ok(Entry::Live(RootInfo { name, kind, length: words[9], type_id: words[10], offset: block }))
+    Ok(RootState::Live(RootInfo {
+        name,
+        kind,
+        length: words[9],
+        type_id: words[10],
+        offset: block,
+    }))
 }
 
 fn content<M: Medium>(m: &M, entry: &RootEntry) -> [u64; 11] {

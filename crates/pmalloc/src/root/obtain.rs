@@ -7,13 +7,13 @@ use pmalloc_persist::{Medium, Offset, Span, sync::lock};
 use super::{
     entry::{self, RootInfo, Shape},
     name,
-    table::{self, Found},
+    table::{self, FoundRoot},
 };
 use crate::{
     core::Core,
     error::{Error, Result},
     layout::{root::RootKind, slot::SlotWord},
-    op::{self, Access, SessionState},
+    op::{self, SessionAccess, SessionState},
     recovery::state,
     value::{SlotMap, raw, slot::SlotCell},
 };
@@ -31,7 +31,7 @@ pub(crate) fn zero<M: Medium>(core: &Core<M>, span: Span) {
 /// `prepare` is called if there is no such root, while no lock is held; what it returns writes the contents.
 pub(crate) fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     name: &str,
     shape: (Shape, SlotMap),
     prepare: impl FnOnce() -> W,
@@ -43,7 +43,7 @@ pub(crate) fn obtain<M: Medium, W: FnOnce(&Core<M>, Span)>(
 /// As [`obtain`], also for the heap's own names.
 pub(crate) fn obtain_any<M: Medium, W: FnOnce(&Core<M>, Span)>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     name: &str,
     shape: (Shape, SlotMap),
     prepare: impl FnOnce() -> W,
@@ -109,7 +109,7 @@ fn find_or_create<M: Medium>(
 ) -> Result<RootInfo> {
     let _entered = core.enter()?;
     let _roots = lock(&core.roots);
-    let Found { root, free } = table::find(core, name)?;
+    let FoundRoot { root, free } = table::find(core, name)?;
     let (index, root) = match root {
         Some(found) => found,
         None => create(core, state, free, (name, shape.0), write)?,

@@ -16,14 +16,14 @@ use crate::{
         declared::{DECLARED_ROOT, DECLARED_ROOT_SLOTS},
         root::RootKind,
     },
-    op::Access,
+    op::SessionAccess,
     value::{Slot, SlotMap, raw, slot::SlotCell},
 };
 
 /// The slots that the heap has for itself, which are made when they are first asked for.
 pub(crate) fn slots<'c, M: Medium + 'static>(
     core: &'c Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
 ) -> Result<&'c [Slot]> {
     let shape = Shape { kind: RootKind::Slots, length: DECLARED_ROOT_SLOTS, type_id: 0 };
     let root =

@@ -10,7 +10,7 @@ use crate::{
     core::Core,
     error::{Error, Result},
     layout::{root::RootKind, slot::SlotWord},
-    op::{self, Access},
+    op::{self, SessionAccess},
     value::{Persistent, SlotMap, slot::SlotCell},
 };
 
@@ -33,7 +33,7 @@ impl Removal {
 /// Removes the root `name`.
 pub(crate) fn remove<M: Medium>(
     core: &Core<M>,
-    access: &mut impl Access,
+    access: &mut impl SessionAccess,
     name: &str,
     removal: Removal,
 ) -> Result<()> {

@@ -10,7 +10,7 @@
 
 use pmalloc_persist::{Medium, Offset, PAGE_BYTES, Word};
 
-use super::entry::{self, Entry, RootInfo};
+use super::entry::{self, RootInfo, RootState};
 use crate::{
     core::Core,
     error::{Error, Result},
@@ -22,7 +22,7 @@ use crate::{
 const ENTRY_WORDS: usize = size_of::<RootEntry>() / size_of::<Word>();
 
 /// What a search of the root table found.
-pub(crate) struct Found {
+pub(crate) struct FoundRoot {
     /// The root and the index of its entry.
     pub(crate) root: Option<(u32, RootInfo)>,
     /// The index of the first entry that can be used for a new one.
@@ -35,28 +35,28 @@ pub(crate) struct Found {
 ///
 /// [`Error::Corrupted`] if the name is not found and a damaged entry may have had it. Roots that are whole are found
 /// whatever stands before them.
-pub(crate) fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<Found> {
+pub(crate) fn find<M: Medium>(core: &Core<M>, name: &str) -> Result<FoundRoot> {
     let (mut free, mut damaged) = (None, None);
     for (index, entry) in entries(core)? {
         match entry {
-            Ok(Entry::Live(root)) if root.name == name => {
-                return Ok(Found { root: Some((index, root)), free });
+            Ok(RootState::Live(root)) if root.name == name => {
+                return Ok(FoundRoot { root: Some((index, root)), free });
             }
-            Ok(Entry::Live(_)) => {}
-            Ok(Entry::Dead) => free = free.or(Some(index)),
+            Ok(RootState::Live(_)) => {}
+            Ok(RootState::Dead) => free = free.or(Some(index)),
             Err(error) => damaged = damaged.or(Some(error)),
         }
     }
     let geometry = &core.header.geometry;
     let next = state::roots_used(core.medium(), geometry)?;
     let free = free.or((next < geometry.roots).then_some(next));
-    damaged.map_or(Ok(Found { root: None, free }), Err)
+    damaged.map_or(Ok(FoundRoot { root: None, free }), Err)
 }
 
 /// The entries of the table that were ever used, with their indexes.
 pub(crate) fn entries<M: Medium>(
     core: &Core<M>,
-) -> Result<impl Iterator<Item = (u32, Result<Entry>)>> {
+) -> Result<impl Iterator<Item = (u32, Result<RootState>)>> {
     let (m, geometry) = (core.medium(), &core.header.geometry);
     let read = |index| entry::at(m, geometry, index).and_then(|at| entry::read(m, at));
     Ok((0..state::roots_used(m, geometry)?).map(move |index| (index, read(index))))
@@ -65,7 +65,7 @@ pub(crate) fn entries<M: Medium>(
 /// The roots that are whole, also the heap's own.
 pub(crate) fn live<M: Medium>(core: &Core<M>) -> impl Iterator<Item = RootInfo> {
     entries(core).into_iter().flatten().filter_map(|(_, entry)| match entry {
-        Ok(Entry::Live(root)) => Some(root),
+        Ok(RootState::Live(root)) => Some(root),
         _ => None,
     })
 }

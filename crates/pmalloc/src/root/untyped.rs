@@ -6,7 +6,7 @@ use pmalloc_persist::{
 };
 
 use super::{
-    entry::{Entry, RootInfo, Shape},
+    entry::{RootInfo, RootState, Shape},
     name,
     obtain::{obtain, zero},
     table,
@@ -95,8 +95,8 @@ pub(crate) fn all<M: Medium>(core: &Core<M>) -> Result<Vec<RootInfo>> {
     let _entered = core.enter()?;
     let _roots = lock(&core.roots);
     let live = |(_, entry)| match entry {
-        Ok(Entry::Live(root)) if !name::is_own(&root.name) => Some(Ok(root)),
-        Ok(Entry::Live(_) | Entry::Dead) => None,
+        Ok(RootState::Live(root)) if !name::is_own(&root.name) => Some(Ok(root)),
+        Ok(RootState::Live(_) | RootState::Dead) => None,
         Err(error) => Some(Err(error)),
     };
     table::entries(core)?.filter_map(live).collect()

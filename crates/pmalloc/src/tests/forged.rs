@@ -22,7 +22,7 @@ use super::common::{
 };
 use crate::{
     layout::{
-        book::{CHUNK_MAGIC, ENTRY_BYTES, Entry, EntryOp, ExtentKind},
+        book::{CHUNK_MAGIC, ENTRY_BYTES, EntryOp, ExtentKind, LogEntry},
         cell::{CELL_VALUE_MAX, CellValue},
         geometry::Geometry,
         lane::{MARK_LINES, NUMBER_MAX, Op, Record, Tag},
@@ -197,7 +197,7 @@ impl Forger<'_> {
         let place = chunk + (1 + nth % 3) * LINE + nth / 3 * ENTRY_BYTES;
         let ops =
             [EntryOp::Alloc(ExtentKind::Large), EntryOp::Alloc(ExtentKind::Slab), EntryOp::Free];
-        let entry = Entry {
+        let entry = LogEntry {
             op: ops[self.rng.usize(..3)],
             start_page: self.page(),
             pages: self.pages(),

@@ -17,7 +17,7 @@ use super::common::image::{self, Image, Interrupted, word_index};
 use crate::{
     Error, Heap, ProblemKind,
     layout::{
-        book::{CHUNK_MAGIC, Entry, EntryOp, ExtentKind},
+        book::{CHUNK_MAGIC, EntryOp, ExtentKind, LogEntry},
         geometry::Geometry,
         lane::{MARK_LINES, Op, Record, Tag},
         root::RootEntry,
@@ -75,7 +75,7 @@ impl Words {
         let book = small_geometry().book_span();
         let is_slab = |at: &u64| {
             let words = [0, 8, 16, 24].map(|nth| self.get(at + nth));
-            let op = Entry::decode(words, *at).map(|entry| entry.op);
+            let op = LogEntry::decode(words, *at).map(|entry| entry.op);
             op == Some(EntryOp::Alloc(ExtentKind::Slab))
         };
         (book.start..book.end()).step_by(32).find(is_slab).expect("every image has slabs")

@@ -16,7 +16,7 @@ use crate::{
     book::Book,
     lane,
     layout::{
-        book::{ChunkHeader, ENTRY_BYTES, Entry, ExtentKind, LogRoot},
+        book::{ChunkHeader, ENTRY_BYTES, ExtentKind, LogEntry, LogRoot},
         geometry::Geometry,
         lane::{LaneHeader, MARK_LINES},
         root::RootEntry,
@@ -105,7 +105,7 @@ fn add_log(m: &Anon, geometry: &Geometry, log: u32, parts: &mut Vec<Part>) {
         for nth in LINE / ENTRY_BYTES..geometry.chunk_bytes / ENTRY_BYTES {
             let place = chunk + nth * ENTRY_BYTES;
             let words = [0, 8, 16, 24].map(|at| word(m, place + at));
-            if Entry::decode(words, place).is_some() {
+            if LogEntry::decode(words, place).is_some() {
                 parts.push(part("entry", place, 32));
             }
         }

@@ -197,7 +197,7 @@ fn forget_torn_tails(book: &Book, sim: &Sim) {
         let (base, index) = (tail.base, tail.index);
         while log.next > base {
             let place = book.area.place(index, log.next - 1 - base);
-            if Entry::decode(book.area.load(sim, place), place.bytes()).is_some() {
+            if LogEntry::decode(book.area.load(sim, place), place.bytes()).is_some() {
                 break;
             }
             log.next -= 1;

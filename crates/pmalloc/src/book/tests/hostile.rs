@@ -120,7 +120,7 @@ fn forge(fixture: &Fixture, log: LogId, op: EntryOp, start: u32, pages: u32) -> 
         let base = log.chunks.tail().unwrap().base;
         (base, log.next - base)
     };
-    let entry = Entry { op, start_page: start, pages, tag: 0, sequence: base + nth };
+    let entry = LogEntry { op, start_page: start, pages, tag: 0, sequence: base + nth };
     let place = fixture.place(log, nth);
     put(&fixture.m, place, &entry.encode(place));
     place
@@ -166,7 +166,7 @@ fn a_free_whose_allocation_was_collected_has_no_effect() {
 fn an_entry_of_another_number_is_refused() {
     let mut fixture = Fixture::new();
     fixture.alloc(LOG, 10, 2);
-    let entry = Entry {
+    let entry = LogEntry {
         op: EntryOp::Alloc(ExtentKind::Large),
         start_page: 0,
         pages: 1,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     layout::{
-        book::{ENTRY_BYTES, Entry, EntryOp, ExtentKind},
+        book::{ENTRY_BYTES, EntryOp, ExtentKind, LogEntry},
         geometry::{Geometry, Page, PageRange},
     },
     tests::small_geometry,
