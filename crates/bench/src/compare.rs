@@ -201,6 +201,7 @@ mod tests {
             rows,
             missing_peers: Vec::new(),
             machine,
+            flush_again: None,
             scale: Scale::Quick,
             rounds: 7,
             seed: 1,

@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path, thread};
 
-use pmalloc::{HeapOptions, persist::Storage};
+use pmalloc::{Heap, HeapOptions, persist::Storage};
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{alloc::BareLines, clock::cpu_ns_per_op, error::Error, stats::Samples};
 
 /// The machine, and what heaps lie on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,7 @@ pub(crate) struct HeapTraits {
     pub(crate) machine: Machine,
     pub(crate) storage: Storage,
     pub(crate) model: String,
+    pub(crate) flush_again: Option<f64>,
 }
 
 impl HeapTraits {
@@ -61,12 +62,24 @@ impl HeapTraits {
             storage: storage.to_string(),
             directory: directory.display().to_string(),
         };
+        let flush_again = media.flush_instruction.map(|_| flush_again(&heap));
         heap.close()?;
         let info = pmalloc::info(&path)?;
         fs::remove_file(&path).map_err(Error::io("remove a heap"))?;
         let name = |choice: &dyn std::fmt::Debug| format!("{choice:?}").to_lowercase();
-        Ok(Self { machine, storage, model: name(&info.model) })
+        Ok(Self { machine, storage, model: name(&info.model), flush_again })
     }
+}
+
+/// What a persist costs over one line, in those over lines in turn: the median of a few rounds.
+fn flush_again(heap: &Heap) -> f64 {
+    const ROUNDS: usize = 9;
+    const PERSISTS: usize = 5_000;
+    let cost = |lines: &mut BareLines<'_, _>| cpu_ns_per_op(|| lines.persists::<1>(PERSISTS));
+    let (mut one, mut many) = (BareLines::with_lines(heap, 0, 1), BareLines::new(heap, 0));
+    let mut ratios = Samples::default();
+    (0..ROUNDS).for_each(|_| ratios.push(cost(&mut one) / cost(&mut many)));
+    ratios.spread().median
 }
 
 /// The processor that `cpuinfo` tells of first.

@@ -18,6 +18,10 @@ pub struct Report {
     pub missing_peers: Vec<String>,
     /// Where it was measured.
     pub machine: Machine,
+    /// What a bare persist costs over one line, again and again, in those over 64 lines in turn; `None` where nothing is
+    /// flushed.
+    #[serde(default)]
+    pub flush_again: Option<f64>,
     /// How much was run.
     pub scale: Scale,
     /// Rounds, each a sample of every row.

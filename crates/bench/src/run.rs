@@ -100,6 +100,7 @@ pub fn run(
         rows,
         missing_peers: names_of(&missing),
         machine: supervisor.traits.machine,
+        flush_again: supervisor.traits.flush_again,
         scale: plan.scale,
         rounds,
         seed: plan.seed,

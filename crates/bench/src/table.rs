@@ -32,8 +32,11 @@ fn report(report: &Report) -> String {
     let machine = &report.machine;
     let forced = if machine.durability_is_forced { " (forced)" } else { "" };
     let flush = machine.flush_instruction.as_deref().unwrap_or("no flush");
+    let again = report
+        .flush_again
+        .map_or(String::new(), |ratio| format!(" (a line again at once: {ratio:.2} x another)"));
     let mut text = format!(
-        "{}, {} cores, {}, kernel {}\n{}{forced} on {} in {}, {flush}; {:?}, {} rounds, seed {}\n\n",
+        "{}, {} cores, {}, kernel {}\n{}{forced} on {} in {}, {flush}{again}; {:?}, {} rounds, seed {}\n\n",
         machine.cpu,
         machine.cores,
         machine.arch,
