@@ -24,7 +24,7 @@ use common::{
     image::{self, Image, Interrupted},
     watchdog::{Watchdog, peak_memory_bytes},
 };
-use pmalloc::persist::Anon;
+use pmalloc::{Policy, persist::Anon};
 
 /// The most memory that the whole test may take, in bytes.
 const MEMORY_MAX_BYTES: u64 = 512 << 20;
@@ -130,5 +130,15 @@ fn every_metadata_byte_of_a_crashed_heap_may_be_anything() {
         ("crashed in free, large, oldest", Interrupted::FreeLarge, None),
     ] {
         run(&image::crashed(name, interrupted, seed));
+    }
+}
+
+#[test]
+fn every_metadata_byte_of_a_heap_that_crashed_under_batched_may_be_anything() {
+    for (name, interrupted, seed) in [
+        ("crashed behind an alloc, small, sampled, batched", Interrupted::AllocSmall, Some(3)),
+        ("crashed behind a free, large, oldest, batched", Interrupted::FreeLarge, None),
+    ] {
+        run(&image::crashed_under(Policy::Batched, name, interrupted, seed));
     }
 }

@@ -4,7 +4,7 @@ use super::shared::{Raw, Shared};
 use std::sync::Arc;
 
 use pmalloc::{
-    Heap, Slot,
+    Heap, Policy, Slot,
     persist::{
         Anon, Medium, Offset, Span, Word,
         sim::{Domain, Sim, SimOptions},
@@ -136,8 +136,18 @@ pub(crate) enum Interrupted {
 /// A heap whose power failed in front of the second fence of an operation, when the record was durable; `name` says
 /// which stores after that are there.
 pub(crate) fn crashed(name: &'static str, interrupted: Interrupted, seed: Option<u64>) -> Image {
+    crashed_under(Policy::Eager, name, interrupted, seed)
+}
+
+/// As [`crashed`]; under Batched the second fence is that of the round behind the operation.
+pub(crate) fn crashed_under(
+    policy: Policy,
+    name: &'static str,
+    interrupted: Interrupted,
+    seed: Option<u64>,
+) -> Image {
     let sim = Sim::new(SimOptions { len_bytes: heap_bytes(), domain: Domain::Word8 });
-    let heap = options().create_shared(Tap::new(sim)).expect("created");
+    let heap = options().policy(policy).create_shared(Tap::new(sim)).expect("created");
     let (first, _) = populate(&heap);
     let is_large = |size: usize| size > 14 << 10;
     let full = |large: bool| {
@@ -155,11 +165,17 @@ pub(crate) fn crashed(name: &'static str, interrupted: Interrupted, seed: Option
         Interrupted::FreeSmall => (full(false), None),
         Interrupted::FreeLarge => (full(true), None),
     };
+    let sync = || heap.sync().expect("nothing fails");
+    // What is inside the lane is then this one operation.
+    if policy == Policy::Batched {
+        sync();
+    }
     heap.raw().arm(1);
     match size {
         Some(size) => heap.alloc_to(slot, layout(size)).expect("there is room"),
         None => heap.free_from(slot).expect("it is full"),
     }
+    sync();
     let state = heap.raw().take();
     let boot = match seed {
         None => state.oldest(),
