@@ -226,7 +226,7 @@ fn small_traffic_gives_back_what_a_killed_program_had_freed() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("heap");
-    let status = death_of_child("small_traffic_gives_back_what_a_killed_program_had_freed", &path);
+    let status = death_of_child(small_traffic_gives_back_what_a_killed_program_had_freed, &path);
     assert!(!status.success());
     let left = file_bytes(&path);
     assert!(left >= 64 * MIB, "{left} bytes");

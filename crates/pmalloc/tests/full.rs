@@ -120,7 +120,6 @@ fn try_with(directory: &Path, pages: u64, points: &mut Points) -> bool {
 
 #[test]
 fn a_full_file_system_is_survived_at_every_point_of_growth() {
-    const NAME: &str = "a_full_file_system_is_survived_at_every_point_of_growth";
     if let Some(directory) = child_path() {
         let most = DISK_BYTES / 4096;
         let mut points = Points::new();
@@ -136,12 +135,11 @@ fn a_full_file_system_is_survived_at_every_point_of_growth() {
         assert_eq!(points.into_iter().collect::<Vec<_>>(), expected);
         return;
     }
-    in_small_disk(NAME);
+    in_small_disk(a_full_file_system_is_survived_at_every_point_of_growth);
 }
 
 #[test]
 fn a_root_table_that_can_not_grow_says_so() {
-    const NAME: &str = "a_root_table_that_can_not_grow_says_so";
     if let Some(directory) = child_path() {
         let (path, ballast) = (directory.join("heap"), directory.join("ballast"));
         let heap = Heap::options().capacity_bytes(1 << 20).create(&path).expect("there is room");
@@ -163,13 +161,12 @@ fn a_root_table_that_can_not_grow_says_so() {
         heap.close().expect("closed");
         return;
     }
-    in_small_disk(NAME);
+    in_small_disk(a_root_table_that_can_not_grow_says_so);
 }
 
 /// Only where the heap's capacity was used up did an operation give back what its session had at hand.
 #[test]
 fn what_a_session_has_at_hand_serves_where_there_is_no_room() {
-    const NAME: &str = "what_a_session_has_at_hand_serves_where_there_is_no_room";
     if let Some(directory) = child_path() {
         let (path, ballast) = (directory.join("heap"), directory.join("ballast"));
         let heap = options().create(&path).expect("there is room");
@@ -183,19 +180,18 @@ fn what_a_session_has_at_hand_serves_where_there_is_no_room() {
         heap.close().expect("closed");
         return;
     }
-    in_small_disk(NAME);
+    in_small_disk(what_a_session_has_at_hand_serves_where_there_is_no_room);
 }
 
-/// Runs the child of the test `name` in a directory that is a small disk.
-fn in_small_disk(name: &str) {
+/// Runs the child of the test in a directory that is a small disk.
+fn in_small_disk(test: impl Fn()) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mounts = format!("mount -t tmpfs -o size={DISK_BYTES} none {}", directory.path().display());
-    run_mounted(name, &mounts, directory.path());
+    run_mounted(test, &mounts, directory.path());
 }
 
 #[test]
 fn creating_and_salvaging_on_a_full_file_system_leave_no_trace() {
-    const NAME: &str = "creating_and_salvaging_on_a_full_file_system_leave_no_trace";
     if let Some(directory) = child_path() {
         let (path, ballast) = (directory.join("heap"), directory.join("ballast"));
         let names = || fs::read_dir(&directory).expect("a directory").count();
@@ -232,5 +228,5 @@ fn creating_and_salvaging_on_a_full_file_system_leave_no_trace() {
         assert_whole(&Heap::open(&path).expect("salvaged"));
         return;
     }
-    in_small_disk(NAME);
+    in_small_disk(creating_and_salvaging_on_a_full_file_system_leave_no_trace);
 }

@@ -23,7 +23,9 @@ use std::{
 };
 
 use common::{
-    child::{child_path, end_of_child, run_child, run_mounted, start_child},
+    child::{
+        child_path, end_of_child, run_child, run_mounted, run_program, start_child, this_program,
+    },
     fill, layout, options,
 };
 use pmalloc::{Error, Heap, persist::MapError};
@@ -116,27 +118,22 @@ fn every_function_refuses_every_odd_path() {
     assert!(is_whole(&directory.path().join(name)) && is_whole(&at("heap")));
 }
 
-/// Lets a child that is another user find this program and the files of `directory`.
-fn as_nobody(name: &str, directory: &Path) -> bool {
+/// Runs the child of the test as another user, who finds this program and the files of `directory`.
+fn as_nobody(test: impl Fn(), directory: &Path) -> bool {
     if !rustix::process::geteuid().is_root() {
-        println!("{name}: skipped: only root can become another user");
+        println!("skipped: only root can become another user");
         return false;
     }
     let program = directory.join("program");
-    fs::copy(std::env::current_exe().expect("a path"), &program).expect("copied");
+    fs::copy(this_program(), &program).expect("copied");
     fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).expect("root may");
-    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    let mut command = Command::new("setpriv");
-    command.args(user).arg(&program).args(["--exact", name, "--test-threads=1"]);
-    let status =
-        command.env("PMALLOC_TEST_CHILD", directory).status().expect("util-linux is there");
-    assert!(status.success(), "{name}: {status}");
+    let wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    run_program(&program, test, &wrapper, directory);
     true
 }
 
 #[test]
 fn a_heap_of_another_user_is_refused_and_stays_as_it_is() {
-    const NAME: &str = "a_heap_of_another_user_is_refused_and_stays_as_it_is";
     if let Some(directory) = child_path() {
         for (name, open) in [("private", false), ("shared", true)] {
             for (function, error) in errors_of(&directory.join(name)) {
@@ -165,7 +162,7 @@ fn a_heap_of_another_user_is_refused_and_stays_as_it_is() {
         fs::set_permissions(directory.path().join(name), mode).expect("one's own");
     }
     fs::create_dir(directory.path().join("closed")).expect("a directory");
-    if as_nobody(NAME, directory.path()) {
+    if as_nobody(a_heap_of_another_user_is_refused_and_stays_as_it_is, directory.path()) {
         assert!(is_whole(&directory.path().join("private")));
         assert!(is_whole(&directory.path().join("shared")));
     }
@@ -173,7 +170,6 @@ fn a_heap_of_another_user_is_refused_and_stays_as_it_is() {
 
 #[test]
 fn a_read_only_file_system_can_be_looked_at() {
-    const NAME: &str = "a_read_only_file_system_can_be_looked_at";
     if let Some(directory) = child_path() {
         let path = directory.join("heap");
         let error = Heap::open(&path).expect_err("read-only");
@@ -190,13 +186,12 @@ fn a_read_only_file_system_can_be_looked_at() {
     heap_file(&directory.path().join("heap"));
     let place = directory.path().display();
     let mounts = format!("mount --bind {place} {place} && mount -o remount,bind,ro {place}");
-    run_mounted(NAME, &mounts, directory.path());
+    run_mounted(a_read_only_file_system_can_be_looked_at, &mounts, directory.path());
     assert!(is_whole(&directory.path().join("heap")));
 }
 
 #[test]
 fn without_proc_a_heap_is_not_opened_and_not_harmed() {
-    const NAME: &str = "without_proc_a_heap_is_not_opened_and_not_harmed";
     if let Some(directory) = child_path() {
         let error = Heap::open(directory.join("heap")).expect_err("nothing tells who this is");
         assert_kind!(error, Error::Io { .. }, "boot id");
@@ -207,14 +202,17 @@ fn without_proc_a_heap_is_not_opened_and_not_harmed() {
     }
     let directory = directory();
     heap_file(&directory.path().join("heap"));
-    run_mounted(NAME, "mount -t tmpfs none /proc", directory.path());
+    run_mounted(
+        without_proc_a_heap_is_not_opened_and_not_harmed,
+        "mount -t tmpfs none /proc",
+        directory.path(),
+    );
     assert!(is_whole(&directory.path().join("heap")));
 }
 
 #[test]
 #[expect(clippy::zombie_processes, reason = "a program has to outlive the one that started it")]
 fn a_heap_that_another_process_has_open_is_free_when_that_dies() {
-    const NAME: &str = "a_heap_that_another_process_has_open_is_free_when_that_dies";
     if let Some(path) = child_path() {
         let heap = Heap::open(&path).expect("free");
         // A program that is executed inherits neither the file nor its lock.
@@ -230,7 +228,8 @@ fn a_heap_that_another_process_has_open_is_free_when_that_dies() {
     let (path, ready) = (directory.path().join("heap"), directory.path().join("heap.ready"));
     heap_file(&path);
     fs::hard_link(&path, directory.path().join("other name")).expect("a link");
-    let mut child = start_child(NAME, &path, &ready);
+    let mut child =
+        start_child(a_heap_that_another_process_has_open_is_free_when_that_dies, &path, &ready);
     for name in ["heap", "other name"] {
         let path = directory.path().join(name);
         let error = Heap::open(&path).expect_err("in use");
@@ -259,7 +258,6 @@ fn a_heap_that_another_process_has_open_is_free_when_that_dies() {
 
 #[test]
 fn a_file_size_limit_is_an_error_and_no_signal() {
-    const NAME: &str = "a_file_size_limit_is_an_error_and_no_signal";
     if let Some(path) = child_path() {
         let heap = Heap::open(&path).expect("it is below the limit");
         let slots = heap.slots("first", 24).expect("it exists");
@@ -287,14 +285,13 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
     let path = directory.path().join("heap");
     heap_file(&path);
     let limit = format!("--fsize={}", fs::metadata(&path).expect("it exists").len() + 4096);
-    run_child(NAME, &["prlimit", &limit], &path);
+    run_child(a_file_size_limit_is_an_error_and_no_signal, &["prlimit", &limit], &path);
     assert!(is_whole(&path));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "no left-over");
 }
 
 #[test]
 fn a_process_without_address_space_is_told_so() {
-    const NAME: &str = "a_process_without_address_space_is_told_so";
     if let Some(path) = child_path() {
         let new = path.with_extension("new");
         let error = Heap::options().capacity_bytes(256 << 30).create(&new).expect_err("too large");
@@ -311,7 +308,7 @@ fn a_process_without_address_space_is_told_so() {
     let directory = directory();
     let path = directory.path().join("heap");
     heap_file(&path);
-    run_child(NAME, &["prlimit", "--as=4294967296"], &path);
+    run_child(a_process_without_address_space_is_told_so, &["prlimit", "--as=4294967296"], &path);
     assert!(is_whole(&path));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "no left-over");
 }
@@ -346,7 +343,6 @@ fn a_heap_goes_on_when_its_file_is_moved_unlinked_or_replaced() {
 
 #[test]
 fn a_file_that_is_cut_under_an_open_heap_is_refused_at_the_next_open() {
-    const NAME: &str = "a_file_that_is_cut_under_an_open_heap_is_refused_at_the_next_open";
     const SIGBUS: i32 = 7;
     if let Some(path) = child_path() {
         let heap = Heap::open(&path).expect("free");
@@ -362,7 +358,8 @@ fn a_file_that_is_cut_under_an_open_heap_is_refused_at_the_next_open() {
     heap_file(&path);
     // No lock keeps others from cutting a file, and the kernel ends a process that touches what is gone; an operation that
     // makes the file grow first finds zeros there, and refuses.
-    let status = end_of_child(NAME, &[], &path);
+    let status =
+        end_of_child(a_file_that_is_cut_under_an_open_heap_is_refused_at_the_next_open, &[], &path);
     assert!(status.signal() == Some(SIGBUS) || status.code() == Some(3), "{status}");
     for (function, error) in [
         ("open", Heap::open(&path).map(drop).expect_err("cut")),
@@ -379,7 +376,6 @@ fn a_file_that_is_cut_under_an_open_heap_is_refused_at_the_next_open() {
 
 #[test]
 fn of_two_processes_that_create_one_heap_one_wins() {
-    const NAME: &str = "of_two_processes_that_create_one_heap_one_wins";
     if let Some(path) = child_path() {
         match options().create(&path) {
             Ok(heap) => {
@@ -400,7 +396,7 @@ fn of_two_processes_that_create_one_heap_one_wins() {
         let barrier = Barrier::new(3);
         let create = || {
             barrier.wait();
-            end_of_child(NAME, &[], &path).code()
+            end_of_child(of_two_processes_that_create_one_heap_one_wins, &[], &path).code()
         };
         let codes = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..3).map(|_| scope.spawn(create)).collect();
@@ -415,7 +411,6 @@ fn of_two_processes_that_create_one_heap_one_wins() {
 
 #[test]
 fn what_a_killed_creation_left_is_replaced_by_the_next() {
-    const NAME: &str = "what_a_killed_creation_left_is_replaced_by_the_next";
     if let Some(path) = child_path() {
         // Dies when the heap is written, before it is served and has its name.
         let _heap =
@@ -429,7 +424,9 @@ fn what_a_killed_creation_left_is_replaced_by_the_next() {
     assert!(is_whole(&path));
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
     let new = path.with_extension("new");
-    assert!(!end_of_child(NAME, &[], &new).success());
+    assert!(
+        !end_of_child(what_a_killed_creation_left_is_replaced_by_the_next, &[], &new).success()
+    );
     assert!(!new.exists());
     assert!(directory.path().join(".heap.new.unpublished").exists(), "it was killed too early");
     heap_file(&new);

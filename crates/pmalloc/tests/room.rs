@@ -153,29 +153,29 @@ fn live_in(directory: &Path, work: Work, warnings: &[Warning]) {
 
 /// Runs `live_in` on a file system of its own.
 #[track_caller]
-fn check(name: &str, work: Work, megabytes: u64, how: &str, warnings: &[Warning]) {
+fn check(test: impl Fn(), work: Work, megabytes: u64, how: &str, warnings: &[Warning]) {
     if let Some(directory) = child_path() {
         return live_in(&directory, work, warnings);
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let place = directory.path().join("mounted");
     fs::create_dir(&place).expect("a new directory");
-    run_mounted(name, &mounts(&place, megabytes, how), &place);
+    run_mounted(test, &mounts(&place, megabytes, how), &place);
 }
 
 #[test]
 fn on_ext2_without_any_call_that_allocates_blocks() {
-    check("on_ext2_without_any_call_that_allocates_blocks", USUAL, 60, "ext4 -q -F -t ext2", &[]);
+    check(on_ext2_without_any_call_that_allocates_blocks, USUAL, 60, "ext4 -q -F -t ext2", &[]);
 }
 
 #[test]
 fn on_ext4_whose_cache_holds_pages_in_large_pieces() {
-    check("on_ext4_whose_cache_holds_pages_in_large_pieces", USUAL, 60, "ext4 -q -F", &[]);
+    check(on_ext4_whose_cache_holds_pages_in_large_pieces, USUAL, 60, "ext4 -q -F", &[]);
 }
 
 #[test]
 fn on_xfs() {
-    check("on_xfs", USUAL, 320, "xfs -q -f", &[]);
+    check(on_xfs, USUAL, 320, "xfs -q -f", &[]);
 }
 
 #[test]
@@ -184,9 +184,8 @@ fn on_btrfs_where_copy_on_write_is_switched_off() {
     if std::env::var_os("PMALLOC_BTRFS").is_none() {
         return println!("skipped: takes half a minute; asked for by PMALLOC_BTRFS=1");
     }
-    let (name, warnings) =
-        ("on_btrfs_where_copy_on_write_is_switched_off", [Warning::WaitsForRoom]);
-    check(name, CAREFUL, 160, "btrfs -q -f", &warnings);
+    let warnings = [Warning::WaitsForRoom];
+    check(on_btrfs_where_copy_on_write_is_switched_off, CAREFUL, 160, "btrfs -q -f", &warnings);
 }
 
 /// Copies a file without its pages of zeros, as `cp` does it.
@@ -222,7 +221,6 @@ fn look_at(path: &Path) -> bool {
 
 #[test]
 fn a_copy_with_holes_on_a_full_tmpfs_opens_or_is_refused_and_never_kills() {
-    const NAME: &str = "a_copy_with_holes_on_a_full_tmpfs_opens_or_is_refused_and_never_kills";
     if let Some(directory) = child_path() {
         let (path, copy) = (directory.join("heap"), directory.join("copy"));
         let heap = Heap::options().capacity_bytes(16 << 20).create(&path).expect("room");
@@ -257,12 +255,15 @@ fn a_copy_with_holes_on_a_full_tmpfs_opens_or_is_refused_and_never_kills() {
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let place = directory.path().display();
-    run_mounted(NAME, &format!("mount -t tmpfs -o size=48m none {place}"), directory.path());
+    run_mounted(
+        a_copy_with_holes_on_a_full_tmpfs_opens_or_is_refused_and_never_kills,
+        &format!("mount -t tmpfs -o size=48m none {place}"),
+        directory.path(),
+    );
 }
 
 #[test]
 fn a_reflink_copy_gets_blocks_of_its_own_or_is_refused() {
-    const NAME: &str = "a_reflink_copy_gets_blocks_of_its_own_or_is_refused";
     if let Some(directory) = child_path() {
         let (path, copy) = (directory.join("heap"), directory.join("copy"));
         let heap = Heap::create(&path).expect("room");
@@ -288,12 +289,15 @@ fn a_reflink_copy_gets_blocks_of_its_own_or_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let place = directory.path().join("mounted");
     fs::create_dir(&place).expect("a new directory");
-    run_mounted(NAME, &mounts(&place, 320, "xfs -q -f"), &place);
+    run_mounted(
+        a_reflink_copy_gets_blocks_of_its_own_or_is_refused,
+        &mounts(&place, 320, "xfs -q -f"),
+        &place,
+    );
 }
 
 #[test]
 fn what_btrfs_does_not_promise_is_said() {
-    const NAME: &str = "what_btrfs_does_not_promise_is_said";
     if let Some(directory) = child_path() {
         let (path, copy) = (directory.join("heap"), directory.join("copy"));
         let warnings = |path: &Path| info(path).expect("readable").warnings;
@@ -312,12 +316,11 @@ fn what_btrfs_does_not_promise_is_said() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let place = directory.path().join("mounted");
     fs::create_dir(&place).expect("a new directory");
-    run_mounted(NAME, &mounts(&place, 160, "btrfs -q -f"), &place);
+    run_mounted(what_btrfs_does_not_promise_is_said, &mounts(&place, 160, "btrfs -q -f"), &place);
 }
 
 #[test]
 fn that_btrfs_has_mixed_block_groups_is_said() {
-    const NAME: &str = "that_btrfs_has_mixed_block_groups_is_said";
     if let Some(directory) = child_path() {
         let path = directory.join("heap");
         let heap = Heap::create(&path).expect("room");
@@ -329,5 +332,9 @@ fn that_btrfs_has_mixed_block_groups_is_said() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let place = directory.path().join("mounted");
     fs::create_dir(&place).expect("a new directory");
-    run_mounted(NAME, &mounts(&place, 160, "btrfs -q -f -M"), &place);
+    run_mounted(
+        that_btrfs_has_mixed_block_groups_is_said,
+        &mounts(&place, 160, "btrfs -q -f -M"),
+        &place,
+    );
 }

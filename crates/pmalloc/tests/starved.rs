@@ -105,7 +105,6 @@ fn is_whole(path: &Path) -> bool {
 
 #[test]
 fn a_process_without_memory_dies_and_its_heap_is_whole() {
-    const NAME: &str = "a_process_without_memory_dies_and_its_heap_is_whole";
     const SIGABRT: i32 = 6;
     if let Some(path) = child_path() {
         return work(&path);
@@ -115,7 +114,7 @@ fn a_process_without_memory_dies_and_its_heap_is_whole() {
     options().create(&path).expect("created").close().expect("closed");
     let run = |limit: u64| {
         fs::write(path.with_extension("limit"), limit.to_string()).expect("written");
-        death_of_child(NAME, &path)
+        death_of_child(a_process_without_memory_dies_and_its_heap_is_whole, &path)
     };
     assert!(run(1 << 40).success());
     let requests = fs::read_to_string(path.with_extension("limit")).expect("the child wrote it");
