@@ -1,5 +1,5 @@
 //! Goal: a forked child knows that it is one, and neither its death nor its tidying up harms the parent.
-//! Method: real forks; the child only looks, drops and exits.
+//! Method: real forks; the child only looks, drops and exits. A program of its own: no other test may hold a lock then.
 
 #![cfg(not(any(miri, shuttle)))]
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::{
+    any::type_name,
     path::Path,
     process::{Command, Output},
 };
@@ -56,9 +57,12 @@ pub(crate) fn child_argument() -> Option<String> {
     std::env::var(CHILD).ok()
 }
 
-/// Runs the test `name` of this file alone in a child, which finds `argument`.
-pub(crate) fn run_child(name: &str, argument: &str) -> Output {
+/// Runs `test`, a test of this program, alone in a child, which finds `argument`.
+pub(crate) fn run_child<T: Fn()>(_: T, argument: &str) -> Output {
     let program = std::env::current_exe().expect("the path of this program");
+    // As the harness has it: the path without that of the program.
+    let path = type_name::<T>();
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
     Command::new(program)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, argument)

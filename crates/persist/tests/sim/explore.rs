@@ -1,8 +1,6 @@
 //! The explorer itself: that it reaches every image and crash point, reports what a check rejects in a way
 //! that can be replayed, and stops where it should.
 
-mod sim_common;
-
 use std::{
     collections::BTreeSet,
     sync::{
@@ -11,6 +9,7 @@ use std::{
     },
 };
 
+use crate::common::{flush, get, images_eagerly, images_with, page, pages, put, word};
 use pmalloc_persist::{
     Medium, PAGE_BYTES, Span,
     sim::{
@@ -19,7 +18,6 @@ use pmalloc_persist::{
     },
 };
 use proptest::prelude::*;
-use sim_common::{flush, get, images_eagerly, images_with, page, pages, put, word};
 
 const DOMAINS: [Domain; 5] =
     [Domain::Line64, Domain::Word8, Domain::Eadr, Domain::Page4096, Domain::PageTorn];
@@ -240,7 +238,7 @@ fn a_violation_names_the_image_and_replays_it() {
     assert_eq!((crash.point, crash.kind), (0, PointKind::Fence));
     let fates: Vec<(u64, Fate)> = fates.iter().map(|fate| (fate.at, fate.fate)).collect();
     assert_eq!(fates, [(0, Fate::Kept), (64, Fate::Lost), (128, Fate::Kept)]);
-    assert!(report.to_string().contains("sim_explore.rs"), "{report}");
+    assert!(report.to_string().contains("sim/explore.rs"), "{report}");
 }
 
 #[test]
@@ -332,7 +330,7 @@ fn panics_are_violations() {
     });
     let violation = one_violation(&report);
     assert!(violation.message.contains("recovery gives up"), "{violation}");
-    assert!(violation.message.contains("sim_explore.rs"), "{violation}");
+    assert!(violation.message.contains("sim/explore.rs"), "{violation}");
 }
 
 #[test]

@@ -4,8 +4,6 @@
 
 #![cfg(not(any(miri, shuttle)))]
 
-mod common;
-
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -13,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use common::{
+use crate::common::{
     RESERVE_BYTES, assert_passed, child_argument, directories, get, options, published, run_child,
     set,
 };
@@ -252,7 +250,7 @@ fn the_limit_on_file_sizes_is_an_error_and_not_a_signal() {
     for directory in directories() {
         let path = directory.path().join("pool");
         let output = run_child(
-            "the_limit_on_file_sizes_is_an_error_and_not_a_signal",
+            the_limit_on_file_sizes_is_an_error_and_not_a_signal,
             path.to_str().expect("a path of text"),
         );
         assert_passed(&output);

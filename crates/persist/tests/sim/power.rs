@@ -1,19 +1,18 @@
 //! The power of the explorer: a ring that is right is found right in every domain, with crashes in recovery
 //! and a second life after each; every persist that is left out, and every planted bug, is found.
 
-#[path = "../examples/ring/ring.rs"]
+#[path = "../../examples/ring/ring.rs"]
 #[allow(dead_code, reason = "the example uses more of it")]
 mod ring;
-mod sim_common;
 
 use std::sync::{Arc, Mutex};
 
+use crate::common::{flush, get, page, put};
 use pmalloc_persist::{
     Medium, Span,
     sim::{Digest, Domain, ExploreOptions, Explorer, Report, Sim, SimOptions, SiteCount, SiteKind},
 };
 use ring::{BYTES, PLACES, Ring};
-use sim_common::{flush, get, page, put};
 
 const DOMAINS: [Domain; 3] = [Domain::Line64, Domain::Word8, Domain::Eadr];
 

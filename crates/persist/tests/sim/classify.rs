@@ -4,19 +4,17 @@
 //! Random programs run on the simulator and on a naive model, which enumerates whole memories. A program is
 //! crashed, its recovery is a program as well, and that is crashed again; what is left must be the same.
 
-mod sim_common;
-
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
 };
 
+use crate::common::{flush, get, page, put, word};
 use pmalloc_persist::{
     Anon, Medium, Offset, Span, Traced, Word,
     sim::{Digest, Domain, ExploreOptions, Report, Sim, explore_eagerly, explore_state},
 };
 use proptest::prelude::*;
-use sim_common::{flush, get, page, put, word};
 
 const DOMAINS: [Domain; 3] = [Domain::Line64, Domain::Word8, Domain::Eadr];
 const WORDS: usize = 9;

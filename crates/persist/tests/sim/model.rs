@@ -1,13 +1,11 @@
 //! Litmus tests of the persistency model: which images a crash can leave after a few stores, flushes and
 //! fences. Each test states the complete set, so an image too many fails as well as one too few.
 
-mod sim_common;
-
+use crate::common::{flush, get, images, images_eagerly, page, pages, put, set, word};
 use pmalloc_persist::{
     Medium, PAGE_BYTES, Span,
     sim::{BackFault, Domain, Sim, SimOptions, SiteKind},
 };
-use sim_common::{flush, get, images, images_eagerly, page, pages, put, set, word};
 
 #[test]
 fn a_store_may_survive_unflushed() {
@@ -212,7 +210,7 @@ fn untouched_pages_are_violations() {
         assert!(outcome.is_err(), "a {name} of a page without memory");
         let [violation] = &sim.violations()[..] else { panic!("one violation per access") };
         assert!(violation.contains(name) && violation.contains("page 1"), "{violation}");
-        assert!(violation.contains("sim_model.rs"), "it names the place: {violation}");
+        assert!(violation.contains("sim/model.rs"), "it names the place: {violation}");
     }
 }
 

@@ -5,16 +5,14 @@
 //! keeps stores in order and thinks of prefixes. After every short sequence of steps, and after long random ones that go on
 //! from one of the images, both must know the same disks.
 
-mod sim_common;
-
 use std::collections::BTreeSet;
 
+use crate::common::{Images, flush, get, images, page, pages, put, set};
 use pmalloc_persist::{
     Medium, PAGE_BYTES, Span,
     sim::{BackFault, Digest, Domain, ExploreOptions, Explorer, Sim, SimOptions},
 };
 use proptest::prelude::*;
-use sim_common::{Images, flush, get, images, page, pages, put, set};
 
 /// Words that are stored to: two in one line, one in another line of the same page, one in another page.
 const WORDS: &[u64] = &[0, 1, 8, 512];

@@ -4,8 +4,6 @@
 
 #![cfg(not(any(miri, shuttle)))]
 
-mod common;
-
 use std::{
     fs::{self, File},
     os::unix::fs::{MetadataExt, symlink},
@@ -14,7 +12,7 @@ use std::{
     thread,
 };
 
-use common::{
+use crate::common::{
     RESERVE_BYTES, assert_passed, child_argument, directories, get, options, published, run_child,
 };
 use pmalloc_persist::{
@@ -105,7 +103,7 @@ fn of_many_creations_at_once_one_wins_and_the_others_are_told_why() {
                 barrier.wait();
                 let mapped = MediaFile::create(&path)?.map(&options())?;
                 mapped.back(Span::new(0, PAGE_BYTES)).expect("space");
-                common::set(&mapped, 0, value);
+                crate::common::set(&mapped, 0, value);
                 mapped.publish().map(|()| value)
             };
             let results: Vec<_> = thread::scope(|scope| {
@@ -285,7 +283,7 @@ fn the_mode_is_private_whatever_the_umask_is() {
     }
     for directory in directories() {
         let path = directory.path().to_str().expect("a path of text");
-        assert_passed(&run_child("the_mode_is_private_whatever_the_umask_is", path));
+        assert_passed(&run_child(the_mode_is_private_whatever_the_umask_is, path));
         for name in ["open", "shut"] {
             let mode = fs::metadata(directory.path().join(name)).expect("a file").mode();
             assert_eq!(mode & 0o7777, 0o600, "{name}");
@@ -306,7 +304,7 @@ fn a_process_that_dies_leaves_no_lock_and_no_name() {
     for directory in directories() {
         let path = directory.path().join("pool");
         let output = run_child(
-            "a_process_that_dies_leaves_no_lock_and_no_name",
+            a_process_that_dies_leaves_no_lock_and_no_name,
             path.to_str().expect("a path of text"),
         );
         assert!(!output.status.success(), "{output:?}");
