@@ -2,11 +2,9 @@
 //!
 //! Every test runs the built command, as a script would.
 
-mod common;
-
 use std::{alloc::Layout, fs, os::unix::fs::MetadataExt};
 
-use common::{Place, expect_keys, run, spawn, str};
+use crate::common::{Place, expect_keys, run, spawn, str};
 use pmalloc::{Heap, HeapOptions, Policy};
 use uuid::{Uuid, Variant};
 

@@ -3,15 +3,13 @@
 //!
 //! Method: the library is installed into folders of several shapes, and programs are linked by what pkg-config says.
 
-mod common;
-
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use common::{built, installed, succeed};
+use crate::common::{built, installed, succeed};
 use tempfile::TempDir;
 use xtask::install::{Folders, Symbols, install_library};
 

@@ -3,14 +3,12 @@
 //! Method: the built command copies heaps that are closed, killed, open, damaged and full of holes; a full file system is a
 //! small one in a mount namespace (left out with a word where this process may not mount).
 
-mod common;
-
 use std::{
     alloc::Layout, fs, io::ErrorKind, ops::ControlFlow, os::unix::fs::MetadataExt, path::Path,
     process::Command,
 };
 
-use common::{Place, expect_keys, run, str};
+use crate::common::{Place, expect_keys, run, str};
 use pmalloc::{Error, Heap, persist::MapError};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -130,7 +128,7 @@ const CHILD: &str = "PMALLOC_COPY_CHILD";
 
 #[test]
 fn a_killed_heap_is_copied_as_it_is_and_recovers() {
-    const NAME: &str = "a_killed_heap_is_copied_as_it_is_and_recovers";
+    const NAME: &str = "copy::a_killed_heap_is_copied_as_it_is_and_recovers";
     if let Some(path) = std::env::var_os(CHILD) {
         let _heap = make(Path::new(&path));
         kill_process(getpid(), Signal::KILL).expect("its own process");

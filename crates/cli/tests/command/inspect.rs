@@ -2,11 +2,9 @@
 //!
 //! Every test runs the built command, as a script would.
 
-mod common;
-
 use std::{alloc::Layout, collections::BTreeMap, fs, path::Path};
 
-use common::{Place, expect_keys, run, str};
+use crate::common::{Place, expect_keys, run, str};
 use pmalloc::{Heap, Policy};
 
 /// Fills the heap at `path` with small and large blocks, and closes it.

@@ -5,11 +5,9 @@
 
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::{fs, path::Path, process::Command};
 
-use common::{Place, str};
+use crate::common::{Place, str};
 
 /// Runs the command so that its `nth` call of `fsync` fails; whether it succeeded.
 fn run_with_fault(nth: u32, args: &[&str]) -> bool {

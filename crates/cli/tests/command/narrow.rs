@@ -3,11 +3,9 @@
 //!
 //! Method: a shell sets the limit on address space (`RLIMIT_AS`) and runs the built command.
 
-mod common;
-
 use std::fs;
 
-use common::{Place, run, run_within, str};
+use crate::common::{Place, run, run_within, str};
 
 const GIB: u64 = 1 << 30;
 

@@ -2,11 +2,9 @@
 //!
 //! Method: the programs check themselves; here they are compiled, with every warning an error, and run.
 
-mod common;
-
 use std::{fs, path::Path};
 
-use common::{Language, Linking, installed, succeed};
+use crate::common::{Language, Linking, installed, succeed};
 use serde_json::Value;
 
 /// Runs a program of `tests/c` with an empty folder to work in; returns what it printed.

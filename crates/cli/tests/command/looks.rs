@@ -3,8 +3,6 @@
 //! Method: the built command runs on closed heaps, and on what a killed process leaves; bytes and times of the file are
 //! compared before and after.
 
-mod common;
-
 use std::{
     alloc::Layout,
     fs::{self, File},
@@ -12,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Place, run, str};
+use crate::common::{Place, run, str};
 use pmalloc::{Heap, Persistent, Slot};
 
 /// Fills the heap at `path` with blocks of several sizes and leaves it open.

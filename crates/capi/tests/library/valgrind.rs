@@ -3,15 +3,13 @@
 //! Method: a program calls every function of the header from four threads. It runs by itself, and under memcheck: with what a
 //! file has by default, and with the flush instructions of persistent memory.
 
-mod common;
-
 use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
 };
 
-use common::{
+use crate::common::{
     Language, Linking, Program, functions_in, header, installed, succeed, without_comments,
 };
 

@@ -1,11 +1,9 @@
 //! `pmalloc bench`: that every benchmark runs, that results have the pinned keys and make sense, and what comparisons
 //! say of them. Method: the built command runs the quick scale, which is for nothing else; no figure is judged.
 
-mod common;
-
 use std::{collections::BTreeSet, fs, path::Path};
 
-use common::{Ran, run, str};
+use crate::common::{Ran, run, str};
 use pmalloc::HeapOptions;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -240,7 +238,7 @@ fn write_slower(results: &Value, factor: f64, path: &Path) {
 
 #[test]
 fn results_are_kept_and_a_regression_is_code_3() {
-    let place = common::Place::new();
+    let place = crate::common::Place::new();
     let kept = place.path("kept");
     let args = ["small/packed", "--threads", "1", "--peers", "none", "--policy", "batched"];
     let args = [&args[..], &["--out", str(&kept), "--json"]].concat();
@@ -268,7 +266,7 @@ fn results_are_kept_and_a_regression_is_code_3() {
 
 #[test]
 fn what_is_no_result_is_not_compared() {
-    let place = common::Place::new();
+    let place = crate::common::Place::new();
     let text = place.file("text", b"no results");
     let other = place.file("other", br#"{"schema": 1, "rows": 3}"#);
     let future = place.file("future", br#"{"schema": 99}"#);

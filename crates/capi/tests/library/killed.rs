@@ -5,8 +5,6 @@
 //! and compares them with what another run of the program finds. The next round goes on with the same heap, under the other
 //! policy; who looks at what is left opens it with either, or with what it has.
 
-mod common;
-
 use std::{
     io::{BufRead, BufReader},
     ops::ControlFlow,
@@ -14,7 +12,7 @@ use std::{
     process::Stdio,
 };
 
-use common::{Language, Linking, Program, installed, succeed};
+use crate::common::{Language, Linking, Program, installed, succeed};
 
 /// Kills; each takes the time of the program's start and its recovery.
 const KILLS: u64 = 20;

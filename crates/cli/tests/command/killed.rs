@@ -3,8 +3,6 @@
 //! Method: under the policy Batched a thread begins a round, which ends an epoch; at its first flush another thread works in
 //! the next epoch, and the file is copied. The copy is what a kill at that moment leaves: records of two epochs.
 
-mod common;
-
 use std::{
     alloc::Layout,
     fs,
@@ -13,7 +11,7 @@ use std::{
     thread,
 };
 
-use common::{Place, run, str};
+use crate::common::{Place, run, str};
 use pmalloc::{
     Heap, Policy, Slot,
     persist::{Mapped, Observed, Observer, Span},

@@ -3,8 +3,6 @@
 //!
 //! Method: the chore of the installation installs the built command; shells read their completions.
 
-mod common;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{Place, run};
+use crate::common::{Place, run};
 use xtask::install::{Folders, Symbols, install_command};
 
 /// The commands that `pmalloc --help` lists.

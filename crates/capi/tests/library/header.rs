@@ -3,12 +3,12 @@
 //! Method: the Rust sources are read and written down as C declarations, which a compiler then sees beside the header's; the
 //! names that the header has are compared with those that the library exports.
 
-mod common;
-mod mirror;
-
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use common::{Language, functions_in, header, installed, succeed, without_comments};
+use crate::{
+    common::{Language, functions_in, header, installed, succeed, without_comments},
+    mirror,
+};
 
 fn source_files() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

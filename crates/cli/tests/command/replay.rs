@@ -3,8 +3,6 @@
 //! The figures of a tiny trace are known beforehand; those of the kills are that nothing is violated and all
 //! kills happen.
 
-mod common;
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -13,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Event::{Alloc, Free},
     Place, expect_keys, run, spawn, str, trace,
 };
