@@ -31,7 +31,7 @@ corruption:
 
 # Writes the fixture heaps of the present format version anew; those of released versions stay as they are.
 fixtures:
-    PMALLOC_WRITE_FIXTURES=1 cargo test -p pmalloc --test fixtures
+    PMALLOC_WRITE_FIXTURES=1 cargo test -p pmalloc --test heap -- fixtures::
 
 # The tables of docs/format.md.
 format:
@@ -72,13 +72,13 @@ miri-seeds SEEDS:
 tsan SECONDS="60":
     RUSTFLAGS="-Zsanitizer=thread" PMALLOC_STRESS_SECONDS={{SECONDS}} TSAN_OPTIONS="halt_on_error=1" \
         cargo +{{miri_toolchain}} test --release -Zbuild-std --target {{host}} --target-dir target/tsan \
-        -p pmalloc --test stress
+        -p pmalloc --test heap -- stress::
 
 # Accesses out of bounds and leaks, of sound and of damaged heaps: `just asan 600`.
 asan SECONDS="60":
     RUSTFLAGS="-Zsanitizer=address" PMALLOC_STRESS_SECONDS={{SECONDS}} \
         cargo +{{miri_toolchain}} test --release --target {{host}} --target-dir target/asan \
-        -p pmalloc --test stress --test corruption
+        -p pmalloc --test heap --test corruption -- stress:: every_metadata_byte
 
 # What operations cost: `just bench --full --out results`, `just bench compare old results`.
 bench *ARGS:

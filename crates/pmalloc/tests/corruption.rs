@@ -5,7 +5,8 @@
 //! (areas in front of the data, and the slots of its roots) is changed in five ways; the heap is opened, checked,
 //! listed, read, every slot freed and filled, the heap closed and opened once more. Lines that hold nothing are
 //! sampled. `PMALLOC_CORRUPTION=full` takes every byte and every bit. Panics are caught and listed with what to change
-//! to see them again; a watchdog ends a hang; the peak of the process's memory is bounded.
+//! to see them again; a watchdog ends a hang; the peak of the process's memory is bounded, which is why this is a
+//! program of its own.
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Goal: in a forked child every call of a heap in a file is refused, and dropping it harms nobody.
-//! Method: real forks of a process with an open heap; the child calls, drops and exits.
+//! Method: real forks of a process with an open heap; the child calls, drops and exits. That is a program of its own: a lock
+//! that another test held when a child was made would never come free in it.
 
 #![cfg(not(any(miri, shuttle)))]
 #![allow(unsafe_code)]

@@ -57,7 +57,7 @@ pub(super) const CASES: &[Case] = &[
     case("rust/mkroots", "", Helper),
     case("rust/mkseed", "", Helper),
     case("c/fill", "", Helper),
-    case("rust/count_mallocs", "it counts and judges nothing: tests/volatile.rs holds the numbers", Later),
+    case("rust/count_mallocs", "it counts and judges nothing: tests/counts/volatile.rs holds the numbers", Later),
     case("c/opcost", "it counts and judges nothing: `cargo xtask instructions` holds the numbers", Later),
     case("rust/leak", "one struct owns a heap and its root", Later),
     case("rust/upgrade", "a changed type is migrated", Later),

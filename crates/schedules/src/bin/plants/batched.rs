@@ -179,7 +179,7 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "a guard keeps what was freed in its epoch, but not in the one before",
         file: "op/engine.rs",
         changes: &[("oldest.saturating_sub(2)", "oldest.saturating_sub(1)")],
-        by: By::Test("stalled"),
+        by: By::Test("crash", "stalled::"),
     },
     // Rule 6: recovery.
     Plant {
@@ -295,7 +295,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "Outcome::Stalled => engine.exchange_lane(claim, records),",
             "Outcome::Stalled => Ok(()),",
         )],
-        by: By::Test("stalled"),
+        by: By::Test("crash", "stalled::"),
     },
     // Rule 20: recovery makes durable what it read.
     Plant {

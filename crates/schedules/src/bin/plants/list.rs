@@ -294,13 +294,13 @@ pub(crate) const PLANTS: &[Plant] = &[
             "            self.drain_remote(space, &mut lock(&self.state));\n        }\n    }\n",
             "            lock(&self.remote).clear();\n        }\n    }\n",
         )],
-        by: By::Test("memory"),
+        by: By::Test("heap", "memory::"),
     },
     Plant {
         name: "slots that lead to new blocks are stored before those in them",
         file: "op/changes.rs",
         changes: &[("for in_new in [true, false] {", "for in_new in [false, true] {")],
-        by: By::Test("persist_count"),
+        by: By::Test("counts", "persist_count::"),
     },
     Plant {
         name: "the slots of a crashed heap are not looked at",
@@ -309,7 +309,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "Clean::Unwritten => root_table::examine_slots(&core, tell)?,",
             "Clean::Unwritten => {}",
         )],
-        by: By::Test("damage"),
+        by: By::Test("heap", "damage::"),
     },
     Plant {
         name: "a root without a block is served",
@@ -318,7 +318,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "if span.is_none_or(|span| span.len < size) {",
             "if span.is_some_and(|span| span.len < size) {",
         )],
-        by: By::Test("damage"),
+        by: By::Test("heap", "damage::"),
     },
     Plant {
         name: "an entry of the root table that was wiped is one that was never used",
@@ -327,7 +327,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "            return tell(Problem::damaged(offset, what));\n        }\n",
             "            let _ = (offset, what);\n            return Ok(());\n        }\n",
         )],
-        by: By::Test("damage"),
+        by: By::Test("heap", "damage::"),
     },
     Plant {
         name: "the live bits of a closed heap are not compared with their check",

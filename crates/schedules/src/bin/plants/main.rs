@@ -44,8 +44,8 @@ enum By {
     BatchedExplorer(&'static str),
     /// Unit tests of the allocator, by the beginning of their names.
     Unit(&'static str),
-    /// A file of its integration tests.
-    Test(&'static str),
+    /// A program of its integration tests, and in it a module.
+    Test(&'static str, &'static str),
 }
 
 impl By {
@@ -73,7 +73,9 @@ impl By {
                 (explore, vec!["--policy", "batched", "--set", set], ["VIOLATION"].as_slice())
             }
             Self::Unit(name) => (["test", "-p", "pmalloc", "--lib"].as_slice(), vec![name], fails),
-            Self::Test(file) => (["test", "-p", "pmalloc", "--test"].as_slice(), vec![file], fails),
+            Self::Test(program, module) => {
+                (["test", "-p", "pmalloc", "--test"].as_slice(), vec![program, "--", module], fails)
+            }
         };
         ([arguments, &more].concat(), says)
     }
@@ -198,6 +200,16 @@ mod tests {
     fn there_is_a_place_for_every_plant() {
         for plant in all() {
             plant.planted(&workspace()).unwrap_or_else(|error| panic!("{}: {error}", plant.name));
+        }
+    }
+
+    #[test]
+    fn every_module_of_tests_is_there() {
+        for plant in all() {
+            let By::Test(program, module) = plant.by else { continue };
+            let file = module.strip_suffix("::").expect("the module, and nothing like it");
+            let path = format!("crates/pmalloc/tests/{program}/{file}.rs");
+            assert!(workspace().join(&path).is_file(), "{}: no {path}", plant.name);
         }
     }
 }
