@@ -29,8 +29,17 @@ const ROW_KEYS: [&str; 16] = [
 ];
 
 /// Keys of the results, likewise.
-const KEYS: [&str; 8] =
-    ["schema", "rows", "missing_peers", "machine", "scale", "rounds", "seed", "left_out"];
+const KEYS: [&str; 9] = [
+    "schema",
+    "rows",
+    "missing_peers",
+    "machine",
+    "flush_again",
+    "scale",
+    "rounds",
+    "seed",
+    "left_out",
+];
 
 /// A directory for heaps, in memory.
 fn heaps() -> TempDir {
@@ -120,6 +129,8 @@ fn every_benchmark_runs_and_its_results_make_sense() {
         ],
     );
     assert_eq!(results["machine"]["durability"], "powerfail");
+    let flush_again = results["flush_again"].as_f64().expect("something is flushed");
+    assert!((0.1..100.0).contains(&flush_again), "{flush_again}");
     let rows = results["rows"].as_array().expect("rows");
     rows.iter().for_each(expect_sound);
     let ran: BTreeSet<&str> =
