@@ -113,6 +113,12 @@ fn new_bin(stripes: u32) -> Box<Bin> {
     Box::new(Bin::new(stripes))
 }
 
+/// Blocks that a bin with this limit keeps while it asks for `want` others: at least one, as other sessions may take all that
+/// the arena has, those that were just given back as well.
+fn kept_beside(want: u32, limit: u32) -> u32 {
+    (limit - want).max(1)
+}
+
 impl Bin {
     fn new(stripes: u32) -> Self {
         let lines = Interleave::new(stripes, SLAB_PAGES_MIN).stripes();
@@ -195,7 +201,7 @@ impl Bin {
     /// Exchanges blocks for those of other lines that the arena has at hand: no slab is made for it.
     fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) {
         let want = self.refill_blocks();
-        self.drain(space, arena, self.limit - want);
+        self.drain(space, arena, kept_beside(want, self.limit));
         arena.top_up(space, kind, want, |block| {
             self.store(block);
         });
@@ -222,5 +228,19 @@ impl Bin {
         let excess =
             std::iter::from_fn(|| if self.count > keep { self.pop_where(|_| true) } else { None });
         arena.give_back(space, excess);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bin_that_asks_for_blocks_of_other_lines_keeps_one_and_has_room() {
+        for limit in 1..=256 {
+            let want = (limit / 2).clamp(1, REFILL_MAX);
+            let kept = kept_beside(want, limit);
+            assert!(kept >= 1 && (kept + want <= limit || limit == 1), "{limit}");
+        }
     }
 }
