@@ -29,6 +29,9 @@ pub const LARGE: usize = 20_000;
 /// Bytes of a block of which a slab holds a few.
 pub const MEDIUM: usize = 3_500;
 
+/// Bytes of a block of which a session keeps one.
+pub const WIDE: usize = 9_000;
+
 /// Bytes of a block of which a slab holds many.
 pub const SMALL: usize = 72;
 
@@ -222,6 +225,16 @@ const SCENARIOS: &[Scenario] = &[
         lanes_made: 3,
         setup: &[Fill(A, SMALL)],
         threads: &[&[Free(A), Fill(B, SMALL), Free(C)], &[Fill(C, SMALL), Free(B), Fill(A, SMALL)]],
+    },
+    Scenario {
+        name: "one-at-hand-one-arena",
+        geometry: ONE_ARENA,
+        lanes_made: 3,
+        setup: &[],
+        threads: &[
+            &[Alloc(A, WIDE), Free(A), Alloc(A, WIDE)],
+            &[Alloc(B, WIDE), Free(B), Alloc(B, WIDE)],
+        ],
     },
     Scenario {
         name: "same-slot-fill",

@@ -193,7 +193,7 @@ mod tests {
     fn every_structure_of_the_layout_is_found_and_adds_up() {
         let repository = Repository::read().expect("the tests run inside the repository");
         let rendered = render(&repository);
-        for name in ["Superblock", "State", "Owner", "LogRoot", "EntryWords", "RecordWords"] {
+        for name in ["Superblock", "State", "OwnerRecord", "LogRoot", "EntryWords", "RecordWords"] {
             assert!(rendered.contains(&format!("### `{name}`: ")), "{name}");
         }
         assert!(!rendered.contains("not known"), "{rendered}");

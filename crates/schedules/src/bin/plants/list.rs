@@ -118,6 +118,12 @@ pub(crate) const PLANTS: &[Plant] = &[
         by: By::Schedules,
     },
     Plant {
+        name: "a bin gives its last block back before it asks for others",
+        file: "tcache/mod.rs",
+        changes: &[("    (limit - want).max(1)\n", "    limit - want\n")],
+        by: By::Scenario("one-at-hand-one-arena"),
+    },
+    Plant {
         name: "a free does not look for guards",
         file: "op/engine.rs",
         changes: &[(
