@@ -345,7 +345,7 @@ impl HeapOptions {
         Heap::new(self.opening.serve_new(medium, claim, header, &owner)?)
     }
 
-    pub(super) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
+    pub(crate) fn open_on_medium<M: Medium + 'static>(&self, medium: M) -> Result<Heap<M>> {
         Heap::new(self.opening.open_on(medium)?)
     }
 

@@ -178,15 +178,13 @@ fn refuse_weaker(mapped: &Mapped) -> Result<()> {
         return Ok(());
     }
     // What can't be read is refused for that.
-    match state::left_behind(mapped) {
-        Ok(left) if left.clean == Clean::No && !left.owner.needed_sync() => Err(Error::Invalid {
-            what: "durability",
-            why: "a killed process has used the heap in persistent memory with flushes: recover it first, with the durability \
-                  that the memory has (`pmalloc recover`, or open it so and close it)"
-                .into(),
-        }),
-        _ => Ok(()),
+    let left = state::left_behind(mapped);
+    if left.is_ok_and(|left| left.clean == Clean::No && !left.owner.needed_sync()) {
+        let why = "a killed process has used the heap in persistent memory with flushes: recover it first, with the durability \
+                   that the memory has (`pmalloc recover`, or open it so and close it)";
+        return Err(Error::Invalid { what: "durability", why: why.into() });
     }
+    Ok(())
 }
 
 /// Recovers the heap on `medium`, if nothing keeps it from being served, and marks it as open by `owner`.
@@ -209,8 +207,8 @@ fn serve<M: Medium>(
     table::protect(&core)?;
     let StateImage { clean: was, owner: found, .. } = state::read(m, &core.header.geometry)?;
     if was == Clean::No && found.needed_sync() && !m.needs_sync() {
-        // CRASH: what a process has stored without flushes, and was killed, is durable before the record says that all is that
-        // was fenced.
+        // CRASH: what a killed process has stored without flushes is durable before the owner record says that all is that was
+        // fenced. Until then a loss of power is told by the record of that process.
         m.sync().map_err(Error::io("making durable what a killed process has stored"))?;
     }
     // CRASH: what recovery changed means nothing to a heap that was whole, and the flag of one that was not says so. The

@@ -167,21 +167,15 @@ impl Lane {
         (self.places / 4).min(GROUP_MAX) as usize
     }
 
-    /// Whether the lane takes an operation of `records` records.
-    #[inline]
-    pub(crate) fn takes(&self, records: usize) -> bool {
-        // Every lane takes one: most operations have no more, and their number is known to the compiler.
-        records == 1 || records <= self.group_max()
-    }
-
-    /// Sees that it [does](Self::takes).
+    /// Sees that the lane takes an operation of `records` records.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`].
     #[inline]
     pub(crate) fn check_group(&self, records: usize) -> Result<()> {
-        if self.takes(records) { Ok(()) } else { Err(self.too_many()) }
+        // Every lane takes one: most operations have no more, and their number is known to the compiler.
+        if records == 1 || records <= self.group_max() { Ok(()) } else { Err(self.too_many()) }
     }
 
     #[cold]

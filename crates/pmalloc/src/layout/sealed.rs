@@ -92,6 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_checksum_of_three_words_is_that_of_the_words() {
+        let words = [1, u64::MAX, 7 << 40];
+        assert_eq!(checksum_of_three(words, 4096), checksum(&words, 4096));
+    }
+
+    #[test]
     fn every_single_bit_flip_of_a_sealed_word_is_detected() {
         for value in [0, 1, 0xffff, 0x1_0000, 0xdead_beef_cafe, (1 << SEALED_BITS) - 1] {
             let word = seal(value);

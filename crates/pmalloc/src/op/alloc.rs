@@ -14,7 +14,7 @@ use super::{
     session::{SessionAccess, SessionState},
 };
 use crate::{
-    arena::{Block, LargeBlock, SmallBlock},
+    arena::{Block, LargeBlock},
     error::Error,
     layout::lane::Op,
     value::BlockLayout,
@@ -33,11 +33,10 @@ pub(crate) fn alloc_bare<M: Medium>(
         |state| {
             let _entered = engine.enter()?;
             prepare(engine, state, layout)?;
-            match take_at_hand(state, layout) {
-                Some(block) => publish_small(engine, state, slot, block)
-                    .inspect_err(|_| cancel(engine, state, Block::Small(block))),
-                None => alloc_slowly(engine, state, slot, layout),
-            }
+            let Some(block) = take_at_hand(state, layout).map(Block::Small) else {
+                return alloc_slowly(engine, state, slot, layout);
+            };
+            publish(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
         },
     )
 }
@@ -129,67 +128,44 @@ impl<M: Medium, A: SessionAccess> Drop for Unpublished<'_, M, A> {
 /// # Crash consistency
 ///
 /// As [`commit`].
+#[inline(always)]
 fn publish<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     slot: u64,
     block: &Block,
 ) -> Result<()> {
-    match block {
-        Block::Small(block) => publish_small(engine, state, slot, *block),
-        Block::Large(block) => publish_large(engine, state, slot, *block),
-    }
-}
-
-#[inline(always)]
-fn publish_small<M: Medium>(
-    engine: &Engine<M>,
-    state: &mut SessionState,
-    slot: u64,
-    block: SmallBlock,
-) -> Result<()> {
     let _owned = engine.slot_locks.lock(slot);
     // Under the lock: who frees a typed block holds those of its slots.
     state.homes.check(engine, slot)?;
-    give_small(engine, state, &read_empty(engine, slot)?, block)
+    publish_owned(engine, state, slot, block)
 }
 
-fn publish_large<M: Medium>(
+/// As [`publish`], for a slot that the caller owns and knows to be live.
+#[inline(always)]
+fn publish_owned<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     slot: u64,
-    block: LargeBlock,
+    block: &Block,
 ) -> Result<()> {
-    let _owned = engine.slot_locks.lock(slot);
-    // As in `publish_small`.
-    state.homes.check(engine, slot)?;
-    give_large(engine, state, &read_empty(engine, slot)?, block)
-}
-
-/// Reads the slot at byte `slot`, which has to be empty.
-#[inline(always)]
-fn read_empty<M: Medium>(engine: &Engine<M>, slot: u64) -> Result<FoundSlot<'_>> {
     let found = read(engine, slot);
     if found.holds.place().is_some() {
         return Err(Error::SlotFull { slot }.into());
     }
-    Ok(found)
+    match block {
+        Block::Small(block) => {
+            let single = Single::new(&found, Op::AllocSmall, block.offset(), 0);
+            let mut alloc = SmallAlloc { single, bit: block.live_bit() };
+            commit(engine, &mut state.claim, &mut alloc).map(drop)
+        }
+        Block::Large(block) => publish_large(engine, state, &found, *block),
+    }
 }
 
-/// Gives a reserved block to a slot that the caller owns and knows to be live.
-#[inline(always)]
-fn give_small<M: Medium>(
-    engine: &Engine<M>,
-    state: &mut SessionState,
-    slot: &FoundSlot<'_>,
-    block: SmallBlock,
-) -> Result<()> {
-    let single = Single::new(slot, Op::AllocSmall, block.offset(), 0);
-    let mut alloc = SmallAlloc { single, bit: block.live_bit() };
-    commit(engine, &mut state.claim, &mut alloc).map(drop)
-}
-
-fn give_large<M: Medium>(
+/// Not inlined: it would make room for itself in every operation on small blocks.
+#[inline(never)]
+fn publish_large<M: Medium>(
     engine: &Engine<M>,
     state: &mut SessionState,
     slot: &FoundSlot<'_>,
@@ -215,9 +191,5 @@ pub(crate) fn alloc_root<M: Medium>(
     write(span);
     persist_contents(engine, span);
     let _owned = engine.slot_locks.lock(slot);
-    let given = read_empty(engine, slot).and_then(|slot| match block {
-        Block::Small(block) => give_small(engine, state, &slot, block),
-        Block::Large(block) => give_large(engine, state, &slot, block),
-    });
-    given.inspect_err(|_| cancel(engine, state, block))
+    publish_owned(engine, state, slot, &block).inspect_err(|_| cancel(engine, state, block))
 }

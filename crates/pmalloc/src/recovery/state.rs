@@ -87,8 +87,8 @@ impl OwnerFound {
 
     /// Whether what it stored is durable only since the last sync, if that is known.
     ///
-    /// A record is interrupted before its process stores anything, and behind a sync of what one without flushes had left: so
-    /// the word of either process tells.
+    /// Of a record that was interrupted the word of either process tells. It is written when all that was left is durable, and
+    /// before its process stores more than recovery does, which the next one does again.
     pub(crate) fn needed_sync(self) -> bool {
         match self {
             Self::Known(OwnerImage { durability, .. }) | Self::Interrupted { durability, .. } => {
@@ -105,7 +105,7 @@ const NEEDS_SYNC: u64 = 0;
 const FENCED: u64 = 1;
 
 /// Who wrote to a heap last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OwnerImage {
     /// The boot in which it ran.
     pub(crate) boot: u128,
@@ -113,7 +113,7 @@ pub(crate) struct OwnerImage {
     pub(crate) pid: u64,
     /// Its start time in clock ticks since boot.
     pub(crate) start_time: u64,
-    /// The durability it ran with, as a number.
+    /// [`NEEDS_SYNC`] or [`FENCED`].
     durability: u64,
 }
 

@@ -104,13 +104,13 @@ impl Cache {
 
     #[inline(always)]
     fn bin(&mut self, kind: Kind) -> &mut Bin {
-        self.bins.get_mut(kind).get_or_insert_with(|| new_bin(self.stripes))
+        self.bins.get_mut(kind).get_or_insert_with(|| Bin::new(self.stripes))
     }
 }
 
-#[cold]
-fn new_bin(stripes: u32) -> Box<Bin> {
-    Box::new(Bin::new(stripes))
+/// Blocks that a bin with this limit asks the arena for.
+fn refill_blocks(limit: u32) -> u32 {
+    (limit / 2).clamp(1, REFILL_MAX)
 }
 
 /// Blocks that a bin with this limit keeps while it asks for `want` others: at least one, as other sessions may take all that
@@ -120,10 +120,11 @@ fn kept_beside(want: u32, limit: u32) -> u32 {
 }
 
 impl Bin {
-    fn new(stripes: u32) -> Self {
+    #[cold]
+    fn new(stripes: u32) -> Box<Self> {
         let lines = Interleave::new(stripes, SLAB_PAGES_MIN).stripes();
         let bank = |nth| Bank { line: nth % lines, blocks: Vec::new() };
-        Self {
+        Box::new(Self {
             stripes,
             banks: (0..stripes).map(bank).collect(),
             cursor: 0,
@@ -131,7 +132,7 @@ impl Bin {
             narrow: false,
             count: 0,
             limit: LIMIT_START,
-        }
+        })
     }
 
     /// Takes a block whose bit is in another line than the one changed last.
@@ -200,22 +201,17 @@ impl Bin {
 
     /// Exchanges blocks for those of other lines that the arena has at hand: no slab is made for it.
     fn top_up<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) {
-        let want = self.refill_blocks();
+        let want = refill_blocks(self.limit);
         self.drain(space, arena, kept_beside(want, self.limit));
         arena.top_up(space, kind, want, |block| {
             self.store(block);
         });
     }
 
-    /// Blocks to ask the arena for.
-    fn refill_blocks(&self) -> u32 {
-        (self.limit / 2).clamp(1, REFILL_MAX)
-    }
-
     #[cold]
     fn refill<M: Medium>(&mut self, space: &Space<M>, arena: &Arena, kind: Kind) -> Result<()> {
         self.narrow = false;
-        let want = self.refill_blocks();
+        let want = refill_blocks(self.limit);
         self.limit = (self.limit * 2).min(kind.class.cache_max());
         arena.refill(space, kind, want, |block| {
             self.store(block);
@@ -238,7 +234,7 @@ mod tests {
     #[test]
     fn a_bin_that_asks_for_blocks_of_other_lines_keeps_one_and_has_room() {
         for limit in 1..=256 {
-            let want = (limit / 2).clamp(1, REFILL_MAX);
+            let want = refill_blocks(limit);
             let kept = kept_beside(want, limit);
             assert!(kept >= 1 && (kept + want <= limit || limit == 1), "{limit}");
         }

@@ -17,6 +17,8 @@ use crate::{
 /// are written for sure only after a sync.
 struct Disk {
     memory: Anon,
+    /// Whether it is persistent memory instead, used with flushes.
+    is_flushed: bool,
     written: Mutex<Written>,
 }
 
@@ -30,11 +32,24 @@ struct Written {
     /// The flag may be on the disk, and vouches for what it finds there.
     is_vouched: bool,
     problems: Vec<String>,
+    /// Of each sync, whether the owner record said that stores need one.
+    syncs: Vec<bool>,
 }
 
 impl Disk {
     fn new(memory: Anon) -> Self {
-        Self { memory, written: Mutex::default() }
+        Self { memory, is_flushed: false, written: Mutex::default() }
+    }
+
+    /// Persistent memory with the same words.
+    fn flushed_copy(&self) -> Self {
+        let copy = Anon::new(self.memory.len());
+        let [from, to] = [&self.memory, &copy]
+            .map(|m| m.region().array::<Word>(Offset::new(0), m.len() / 8).unwrap());
+        for (from, to) in from.iter().zip(to) {
+            copy.store(to, self.memory.load(from));
+        }
+        Self { memory: copy, is_flushed: true, written: Mutex::default() }
     }
 
     /// Notes that `value` goes to `word`.
@@ -62,6 +77,8 @@ impl Disk {
     fn note_sync(&self) {
         let flag: &Word = self.memory.at(Offset::new(Geometry::state())).unwrap();
         let mut written = lock(&self.written);
+        let left = state::left_behind(&self.memory);
+        written.syncs.push(left.is_ok_and(|left| left.owner.needed_sync()));
         written.is_dirty = false;
         let flag = unseal(self.memory.load(flag)).and_then(Clean::from_code);
         written.is_vouched = flag.is_some_and(Clean::is_whole);
@@ -112,7 +129,7 @@ unsafe impl Medium for Disk {
         self.memory.sync()
     }
     fn needs_sync(&self) -> bool {
-        true
+        !self.is_flushed
     }
     fn occupied_bytes(&self) -> io::Result<u64> {
         self.memory.occupied_bytes()
@@ -195,4 +212,20 @@ fn a_session_that_ends_after_the_close_changes_nothing() {
     root::close(core).unwrap();
     core.end_session(&mut session);
     assert_eq!(flag(&heap), Clean::Closed);
+}
+
+/// A process that uses persistent memory without flushes is killed: what it has stored is synchronized while the owner record
+/// still says that it has to be.
+#[test]
+fn what_was_stored_without_flushes_is_durable_before_the_next_process_vouches_for_it() {
+    let options = Heap::options().capacity_bytes(1 << 20);
+    let killed = heap();
+    let slots = killed.slots("slots", 1).unwrap();
+    killed.alloc_to(&slots[0], Layout::new::<u64>()).unwrap();
+    let reopen = |of: &Disk| options.open_on_medium(Arc::new(of.flushed_copy())).unwrap();
+    let syncs = |heap: &Heap<Arc<Disk>>| lock(&heap.core().medium().written).syncs.clone();
+    let with_flushes = reopen(killed.core().medium());
+    assert_eq!(syncs(&with_flushes), [true]);
+    // And not if it was killed with flushes.
+    assert_eq!(syncs(&reopen(with_flushes.core().medium())), []);
 }

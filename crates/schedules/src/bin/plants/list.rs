@@ -124,6 +124,12 @@ pub(crate) const PLANTS: &[Plant] = &[
         by: By::Scenario("one-at-hand-one-arena"),
     },
     Plant {
+        name: "what was stored without flushes is not synchronized",
+        file: "inspect/serve.rs",
+        changes: &[("found.needed_sync() && !m.needs_sync()", "found.needed_sync() && m.forked()")],
+        by: By::Unit("what_was_stored_without_flushes"),
+    },
+    Plant {
         name: "a free does not look for guards",
         file: "op/engine.rs",
         changes: &[(
