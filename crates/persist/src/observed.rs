@@ -101,6 +101,10 @@ unsafe impl<M: Medium, O: Observer> Medium for Observed<M, O> {
         self.medium.store(word, value);
     }
     #[inline]
+    fn prefetch(&self, word: &Word) {
+        self.medium.prefetch(word);
+    }
+    #[inline]
     #[track_caller]
     fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
         self.medium.compare_exchange(word, current, new)

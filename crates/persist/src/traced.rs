@@ -272,6 +272,9 @@ unsafe impl<M: Medium> Medium for Traced<M> {
         self.medium.store(word, value);
         self.wrote_word(word, Location::caller());
     }
+    fn prefetch(&self, word: &Word) {
+        self.medium.prefetch(word);
+    }
     #[track_caller]
     fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
         let found = self.medium.compare_exchange(word, current, new);

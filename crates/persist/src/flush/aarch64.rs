@@ -72,6 +72,15 @@ fn step_bytes() -> usize {
     })
 }
 
+/// Asks for the line of `place`, to store in it.
+#[inline(always)]
+pub(super) fn prefetch(place: NonNull<u8>) {
+    // SAFETY: a hint, which never faults.
+    unsafe {
+        asm!("prfm pstl1keep, [{}]", in(reg) place.as_ptr(), options(readonly, nostack, preserves_flags));
+    }
+}
+
 /// Waits until the lines that this thread wrote back are durable, and orders its stores.
 #[inline]
 pub(super) fn fence() {

@@ -12,7 +12,7 @@ use core::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use crate::{Durability, LINE_BYTES, OnMedia, Region, Span};
+use crate::{Durability, LINE_BYTES, OnMedia, Region, Span, Word};
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 #[path = "aarch64.rs"]
@@ -144,6 +144,14 @@ impl Flusher {
             //    it, and the last one holds the last byte;
             // 2. `with` checked that the processor has the instruction.
             unsafe { arch::write_back(instruction, first, lines) }
+        }
+    }
+
+    /// Asks for the line of `word`, to store in it: a flush may have put it out of the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(self, word: &Word) {
+        if self.instruction.is_some() {
+            arch::prefetch(NonNull::from(word).cast());
         }
     }
 

@@ -75,6 +75,15 @@ unsafe fn write_line_back(instruction: FlushInstruction, place: *const u8) {
     }
 }
 
+/// Asks for the line of `place`, to store in it.
+#[inline(always)]
+pub(super) fn prefetch(place: NonNull<u8>) {
+    // SAFETY: a hint, which never faults and which a processor that lacks the instruction passes over.
+    unsafe {
+        asm!("prefetchw [{}]", in(reg) place.as_ptr(), options(readonly, nostack, preserves_flags));
+    }
+}
+
 /// Waits until the lines that this thread wrote back are durable, and orders its stores.
 #[inline]
 pub(super) fn fence() {

@@ -425,6 +425,10 @@ unsafe impl Medium for Mapped {
         word.set(value);
     }
     #[inline]
+    fn prefetch(&self, word: &Word) {
+        self.flusher.prefetch(word);
+    }
+    #[inline]
     fn compare_exchange(&self, word: &Word, current: u64, new: u64) -> Result<u64, u64> {
         word.compare_exchange(current, new)
     }

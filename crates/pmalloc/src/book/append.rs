@@ -11,7 +11,7 @@ use super::{
     Book, Extent, LogId,
     chunk::ChunkIndex,
     gc::Outlook,
-    log::{Hold, Log},
+    log::{Hold, Log, Position},
 };
 use crate::{
     Error, Result,
@@ -98,7 +98,7 @@ impl Book {
     ) -> Result<Append> {
         let mut mirror = self.room(m, lock(self.log(log)), Want::Alloc)?;
         self.hold(&mut mirror);
-        Ok(self.take(&mut mirror, EntryOp::Alloc(extent.kind), extent))
+        Ok(self.take(m, &mut mirror, EntryOp::Alloc(extent.kind), extent))
     }
 
     /// Takes a place in `log` for the free of the extent from `start` on, and says which extent that is.
@@ -125,7 +125,7 @@ impl Book {
         };
         live.hold = Hold::Freeing;
         let extent = live.extent;
-        Ok((self.take(&mut mirror, EntryOp::Free, extent), extent))
+        Ok((self.take(m, &mut mirror, EntryOp::Free, extent), extent))
     }
 
     /// Takes places for all `requests`, in their order, or none, and adds them to `appends`, which is empty.
@@ -275,23 +275,18 @@ impl Book {
 
     /// Takes the next place of a log that has room.
     #[inline]
-    fn take(&self, log: &mut Log, op: EntryOp, extent: Extent) -> Append {
-        let place = log.take();
+    fn take<M: Medium>(&self, m: &M, log: &mut Log, op: EntryOp, extent: Extent) -> Append {
+        let Position { chunk, nth, sequence } = log.take();
+        let place = self.area.place(chunk, nth);
+        self.area.prefetch_entry(m, place);
         let entry = LogEntry {
             op,
             start_page: extent.range.start.0,
             pages: extent.range.pages,
             tag: extent.tag,
-            sequence: place.sequence,
+            sequence,
         };
-        Append {
-            log: log.id,
-            place: self.area.place(place.chunk, place.nth),
-            entry,
-            extent,
-            written: Cell::new(false),
-            ended: false,
-        }
+        Append { log: log.id, place, entry, extent, written: Cell::new(false), ended: false }
     }
 
     /// Collects if that is due, and sees to it that the log has room for one entry. May let go of the lock

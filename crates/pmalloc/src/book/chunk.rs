@@ -248,6 +248,12 @@ impl Area {
         [m.load(&at.extent), m.load(&at.what), m.load(&at.sequence), m.load(&at.checksum)]
     }
 
+    /// Tells that an entry is soon stored.
+    #[inline]
+    pub(super) fn prefetch_entry<M: Medium>(self, m: &M, place: Offset<EntryWords>) {
+        m.prefetch(&self.entry(m, place).extent);
+    }
+
     /// Starts writing back the line of an entry.
     pub(super) fn flush_entry<M: Medium>(self, m: &M, place: Offset<EntryWords>) {
         m.flush_of(self.entry(m, place));

@@ -196,6 +196,7 @@ impl Lane {
     #[inline(always)]
     pub(crate) fn record<M: Medium>(&mut self, m: &M, drafts: &[Draft]) {
         self.write_all(m, drafts, self.number);
+        m.prefetch(&self.mark(m).mark);
     }
 
     /// As [`Lane::record`], stamped with `epoch`, at places that the caller has found free.
@@ -244,6 +245,8 @@ impl Lane {
         m.flush_of(&words.block);
         self.place = if self.place + 1 == self.places { 0 } else { self.place + 1 };
         self.tag = self.tag.next();
+        let next = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));
+        m.prefetch(&m.at(next).expect("a lane lies inside its heap").block);
     }
 
     /// Writes and flushes the mark of the operation recorded last, without fencing.
@@ -253,13 +256,19 @@ impl Lane {
     #[track_caller]
     #[inline]
     pub(crate) fn retire<M: Medium>(&mut self, m: &M) {
-        let line = self.marks + self.number % MARK_LINES * LINE_BYTES;
-        let line = m.at(Offset::<MarkLine>::new(line)).expect("a lane lies inside its heap");
+        let line = self.mark(m);
         m.store(&line.mark, seal(self.number));
         // CRASH: one atomic store. Without it recovery redoes effects that are durable already, which changes
         // nothing; the slot is still locked and the freed memory not reused, so nothing newer is undone.
         m.flush_of(line);
         self.number += 1;
+    }
+
+    /// The line of the mark of the operation recorded last.
+    #[inline]
+    fn mark<'m, M: Medium>(&self, m: &'m M) -> &'m MarkLine {
+        let line = self.marks + self.number % MARK_LINES * LINE_BYTES;
+        m.at(Offset::new(line)).expect("a lane lies inside its heap")
     }
 }
 
