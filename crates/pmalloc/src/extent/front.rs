@@ -1,127 +1,125 @@
-//! Fronts: extents that an arena freed lately, at hand for its next requests of just their size.
+//! Fronts: the free space that an arena has for itself, which it uses without the lock that all share.
 //!
-//! Programs free and allocate the same sizes again and again. What is at hand here keeps its place and its memory: it is
-//! neither coalesced nor looked for by size, and an arena that finds it does not wait for the lock that all share.
+//! Programs free and allocate the same sizes again and again: what an arena gives back goes into its quick lists first, for
+//! requests of just that size. A large block of another size is cut out of the best fit among the runs of the front, of which
+//! the quick lists become a part when none fits.
 //!
-//! What is at hand is free to everybody: before a request makes the heap grow or fails, all fronts are emptied into the
-//! free runs. Each holds a bounded number of pages, and none for longer than a window of `decay`. Volatile.
+//! What is in a front is free to everybody: before a request makes the heap grow or fails, all fronts are emptied into the
+//! free runs that all share. Each holds a bounded number of pages, and none for longer than a window of `decay`. Volatile.
 
-use crate::layout::geometry::{Page, PageRange};
-
-/// Most extents in a front. The table of them grows as they come: 32 KiB at most.
-const EXTENTS_MAX: usize = 4096;
-
-/// Most pages of an extent in a front: 1 MiB. The work for a larger one is little beside what the program does with it.
-const EXTENT_PAGES_MAX: u32 = 256;
+use super::{bins::Bins, quick_lists::QuickLists};
+use crate::{layout::geometry::PageRange, size_class::SLAB_PAGES_MAX};
 
 /// Most pages in a front: 128 MiB. What finds no place goes through the lock that all share, where an operation of two
 /// threads at once takes nearly twice the time.
 const PAGES_MAX: u32 = 32 << 10;
 
-/// No place of a front.
-const NONE: u16 = u16::MAX;
-
 /// What an arena has at hand.
 #[derive(Debug)]
 pub(super) struct Front {
-    /// Volatile: by pages, the place of the extent that was put last; [`NONE`] if there is none.
-    newest: [u16; EXTENT_PAGES_MAX as usize + 1],
-    /// Volatile: the place that was left last; [`NONE`] if all are taken.
-    vacant: u16,
-    /// Volatile: as many as were ever needed at once.
-    places: Vec<Item>,
-    /// Volatile: pages of all extents.
+    /// Volatile: what was given back lately.
+    quick: QuickLists,
+    /// Volatile: the rest.
+    runs: Bins,
+    /// Volatile: pages of both.
     pages: u32,
-}
-
-/// An extent, or a vacancy.
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    start: Page,
-    /// The place of the extent of the same size that was put before, or of another vacancy.
-    next: u16,
 }
 
 impl Front {
     /// A front with nothing at hand.
     pub(super) fn new() -> Self {
-        let newest = [NONE; EXTENT_PAGES_MAX as usize + 1];
-        Self { newest, vacant: NONE, places: Vec::new(), pages: 0 }
+        Self { quick: QuickLists::new(), runs: Bins::new(), pages: 0 }
     }
 
-    /// Whether an extent of `pages` may be in a front.
+    /// Whether extents of `pages` pages go through fronts.
     #[inline]
     pub(super) fn takes(pages: u32) -> bool {
-        pages <= EXTENT_PAGES_MAX
+        pages <= QuickLists::PAGES_MAX
     }
 
-    /// Takes the extent of `pages` that was put last.
+    /// Whether a request for `pages` pages may split what a front has.
+    ///
+    /// One that may be for a slab may not: it is rare, and slabs lie where the heap as a whole has the least room.
+    #[inline]
+    pub(super) fn splits_for(pages: u32) -> bool {
+        pages > SLAB_PAGES_MAX && Self::takes(pages)
+    }
+
+    /// Takes `pages` pages.
     #[inline]
     pub(super) fn take(&mut self, pages: u32) -> Option<PageRange> {
-        let newest = &mut self.newest[pages as usize];
-        let place = *newest;
-        let Item { start, next } = *self.places.get(usize::from(place))?;
-        *newest = next;
+        let range = match self.quick.take(pages) {
+            Some(range) => range,
+            None => self.take_from_runs(pages)?,
+        };
         self.pages -= pages;
-        self.vacate(place);
-        Some(PageRange::new(start, pages))
+        Some(range)
+    }
+
+    fn take_from_runs(&mut self, pages: u32) -> Option<PageRange> {
+        if !Self::splits_for(pages) || self.pages < pages {
+            return None;
+        }
+        self.runs.take(pages).or_else(|| {
+            self.coalesce();
+            self.runs.take(pages)
+        })
     }
 
     /// Puts `range` at hand; if there is no room, what was at hand has to leave first, and is returned.
     #[inline]
     pub(super) fn put(&mut self, range: PageRange) -> Option<Vec<PageRange>> {
         debug_assert!(!self.overlaps(range), "{range:?} is not allocated");
-        let has_place = self.vacant != NONE || self.places.len() < EXTENTS_MAX;
-        let has_room = has_place && self.pages + range.pages <= PAGES_MAX;
-        let displaced = (!has_room).then(|| self.empty());
-        if self.vacant == NONE {
-            self.add_place();
+        let displaced = (!self.has_room(range)).then(|| self.empty());
+        if !self.quick.has_place() {
+            self.coalesce();
         }
-        let place = self.vacant;
-        let newest = &mut self.newest[range.pages as usize];
-        let taken = &mut self.places[usize::from(place)];
-        self.vacant = taken.next;
-        *taken = Item { start: range.start, next: *newest };
-        *newest = place;
+        self.quick.put(range);
         self.pages += range.pages;
         displaced
     }
 
-    /// Takes everything that is at hand, of each size the oldest first.
-    #[cold]
-    pub(super) fn empty(&mut self) -> Vec<PageRange> {
-        let mut extents: Vec<PageRange> = self.iter().collect();
-        extents.reverse();
-        self.newest.fill(NONE);
-        (self.vacant, self.pages) = (NONE, 0);
-        self.places.clear();
-        extents
+    /// Adds `range` to the runs, if there is room, and says whether there is.
+    #[must_use]
+    pub(super) fn add(&mut self, range: PageRange) -> bool {
+        debug_assert!(!self.overlaps(range), "{range:?} is not allocated");
+        let has_room = self.has_room(range);
+        if has_room {
+            self.runs.insert(range);
+            self.pages += range.pages;
+        }
+        has_room
     }
 
+    /// Takes everything that is at hand, coalesced.
     #[cold]
-    fn add_place(&mut self) {
-        self.vacant = u16::try_from(self.places.len()).expect("fewer than the most");
-        self.places.push(Item { start: Page(0), next: NONE });
+    pub(super) fn empty(&mut self) -> Vec<PageRange> {
+        self.coalesce();
+        let runs = self.runs.iter().collect();
+        self.runs.clear();
+        self.pages = 0;
+        runs
     }
 
     /// Everything that is at hand.
     pub(super) fn iter(&self) -> impl Iterator<Item = PageRange> {
-        (0..).zip(&self.newest).flat_map(|(pages, &newest)| {
-            let at = |place: u16| self.places.get(usize::from(place));
-            let same_size = std::iter::successors(at(newest), move |place| at(place.next));
-            same_size.map(move |place| PageRange::new(place.start, pages))
-        })
+        self.runs.iter().chain(self.quick.iter())
     }
 
-    /// Volatile memory of its table, in bytes.
+    /// Volatile memory of its tables, in bytes.
     pub(super) fn dram_bytes(&self) -> u64 {
-        (self.places.capacity() * size_of::<Item>()) as u64
+        self.quick.dram_bytes() + self.runs.dram_bytes()
+    }
+
+    /// Makes the quick lists part of the runs.
+    fn coalesce(&mut self) {
+        self.quick.iter().for_each(|range| self.runs.insert(range));
+        self.quick.clear();
     }
 
     #[inline]
-    fn vacate(&mut self, place: u16) {
-        self.places[usize::from(place)].next = self.vacant;
-        self.vacant = place;
+    fn has_room(&self, range: PageRange) -> bool {
+        self.pages + range.pages <= PAGES_MAX
     }
 
     fn overlaps(&self, range: PageRange) -> bool {
@@ -133,71 +131,94 @@ impl Front {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
 
-    /// The naive model: what is at hand, oldest first.
+    use super::*;
+    use crate::layout::geometry::Page;
+
+    /// The naive model: the pages at hand. What is out may come back.
     #[derive(Default)]
     struct Model {
-        extents: Vec<PageRange>,
+        at_hand: BTreeSet<u32>,
+        out: Vec<PageRange>,
+    }
+
+    fn pages_of(range: PageRange) -> std::ops::Range<u32> {
+        range.start.0..range.start.0 + range.pages
     }
 
     impl Model {
-        fn take(&mut self, pages: u32) -> Option<PageRange> {
-            let newest = self.extents.iter().rposition(|range| range.pages == pages)?;
-            Some(self.extents.remove(newest))
+        /// The longest run of pages at hand.
+        fn longest(&self) -> u32 {
+            let (mut longest, mut run, mut end) = (0, 0, 0);
+            for &page in &self.at_hand {
+                run = if page == end { run + 1 } else { 1 };
+                (longest, end) = (u32::max(longest, run), page + 1);
+            }
+            longest
         }
 
-        fn put(&mut self, range: PageRange) -> Option<Vec<PageRange>> {
-            let pages: u32 = self.extents.iter().map(|range| range.pages).sum();
-            let has_room = self.extents.len() < EXTENTS_MAX && pages + range.pages <= PAGES_MAX;
-            let displaced = (!has_room).then(|| std::mem::take(&mut self.extents));
-            self.extents.push(range);
-            displaced
+        fn take(&mut self, front: &mut Front, pages: u32) {
+            let longest = self.longest();
+            match front.take(pages) {
+                Some(range) => {
+                    assert_eq!(range.pages, pages);
+                    assert!(pages_of(range).all(|page| self.at_hand.remove(&page)), "{range:?}");
+                    self.out.push(range);
+                }
+                None => assert!(!Front::splits_for(pages) || longest < pages, "{longest} pages"),
+            }
+        }
+
+        fn put(&mut self, front: &mut Front, range: PageRange) -> bool {
+            let has_room = self.at_hand.len() + range.pages as usize <= PAGES_MAX as usize;
+            let displaced = front.put(range);
+            assert_eq!(displaced.is_none(), has_room);
+            for gone in displaced.iter().flatten() {
+                assert!(pages_of(*gone).all(|page| self.at_hand.remove(&page)), "{gone:?}");
+            }
+            assert!(has_room || self.at_hand.is_empty(), "all of it has to leave");
+            self.at_hand.extend(pages_of(range));
+            !has_room
         }
     }
 
-    /// By size, so that only extents of the same size have an order.
-    fn by_size(mut extents: Vec<PageRange>) -> Vec<PageRange> {
-        extents.sort_by_key(|range| range.pages);
-        extents
-    }
-
-    /// Takes and puts of `sizes`, until every reason to displace what is at hand was met.
-    fn drive(seed: u64, pages_max: u32, takes: f64) {
+    /// Takes and puts of up to `pages_max` pages, until what is at hand had to leave three times.
+    fn drive(seed: u64, pages_max: u32) {
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut front, mut model) = (Front::new(), Model::default());
         let (mut next, mut displacements) = (0, 0);
         while displacements < 3 {
-            let pages = random.u32(1..=pages_max);
-            if random.f64() < takes {
-                assert_eq!(front.take(pages), model.take(pages));
-                continue;
-            }
-            let range = PageRange::new(Page(next), pages);
-            next += pages;
-            match (front.put(range), model.put(range)) {
-                (None, None) => {}
-                (Some(found), Some(expected)) => {
-                    assert_eq!(by_size(found), by_size(expected));
-                    displacements += 1;
+            match random.u32(..10) {
+                0..=2 => model.take(&mut front, random.u32(1..=pages_max)),
+                3..=4 if !model.out.is_empty() => {
+                    let range = model.out.swap_remove(random.usize(..model.out.len()));
+                    displacements += u32::from(model.put(&mut front, range));
                 }
-                (found, _) => panic!("the front displaced {found:?}"),
+                kind => {
+                    let range = PageRange::new(Page(next), random.u32(1..=pages_max));
+                    next += range.pages;
+                    if kind > 5 {
+                        displacements += u32::from(model.put(&mut front, range));
+                    } else if front.add(range) {
+                        model.at_hand.extend(pages_of(range));
+                    }
+                }
             }
-            let found: u32 = front.iter().map(|range| range.pages).sum();
-            assert_eq!(found, front.pages);
+            assert_eq!(front.pages as usize, model.at_hand.len());
         }
-        let rest = front.empty();
-        assert_eq!(by_size(rest), by_size(model.extents));
+        let rest: BTreeSet<u32> = front.empty().into_iter().flat_map(pages_of).collect();
+        assert_eq!(rest, model.at_hand);
         assert_eq!((front.iter().count(), front.empty().len(), front.pages), (0, 0, 0));
     }
 
     #[test]
-    fn a_front_does_as_the_naive_model() {
-        for seed in 0..8 {
-            // Too many extents, and too many pages.
-            drive(seed, 8, 0.4);
-            drive(seed, EXTENT_PAGES_MAX, 0.2);
+    fn a_front_hands_out_what_is_in_it_and_loses_nothing() {
+        for seed in 0..4 {
+            // Also more extents than the quick lists have places for.
+            drive(seed, 8);
+            drive(seed, QuickLists::PAGES_MAX);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Extents: runs of free pages of the data area, and who gets which.
 //!
 //! Arenas take pages for slabs here, and the large path for blocks beyond the size classes; both give them
-//! back. A request is served by what its arena has at hand of just that size (`front`): the common case takes neither
-//! the lock that arenas share nor a look at the runs. Else it is served by the smallest free run that holds it, the
+//! back. A request is served by what its arena has at hand (`front`): the common case does not take the lock that arenas
+//! share. Else it is served by the smallest free run that holds it, the
 //! lowest one among equals. If none does, all fronts become part of the runs, and at last the heap grows from the
 //! wilderness behind its last grown page; where the file system has no memory for the smallest run, a larger one serves
 //! that has some. Pages that become part of the runs coalesce with both neighbours at once.
@@ -16,15 +16,19 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `bins` | the runs of a front, by size and by their ends |
 //! | `decay` | how many free pages may keep their memory, and when it is time to look |
+//! | `free` | the runs that all arenas share, by size and by their ends |
 //! | `front` | what an arena has at hand |
-//! | `free` | the free runs, by size and by their ends |
 //! | `memory` | which free pages have memory, and since when |
+//! | `quick_lists` | what an arena gave back lately, by size |
 
+mod bins;
 mod decay;
 mod free;
 mod front;
 mod memory;
+mod quick_lists;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +66,13 @@ const GROWTH_MIN_PAGES: u32 = 32;
 
 /// Most growth beyond what is asked for: 64 MiB.
 const GROWTH_MAX_PAGES: u32 = 16 << 10;
+
+/// What lies behind a large block that an arena takes out of a run goes along, up to one part in this many of the grown
+/// length: the arena's next blocks need not come here.
+const REST_PARTS: u32 = 64;
+
+/// Most of that: 1 MiB.
+const REST_MAX_PAGES: u32 = 256;
 
 /// Most pages that are punched at a time beside other work: 1 MiB. On a tmpfs that takes a fraction of a millisecond.
 const PUNCH_PAGES: u32 = 256;
@@ -170,10 +181,23 @@ impl Extents {
         {
             return Ok(range);
         }
-        self.allocate_from_runs(medium, pages)
+        let taken = self.allocate_from_runs(medium, pages)?;
+        let rest = taken.without_first(pages);
+        if rest.pages > 0 {
+            self.keep_at_hand(medium, log, rest);
+        }
+        Ok(taken.first(pages))
     }
 
-    /// Takes `pages` pages out of the best run, from the wilderness if need be.
+    /// Puts the rest of what was taken at hand of the arena of `log`.
+    fn keep_at_hand<M: Medium>(&self, medium: &M, log: LogId, rest: PageRange) {
+        let is_kept = self.front(log).add(rest);
+        if !is_kept {
+            self.release_to_runs(medium, &[rest]);
+        }
+    }
+
+    /// Takes `pages` pages, or a few more, out of the best run, from the wilderness if need be.
     fn allocate_from_runs<M: Medium>(&self, medium: &M, pages: u32) -> Result<PageRange> {
         let mut space = lock(&self.space);
         if let Some(run) = space.free.best_fit(pages)
@@ -195,7 +219,7 @@ impl Extents {
         })
     }
 
-    /// Takes the first `pages` pages of `run`.
+    /// Takes the first `pages` pages of `run`, or a few more.
     fn take<M: Medium>(
         &self,
         space: &mut FreePages,
@@ -203,7 +227,8 @@ impl Extents {
         run: PageRange,
         pages: u32,
     ) -> Result<PageRange> {
-        let range = PageRange::new(run.start, pages);
+        let range = space.with_rest(run, pages);
+        let pages = range.pages;
         let backed_pages = space.memory.backed_in(range);
         let mut bare_pages = 0;
         if backed_pages < pages {
@@ -463,6 +488,14 @@ impl FreePages {
         self.free.grow(self.grown);
         self.memory.extend(added);
         self.free.insert(added);
+    }
+
+    /// The first `pages` pages of `run`, and what goes along with them: none for which there may be no memory.
+    fn with_rest(&self, run: PageRange, pages: u32) -> PageRange {
+        let rest = (self.grown / REST_PARTS).min(REST_MAX_PAGES);
+        let range = run.first(pages.saturating_add(rest));
+        let takes_rest = Front::splits_for(pages) && self.memory.backed_in(range) == range.pages;
+        if takes_rest { range } else { run.first(pages) }
     }
 
     /// Coalesces `ranges`, which are in use.

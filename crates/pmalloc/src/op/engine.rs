@@ -352,7 +352,7 @@ impl<M: Medium> Engine<M> {
     pub(crate) fn collect(&self) {
         let safe = self.safe_epoch();
         for arena in 0..self.arenas.len() {
-            self.limbo.collect(arena, safe, |block| self.recycle(block));
+            self.limbo.collect(arena, safe, |block| self.recycle(arena, block));
         }
     }
 
@@ -410,18 +410,20 @@ impl<M: Medium> Engine<M> {
             Block::Small(block) if self.arenas[state.arena].log() == block.log() => {
                 state.cache.put(&self.space, &self.arenas[state.arena], block);
             }
-            block => self.recycle(block),
+            block => self.recycle(state.arena, block),
         }
     }
 
-    /// Hands freed memory that no guard can see back to where it came from.
-    pub(super) fn recycle(&self, block: Block) {
+    /// Makes freed memory usable again that no guard can see: a small block goes back to the arena that it came from; pages
+    /// are nobody's, and go to `arena`, of the session that has freed them.
+    pub(super) fn recycle(&self, arena: usize, block: Block) {
         match block {
             Block::Small(block) => {
                 self.arenas[block.log().0 as usize].give_back_remote(&self.space, block);
             }
             Block::Large(block) => {
-                self.space.extents.release(self.medium(), block.log, block.range());
+                let log = self.arenas[arena].log();
+                self.space.extents.release(self.medium(), log, block.range());
             }
         }
     }
