@@ -205,6 +205,7 @@ mod tests {
             scale: Scale::Quick,
             rounds: 7,
             seed: 1,
+            background_thread: false,
             left_out: Vec::new(),
         }
     }

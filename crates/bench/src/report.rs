@@ -28,6 +28,9 @@ pub struct Report {
     pub rounds: usize,
     /// What random sizes were drawn from.
     pub seed: u64,
+    /// Whether heaps had a thread of their own for rounds.
+    #[serde(default)]
+    pub background_thread: bool,
     /// Rows that there was no room for.
     pub left_out: Vec<String>,
 }

@@ -33,6 +33,8 @@ pub struct Plan {
     pub rounds: Option<usize>,
     /// Policies of the heaps, each with rows of its own.
     pub policies: Vec<Policy>,
+    /// Whether heaps have a thread of their own for rounds, which the options that go with the plan say as well.
+    pub background_thread: bool,
     /// The rivals.
     pub peers: Peers,
     /// What random sizes are drawn from.
@@ -104,6 +106,7 @@ pub fn run(
         scale: plan.scale,
         rounds,
         seed: plan.seed,
+        background_thread: plan.background_thread,
         left_out,
     })
 }
@@ -365,6 +368,7 @@ mod tests {
             threads: threads.to_vec(),
             rounds: None,
             policies: vec![HeapOptions::POLICY_DEFAULT],
+            background_thread: false,
             peers: Peers::None,
             seed: 1,
             directory: std::env::temp_dir(),

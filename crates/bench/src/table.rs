@@ -35,8 +35,9 @@ fn report(report: &Report) -> String {
     let again = report
         .flush_again
         .map_or(String::new(), |ratio| format!(" (a line again at once: {ratio:.2} x another)"));
+    let background = if report.background_thread { ", a background thread per heap" } else { "" };
     let mut text = format!(
-        "{}, {} cores, {}, kernel {}\n{}{forced} on {} in {}, {flush}{again}; {:?}, {} rounds, seed {}\n\n",
+        "{}, {} cores, {}, kernel {}\n{}{forced} on {} in {}, {flush}{again}; {:?}, {} rounds, seed {}{background}\n\n",
         machine.cpu,
         machine.cores,
         machine.arch,

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     bench::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs},
-    flags::{HeapFlags, MediaFlags, OutputFlags, PolicyArg, name_of},
+    flags::{BenchHeapFlags, HeapFlags, OutputFlags, PolicyArg, name_of},
 };
 
 /// Creates, inspects, checks and exercises persistent heaps.

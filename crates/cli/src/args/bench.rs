@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, value_parser};
 use pmalloc_bench::{Peer, Peers, Scale};
 
-use super::flags::{MediaFlags, OutputFlags, PolicyArg};
+use super::flags::{BenchHeapFlags, OutputFlags, PolicyArg};
 
 /// Most threads of a row: as many as a heap has lanes.
 const THREADS_MAX: i64 = 1024;
@@ -44,7 +44,7 @@ pub(crate) struct BenchArgs {
     #[arg(default_values_t = PolicyArg::ALL)]
     pub(crate) policy: Vec<PolicyArg>,
     #[command(flatten)]
-    pub(crate) media: MediaFlags,
+    pub(crate) heap: BenchHeapFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
 }
@@ -92,7 +92,7 @@ impl ScaleFlags {
 #[derive(Debug, Args)]
 pub(crate) struct BenchCellArgs {
     #[command(flatten)]
-    pub(crate) media: MediaFlags,
+    pub(crate) heap: BenchHeapFlags,
     /// The cell, as JSON.
     pub(crate) cell: String,
 }
@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn benchmarks_flush_unless_they_are_told_otherwise() {
-        assert_eq!(parsed(&[]).media.durability, DurabilityArg::Powerfail);
+        assert_eq!(parsed(&[]).heap.media.durability, DurabilityArg::Powerfail);
         let args = parsed(&["--durability", "process"]);
-        assert_eq!(args.media.durability, DurabilityArg::Process);
+        assert_eq!(args.heap.media.durability, DurabilityArg::Process);
     }
 
     #[test]

@@ -27,6 +27,16 @@ pub(crate) struct MediaFlags {
     pub(crate) stripes: Option<u32>,
 }
 
+/// How the heaps of benchmarks are made.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct BenchHeapFlags {
+    /// Give each heap a thread of its own that makes durable what operations leave, under the policy Batched
+    #[arg(long)]
+    pub(crate) background_thread: bool,
+    #[command(flatten)]
+    pub(crate) media: MediaFlags,
+}
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct OutputFlags {
@@ -134,6 +144,19 @@ impl MediaFlags {
             args.extend(["--stripes".to_owned(), stripes.to_string()]);
         }
         args
+    }
+}
+
+impl BenchHeapFlags {
+    /// The library's options.
+    pub(crate) fn options(self) -> HeapOptions {
+        self.media.options().background_thread(self.background_thread)
+    }
+
+    /// The flags as the command line has them.
+    pub(crate) fn to_args(self) -> Vec<String> {
+        let background = self.background_thread.then(|| "--background-thread".to_owned());
+        self.media.to_args().into_iter().chain(background).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pmalloc_bench::{Launcher, Plan, Watcher, compare::Comparison, report::Report, run_cell};
 
 use crate::{
-    args::{BenchArgs, BenchCellArgs, BenchCommand, CompareArgs, MediaFlags},
+    args::{BenchArgs, BenchCellArgs, BenchCommand, BenchHeapFlags, CompareArgs},
     exit::Failure,
     interrupt::Interrupt,
     output::{json_text, parse_json, print_either, print_text},
@@ -34,8 +34,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
 /// Measures one cell: what a child of [`run`] does.
 pub(super) fn run_child(args: &BenchCellArgs) -> Result<(), Failure> {
-    let launcher = launcher(args.media)?;
-    let outcome = run_cell(&args.cell, &args.media.options(), &launcher);
+    let launcher = launcher(args.heap)?;
+    let outcome = run_cell(&args.cell, &args.heap.options(), &launcher);
     print_text(&outcome.map_err(Failure::Bench)?)
 }
 
@@ -46,13 +46,14 @@ fn measure(args: &BenchArgs) -> Result<(), Failure> {
         threads: args.threads.iter().copied().map(usize::from).collect(),
         rounds: args.rounds.map(usize::from),
         policies: args.policy.iter().copied().map(Into::into).collect(),
+        background_thread: args.heap.background_thread,
         peers: args.peers.clone(),
         seed: args.seed,
         directory: args.heaps.clone(),
     };
-    let launcher = launcher(args.media)?;
+    let launcher = launcher(args.heap)?;
     let mut progress = Progress::new(Interrupt::listen()?);
-    let report = pmalloc_bench::run(&plan, &args.media.options(), &launcher, &mut progress)
+    let report = pmalloc_bench::run(&plan, &args.heap.options(), &launcher, &mut progress)
         .map_err(Failure::Bench)?;
     drop(progress);
     if let Some(directory) = &args.out {
@@ -62,7 +63,7 @@ fn measure(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 /// How this program starts itself to measure one cell.
-fn launcher(flags: MediaFlags) -> Result<Launcher, Failure> {
+fn launcher(flags: BenchHeapFlags) -> Result<Launcher, Failure> {
     let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
     let args = [CELL_COMMAND.to_owned()].into_iter().chain(flags.to_args());
     Ok(Launcher { program, args: args.map(Into::into).collect() })

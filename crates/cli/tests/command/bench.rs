@@ -29,7 +29,7 @@ const ROW_KEYS: [&str; 16] = [
 ];
 
 /// Keys of the results, likewise.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "schema",
     "rows",
     "missing_peers",
@@ -38,6 +38,7 @@ const KEYS: [&str; 9] = [
     "scale",
     "rounds",
     "seed",
+    "background_thread",
     "left_out",
 ];
 
@@ -110,6 +111,18 @@ fn expect_sound(row: &Value) {
 }
 
 #[test]
+fn heaps_may_have_a_background_thread() {
+    let only = ["small/packed", "--threads", "1", "--policy", "batched", "--peers", "none"];
+    let with_thread = [&only[..], &["--background-thread"]].concat();
+    let results = bench(&[&with_thread[..], &["--json"]].concat()).expect_code(0).json();
+    assert_eq!(results["background_thread"], true);
+    let text = bench(&with_thread).expect_code(0).stdout();
+    assert!(text.contains(", a background thread per heap\n"), "{text}");
+    let text = bench(&only).expect_code(0).stdout();
+    assert!(!text.contains("background"), "{text}");
+}
+
+#[test]
 fn every_benchmark_runs_and_its_results_make_sense() {
     let ran = bench(&["--json"]).expect_code(0);
     let results = ran.json();
@@ -129,6 +142,7 @@ fn every_benchmark_runs_and_its_results_make_sense() {
         ],
     );
     assert_eq!(results["machine"]["durability"], "powerfail");
+    assert_eq!(results["background_thread"], false);
     let flush_again = results["flush_again"].as_f64().expect("something is flushed");
     assert!((0.1..100.0).contains(&flush_again), "{flush_again}");
     let rows = results["rows"].as_array().expect("rows");
