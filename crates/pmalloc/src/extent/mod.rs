@@ -2,10 +2,10 @@
 //!
 //! Arenas take pages for slabs here, and the large path for blocks beyond the size classes; both give them
 //! back. A request is served by what its arena has at hand (`front`): the common case does not take the lock that arenas
-//! share. Else it is served by the smallest free run that holds it, the
-//! lowest one among equals. If none does, all fronts become part of the runs, and at last the heap grows from the
-//! wilderness behind its last grown page; where the file system has no memory for the smallest run, a larger one serves
-//! that has some. Pages that become part of the runs coalesce with both neighbours at once.
+//! share. Else it is served by the smallest free run that holds it, the lowest one among equals. If none does, all fronts
+//! become part of the runs, and at last the heap grows from the wilderness behind its last grown page; where the file system
+//! has no memory for the smallest run, a larger one serves that has some. Pages that become part of the runs coalesce with
+//! both neighbours at once.
 //!
 //! Free pages keep their memory only up to a bound; beyond it the pages freed longest ago give theirs back, also those that
 //! were free when the heap was opened (`decay`). That happens when pages are freed, now and then among operations of any
@@ -29,7 +29,7 @@ mod free;
 mod front;
 mod memory;
 mod quick_lists;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 use std::{io, time::Duration};
@@ -492,10 +492,12 @@ impl FreePages {
 
     /// The first `pages` pages of `run`, and what goes along with them: none for which there may be no memory.
     fn with_rest(&self, run: PageRange, pages: u32) -> PageRange {
+        if !Front::splits_for(pages) || self.peak.keeps_nothing() {
+            return run.first(pages);
+        }
         let rest = (self.grown / REST_PARTS).min(REST_MAX_PAGES);
-        let range = run.first(pages.saturating_add(rest));
-        let takes_rest = Front::splits_for(pages) && self.memory.backed_in(range) == range.pages;
-        if takes_rest { range } else { run.first(pages) }
+        let range = run.first(pages + rest);
+        if self.memory.backed_in(range) == range.pages { range } else { run.first(pages) }
     }
 
     /// Coalesces `ranges`, which are in use.

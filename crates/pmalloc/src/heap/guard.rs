@@ -41,7 +41,7 @@ impl<'h, M: Medium> Guard<'h, M> {
     }
 
     /// What counts it.
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn pin(&self) -> &'h Pin {
         self.pin
     }

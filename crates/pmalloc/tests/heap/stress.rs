@@ -45,8 +45,9 @@ fn value_of(block: &[u8]) -> u8 {
 fn size(rng: &mut fastrand::Rng) -> usize {
     match rng.u32(..100) {
         0..85 => rng.usize(16..=600),
-        85..97 => rng.usize(600..=14 << 10),
-        _ => rng.usize(14 << 10..=90 << 10),
+        85..95 => rng.usize(600..=14 << 10),
+        // Also those that arenas cut out of runs of their own.
+        _ => rng.usize(14 << 10..=200 << 10),
     }
 }
 

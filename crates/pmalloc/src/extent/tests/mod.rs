@@ -536,6 +536,25 @@ fn use_that_goes_up_and_down_within_a_window_costs_no_system_call() {
 }
 
 #[test]
+fn what_goes_along_with_a_large_block_serves_its_arena_and_who_keeps_nothing_takes_none() {
+    for keep in [KEEP_DEFAULT, Duration::ZERO] {
+        let probe = Probe::new(geometry(4000));
+        let mut extents = Extents::new(probe.geometry, 0, &[]).expect("a sound heap");
+        extents.keep(&probe, keep);
+        let large = extents.allocate(&probe, LOG, 2000).expect("room");
+        extents.release(&probe, LOG, large);
+        let before = lock(&extents.space).free.pages();
+        extents.allocate(&probe, LOG, 20).expect("room");
+        let along = before - lock(&extents.space).free.pages() - 20;
+        let at_hand: u32 = lock(&extents.fronts[0]).iter().map(|range| range.pages).sum();
+        let expected = if keep.is_zero() { 0 } else { extents.grown_pages() / REST_PARTS };
+        assert_eq!((along, at_hand), (expected, expected));
+        let taken = extents.allocate(&probe, LOG, 17).expect("room");
+        assert_eq!(taken.start.0, 20, "what lies behind serves first");
+    }
+}
+
+#[test]
 fn what_was_free_at_open_is_backed_again_and_trimmed() {
     let probe = Probe::new(geometry(400));
     let extents = opened(&probe, 100, &[range(10, 5), range(60, 40)]);

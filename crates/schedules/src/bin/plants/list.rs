@@ -347,4 +347,22 @@ pub(crate) const PLANTS: &[Plant] = &[
         changes: &[("clean == Clean::Closed &&", "clean == Clean::Unwritten &&")],
         by: By::Unit("tests::sealed"),
     },
+    Plant {
+        name: "what goes along with a large block stays in the shared runs",
+        file: "extent/mod.rs",
+        changes: &[(
+            "        let pages = range.pages;\n        let backed_pages",
+            "        let backed_pages",
+        )],
+        by: By::Unit("extent::tests"),
+    },
+    Plant {
+        name: "a run of an arena is not joined with the one behind it",
+        file: "extent/bins.rs",
+        changes: &[(
+            "            joined.pages += self.remove(behind).pages;\n",
+            "            let _ = behind;\n",
+        )],
+        by: By::Unit("extent::bins"),
+    },
 ];
