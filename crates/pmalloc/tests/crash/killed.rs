@@ -373,27 +373,39 @@ fn assert_none(violations: &[String]) {
     assert!(violations.is_empty(), "{} kills:\n{}", violations.len(), violations.join("\n"));
 }
 
-#[test]
-fn a_loss_of_power_after_a_kill_loses_no_more_than_either() {
+/// A loss of power after a kill at every `step`-th store loses no more than either.
+fn lose_power_after_kills(domain: Domain, policy: Policy, step: usize) {
     let mut violations = Vec::new();
-    // Under Batched much is not flushed when the process dies, and every word of it may be there or not.
-    for (domain, policy, step) in [
-        (Domain::Line64, Policy::Eager, 1),
-        (Domain::Word8, Policy::Eager, 3),
-        (Domain::Line64, Policy::Batched, 37),
-        (Domain::Word8, Policy::Batched, 97),
-    ] {
-        for (nth, asked) in (1..).step_by(step).zip(ASKED.into_iter().cycle()) {
-            let sim = medium(domain);
-            let Some(allowed) = kill_at_work(&sim, policy, nth) else {
-                println!("{domain:?}, {policy:?}: {} kills", nth - 1);
-                break;
-            };
-            let killed = format!("store {nth}, {domain:?}, {policy:?}");
-            survive(&sim, asked, &allowed, &mut violations, &killed);
-        }
+    for (nth, asked) in (1..).step_by(step).zip(ASKED.into_iter().cycle()) {
+        let sim = medium(domain);
+        let Some(allowed) = kill_at_work(&sim, policy, nth) else {
+            println!("{} stores", nth - 1);
+            break;
+        };
+        survive(&sim, asked, &allowed, &mut violations, &format!("store {nth}"));
     }
     assert_none(&violations);
+}
+
+#[test]
+fn a_loss_of_power_after_a_kill_loses_no_more_than_either() {
+    lose_power_after_kills(Domain::Line64, Policy::Eager, 1);
+}
+
+#[test]
+fn so_it_is_of_words() {
+    lose_power_after_kills(Domain::Word8, Policy::Eager, 3);
+}
+
+/// Much is not flushed when the process dies, and every word of it may be there or not.
+#[test]
+fn so_it_is_under_batched() {
+    lose_power_after_kills(Domain::Line64, Policy::Batched, 37);
+}
+
+#[test]
+fn so_it_is_of_words_under_batched() {
+    lose_power_after_kills(Domain::Word8, Policy::Batched, 97);
 }
 
 /// The domains with the other policies.
