@@ -6,12 +6,14 @@ use std::{
 };
 
 use pmalloc_persist::{
-    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, Medium, Storage,
+    Access, Claim, ClaimError, DurabilityChoice, Exclusive, MapOptions, Mapped, MediaFile, Medium,
+    Storage,
 };
 
 use super::{
     owner::{self, Power, owner_on},
-    refusal,
+    problem::Problem,
+    refusal::{self, refuse},
 };
 use crate::{
     arena::Space,
@@ -69,6 +71,7 @@ impl Opening {
         let file = owner::open_file(path, Access::Shared)?;
         let header = read_header(&file)?;
         self.check_layout(&header)?;
+        refuse_longer(&file, &header.geometry)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         ensure_fixed(&mapped, &header.geometry)?;
         let owner = owner_on(&mapped)?;
@@ -89,6 +92,7 @@ impl Opening {
         let file = owner::open_file(path, Access::PrivateCopy)?;
         let header = read_header(&file)?;
         self.check_layout(&header)?;
+        refuse_longer(&file, &header.geometry)?;
         let mapped = file.map(&self.map_options(&header.geometry))?;
         let owner = owner_on(&mapped)?;
         let power = Some(owner::power_of(&mapped)?);
@@ -146,6 +150,12 @@ impl Opening {
     }
 }
 
+/// Refuses a file that is longer than its heap.
+fn refuse_longer(file: &MediaFile, geometry: &Geometry) -> Result<()> {
+    let heap_bytes = geometry.heap_bytes();
+    if file.len()? > heap_bytes { refuse(Problem::too_long(heap_bytes)) } else { Ok(()) }
+}
+
 /// Keeps a medium from being served while metadata on it is changed. Nothing of it is lent meanwhile, so that its bytes may
 /// be those of a file that others write.
 pub(crate) fn claim_if_shared<M: Medium>(m: &M) -> Result<Option<Claim>> {
@@ -195,7 +205,7 @@ fn serve<M: Medium>(
     serving: &Serving<'_>,
     started: Instant,
 ) -> Result<Core<M>> {
-    let core = refusal::admit(medium, header, serving.power, &mut refusal::refuse)?;
+    let core = refusal::admit(medium, header, serving.power, &mut refuse)?;
     let mut core = core.claimed(claim);
     let Space { extents, medium, .. } = &mut core.engine.space;
     extents.keep(medium, serving.decay);

@@ -171,7 +171,7 @@ fn a_file_longer_than_its_heap_is_refused() {
     heap_file(&path);
     let file = fs::OpenOptions::new().write(true).open(&path).expect("opened");
     file.set_len(image::heap_bytes() + 4096).expect("extended");
-    assert_error!(Heap::open(&path), Error::Map(MapError::BadReserve { .. }), "reserve");
+    assert_error!(Heap::open(&path), Error::Corrupted { .. }, "longer than the heap");
     let report = pmalloc::check_file(&path).expect("it can be read");
     assert_eq!(report.problems.len(), 1, "{report:?}");
 }

@@ -215,6 +215,30 @@ fn a_whole_file_is_left_alone_and_a_damaged_one_is_kept() {
 }
 
 #[test]
+fn what_stands_behind_the_end_of_a_heap_is_cut_off_and_told() {
+    let heap_bytes = options().heap_bytes().expect("valid");
+    for behind in [0, 1, 5000] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("heap");
+        heap_file(&path);
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("it exists");
+        file.set_len(heap_bytes + behind).expect("room");
+        if behind == 0 {
+            write_at(&path, 2 * 4096, b"damage");
+        } else {
+            let refused = Heap::open(&path).expect_err("it is longer than a heap");
+            assert!(matches!(refused, Error::Corrupted { .. }), "{refused}");
+        }
+        let report = pmalloc::salvage_file(&path).expect("it can be mended");
+        let told = report.repaired.iter().filter(|repaired| repaired.offset == heap_bytes);
+        assert_eq!(told.count(), usize::from(behind > 0), "{report:?}");
+        assert!(behind == 0 || report.lost.is_empty(), "{report:?}");
+        assert!(fs::metadata(&path).expect("it exists").len() <= heap_bytes);
+        assert_eq!(blocks_in(&path), 3);
+    }
+}
+
+#[test]
 fn a_file_cut_at_any_page_keeps_the_blocks_in_front_of_the_cut() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (path, cut) = (directory.path().join("heap"), directory.path().join("cut"));
