@@ -98,7 +98,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
              Ok(Unlinked { block: Block::Small(small), was_live: free.was_live, epoch })",
             "    let early = !engine.is_pinned();\n    \
-             if early { engine.recycle(Block::Small(small)); }\n    \
+             if early { engine.recycle(state.arena, Block::Small(small)); }\n    \
              let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
              Ok(Unlinked { block: Block::Small(small), was_live: free.was_live && !early, epoch })",
         )],
@@ -111,7 +111,7 @@ pub(crate) const PLANTS: &[Plant] = &[
             "    let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
              Ok(Unlinked { block: Block::Large(block), was_live: true, epoch })",
             "    let early = !engine.is_pinned();\n    \
-             if early { engine.recycle(Block::Large(block)); }\n    \
+             if early { engine.recycle(state.arena, Block::Large(block)); }\n    \
              let epoch = commit(engine, &mut state.claim, &mut free)?;\n    \
              Ok(Unlinked { block: Block::Large(block), was_live: !early, epoch })",
         )],
