@@ -1,8 +1,9 @@
 //! Bins: the runs of pages that an arena has for itself, by size.
 //!
 //! A run is found by its size as the best fit, and by its ends for coalescing, each in a few steps however many there are: an
-//! arena uses them at every allocation of a size that it has not freed just before. Among runs of one size the one that came
-//! last is used first. Volatile.
+//! arena uses them at every allocation of a large block of a size that it has not freed just before, where the ordered set
+//! of `free` took a fifth of the whole operation. What that has for its time, an order by place, matters for the heap as a
+//! whole: here the run that came last is used first among those of one size. Volatile.
 
 use rustc_hash::FxHashMap;
 

@@ -227,9 +227,8 @@ impl Extents {
         run: PageRange,
         pages: u32,
     ) -> Result<PageRange> {
-        let range = space.with_rest(run, pages);
+        let (range, backed_pages) = space.with_rest(run, pages);
         let pages = range.pages;
-        let backed_pages = space.memory.backed_in(range);
         let mut bare_pages = 0;
         if backed_pages < pages {
             let backed = medium.back(self.geometry.span_of(range));
@@ -243,7 +242,7 @@ impl Extents {
         Ok(range)
     }
 
-    /// Gives back `range`, which the arena of `log` had.
+    /// Gives back `range`; the arena of `log` has it at hand then.
     ///
     /// Memory beyond the bound goes back to the file system; if that refuses, the pages keep it until the
     /// next [`trim`](Self::trim).
@@ -490,14 +489,18 @@ impl FreePages {
         self.free.insert(added);
     }
 
-    /// The first `pages` pages of `run`, and what goes along with them: none for which there may be no memory.
-    fn with_rest(&self, run: PageRange, pages: u32) -> PageRange {
-        if !Front::splits_for(pages) || self.peak.keeps_nothing() {
-            return run.first(pages);
+    /// The first `pages` pages of `run`, and what goes along with them: none for which there may be no memory. And how many of
+    /// all have memory for sure.
+    fn with_rest(&self, run: PageRange, pages: u32) -> (PageRange, u32) {
+        if Front::splits_for(pages) && !self.peak.keeps_nothing() {
+            let rest = (self.grown / REST_PARTS).min(REST_MAX_PAGES);
+            let range = run.first(pages + rest);
+            if self.memory.backed_in(range) == range.pages {
+                return (range, range.pages);
+            }
         }
-        let rest = (self.grown / REST_PARTS).min(REST_MAX_PAGES);
-        let range = run.first(pages + rest);
-        if self.memory.backed_in(range) == range.pages { range } else { run.first(pages) }
+        let range = run.first(pages);
+        (range, self.memory.backed_in(range))
     }
 
     /// Coalesces `ranges`, which are in use.

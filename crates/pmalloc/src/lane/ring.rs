@@ -245,6 +245,7 @@ impl Lane {
         m.flush_of(&words.block);
         self.place = if self.place + 1 == self.places { 0 } else { self.place + 1 };
         self.tag = self.tag.next();
+        // Which was flushed when its place, or the other one of its line, was written last.
         let next = Offset::<RecordWords>::new(place_offset(self.ring, self.places, self.place));
         m.prefetch(&m.at(next).expect("a lane lies inside its heap").block);
     }
