@@ -351,8 +351,8 @@ pub(crate) const PLANTS: &[Plant] = &[
         name: "what goes along with a large block stays in the shared runs",
         file: "extent/mod.rs",
         changes: &[(
-            "        let pages = range.pages;\n        let backed_pages",
-            "        let backed_pages",
+            "            if self.memory.backed_in(range) == range.pages {\n                return (range, range.pages);",
+            "            if self.memory.backed_in(range) == range.pages {\n                return (run.first(pages), pages);",
         )],
         by: By::Unit("extent::tests"),
     },
